@@ -1,0 +1,458 @@
+//! A config struct is the component: its fields, docs, defaults and checks give the decoder, the JSON Schema,
+//! the suggestions and the part of the key that the table contributes.
+//!
+//! `#[derive(Config)]` writes all of it from a struct (or an enum of choices):
+//!
+//! ```
+//! use stillhouse_spec::{Config, Execution, Ref, Target};
+//!
+//! /// The stages that hold prompts.
+//! #[derive(Clone, Debug)]
+//! pub struct Prompts;
+//! impl Target for Prompts { const KINDS: &'static [&'static str] = &["prompts"]; }
+//!
+//! /// Answers prompts with a teacher.
+//! #[derive(Clone, Debug, Config)]
+//! pub struct Answers {
+//!     /// The prompt set to answer: an input, keyed by its output's digest.
+//!     pub prompts: Ref<Prompts>,
+//!     /// Answers a prompt.
+//!     #[config(default = 1, min = 1)]
+//!     pub samples: u32,
+//!     /// Requests in flight: never in a key.
+//!     #[config(default = Execution(16))]
+//!     pub concurrency: Execution<u32>,
+//! }
+//! ```
+//!
+//! Field attributes: `default` / `default = expr` (a *frozen* default: a field equal to it is left out of the key, so a
+//! new defaulted field moves no key; changing a default needs a new revision of the kind), `min`, `max`, `above`
+//! (numbers), `name = "…"`, `parts = "train,tokenizer"` / `part_from = field` (for a [`Ref`](crate::Ref): which parts
+//! of the artifact are read, hence keyed). On the struct: `check = function` with
+//! `fn(&Self, &Node, &mut Diagnostics)`. Names are kebab-case. An enum is externally tagged: a choice without options
+//! is a string, a choice with options is a table of one key; a choice whose options all have defaults may be
+//! written as a string too.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::canonical::Canonical;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::node::{Node, Table, Value};
+use crate::types::{FileUse, Reference};
+
+/// JSON, as schemas are written in.
+pub type Json = serde_json::Value;
+
+/// A type that can stand in an experiment file.
+pub trait Config: Sized {
+    /// Reads it from a tree, reporting all that is wrong; `None` if anything was.
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self>;
+
+    /// Its JSON Schema.
+    fn schema() -> serde_json::Value;
+
+    /// What it contributes to a key.
+    fn describe(&self) -> Described;
+
+    /// The value of a field that was left out and has no default; only `Option` has one.
+    fn when_missing() -> Option<Self> {
+        None
+    }
+}
+
+/// What a config value means to a key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Described {
+    /// It changes the result: part of the identity.
+    Value(Canonical),
+    /// A table of such; members that are [`Described::Nothing`] are not there.
+    Table(BTreeMap<String, Described>),
+    /// A list of such.
+    List(Vec<Described>),
+    /// A name: the digest of a stage's output, or a definition that is described in its place.
+    Reference(Reference),
+    /// A path: the digest of what it holds.
+    File(FileUse),
+    /// Execution only, or left out.
+    Nothing,
+}
+
+impl Described {
+    /// Restricts a reference (also within an `Option` or a list) to parts of the artifact.
+    #[must_use]
+    pub fn with_parts(self, parts: &[&'static str]) -> Self {
+        match self {
+            Self::Reference(reference) => Self::Reference(Reference { parts: parts.to_vec(), ..reference }),
+            Self::List(items) => Self::List(items.into_iter().map(|item| item.with_parts(parts)).collect()),
+            other => other,
+        }
+    }
+}
+
+/// What a JSON Schema says of a struct; used by the derive.
+pub struct StructSchema {
+    properties: serde_json::Map<String, serde_json::Value>,
+    required: Vec<&'static str>,
+    about: &'static str,
+}
+
+impl StructSchema {
+    /// A struct without fields so far.
+    #[must_use]
+    pub fn new(about: &'static str) -> Self {
+        Self { properties: serde_json::Map::new(), required: Vec::new(), about }
+    }
+
+    /// Adds a field.
+    #[must_use]
+    pub fn field<T: Config>(
+        mut self,
+        name: &'static str,
+        about: &'static str,
+        default: Option<&T>,
+        bounds: &Bounds,
+    ) -> Self {
+        let mut schema = T::schema();
+        if let Some(members) = schema.as_object_mut() {
+            if !about.is_empty() {
+                members.insert("description".into(), about.into());
+            }
+            if let Some(Described::Value(value)) = default.map(Config::describe)
+                && let Ok(value) = serde_json::from_str(&value.text())
+            {
+                members.insert("default".into(), value);
+            }
+            for (keyword, bound) in [("minimum", bounds.min), ("maximum", bounds.max), ("exclusiveMinimum", bounds.above)] {
+                if let Some(bound) = bound {
+                    members.insert(keyword.into(), number(bound));
+                }
+            }
+        }
+        if default.is_none() && T::when_missing().is_none() {
+            self.required.push(name);
+        }
+        self.properties.insert(name.into(), schema);
+        self
+    }
+
+    /// The schema.
+    #[must_use]
+    pub fn finish(self) -> serde_json::Value {
+        let mut schema = json!({ "type": "object", "properties": self.properties, "additionalProperties": false });
+        if let Some(members) = schema.as_object_mut() {
+            if !self.about.is_empty() {
+                members.insert("description".into(), self.about.into());
+            }
+            if !self.required.is_empty() {
+                members.insert("required".into(), json!(self.required));
+            }
+        }
+        schema
+    }
+}
+
+fn number(value: f64) -> serde_json::Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+}
+
+/// The range a number must lie in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bounds {
+    /// Smallest value.
+    pub min: Option<f64>,
+    /// Largest value.
+    pub max: Option<f64>,
+    /// A value that it must exceed.
+    pub above: Option<f64>,
+}
+
+impl Bounds {
+    fn check(&self, name: &str, node: &Node, report: &mut Diagnostics) -> Option<()> {
+        let value = match node.value {
+            Value::Integer(value) => value as f64,
+            Value::Float(value) => value,
+            _ => return Some(()),
+        };
+        let wrong = if self.min.is_some_and(|min| value < min) {
+            format!("at least {}", number(self.min.unwrap_or_default()))
+        } else if self.max.is_some_and(|max| value > max) {
+            format!("at most {}", number(self.max.unwrap_or_default()))
+        } else if self.above.is_some_and(|above| value <= above) {
+            format!("more than {}", number(self.above.unwrap_or_default()))
+        } else {
+            return Some(());
+        };
+        report.push(Diagnostic::error(node.at, format!("`{name}` must be {wrong}, not {}", number(value))));
+        None
+    }
+}
+
+/// A table being decoded; used by the derive.
+pub struct Fields<'a> {
+    node: &'a Node,
+    table: &'a Table,
+    whole: bool,
+}
+
+impl<'a> Fields<'a> {
+    /// Opens a table, reporting every key that is none of `known`.
+    pub fn open(node: &'a Node, known: &[&str], report: &mut Diagnostics) -> Option<Self> {
+        let Some(table) = node.as_table() else {
+            report.push(expected("a table", node).hint(format!("its keys are {}", crate::suggest::list(known))));
+            return None;
+        };
+        let mut whole = true;
+        for (name, (at, _)) in &table.entries {
+            if !known.contains(&name.as_str()) {
+                let error = Diagnostic::error(*at, format!("unknown key `{name}`"));
+                report.push(match crate::secrets::hint_for_key(name) {
+                    Some(hint) => error.hint(hint),
+                    None => error.suggest(name, known.iter().copied()),
+                });
+                whole = false;
+            }
+        }
+        Some(Self { node, table, whole })
+    }
+
+    /// Decodes a field; `default` stands for it where it was left out.
+    pub fn field<T: Config>(
+        &mut self,
+        name: &str,
+        bounds: &Bounds,
+        default: Option<T>,
+        report: &mut Diagnostics,
+    ) -> Option<T> {
+        let Some(node) = self.table.get(name) else {
+            let value = default.or_else(T::when_missing);
+            if value.is_none() {
+                report.push(Diagnostic::error(self.node.at, format!("missing `{name}`")).hint(field_hint::<T>(name)));
+            }
+            return value;
+        };
+        bounds.check(name, node, report)?;
+        T::decode(node, report)
+    }
+
+    /// Ends the table: `None` if a key was unknown.
+    #[must_use]
+    pub fn finish(self) -> Option<()> {
+        self.whole.then_some(())
+    }
+}
+
+fn field_hint<T: Config>(name: &str) -> String {
+    let schema = T::schema();
+    let example = match schema.get("type").and_then(|kind| kind.as_str()) {
+        Some("string") => "\"…\"",
+        Some("integer") => "1",
+        Some("number") => "1.0",
+        Some("boolean") => "true",
+        Some("array") => "[ … ]",
+        _ => "{ … }",
+    };
+    format!("add `{name} = {example}`")
+}
+
+/// An error for a value of the wrong type.
+#[must_use]
+pub fn expected(wanted: &str, node: &Node) -> Diagnostic {
+    Diagnostic::error(node.at, format!("expected {wanted}, found {}", node.type_name()))
+}
+
+/// The tag and the options of a choice: `"name"` or `{ name = … }`; used by the derive and the registries.
+pub fn choice(node: &Node, names: &[&str], report: &mut Diagnostics) -> Option<(String, Node)> {
+    let (at, name, body) = match &node.value {
+        Value::String(name) => (node.at, name, Node::empty_table(node.at)),
+        Value::Table(table) if table.entries.len() == 1 => {
+            let (name, (at, body)) = table.entries.first()?;
+            (*at, name, body.clone())
+        }
+        Value::Table(table) => {
+            let given: Vec<&str> = table.entries.keys().map(String::as_str).collect();
+            let found = if given.is_empty() { "none".to_owned() } else { crate::suggest::list(&given) };
+            report.push(
+                Diagnostic::error(node.at, format!("expected exactly one choice, found {found}"))
+                    .hint(format!("one of {}", crate::suggest::list(names))),
+            );
+            return None;
+        }
+        _ => {
+            report.push(
+                expected("a choice", node).hint(format!("one of {}", crate::suggest::list(names))),
+            );
+            return None;
+        }
+    };
+    if !names.contains(&name.as_str()) {
+        report.push(Diagnostic::error(at, format!("unknown choice `{name}`")).suggest(name, names.iter().copied()));
+        return None;
+    }
+    Some((name.clone(), body))
+}
+
+/// The schema of one choice; `body` is `None` for a choice without options.
+#[must_use]
+pub fn choice_schema(name: &str, about: &str, body: Option<serde_json::Value>) -> Vec<serde_json::Value> {
+    let bare = json!({ "const": name, "description": about });
+    let Some(body) = body else { return vec![bare] };
+    let optional = body.get("required").is_none() && body.get("type") == Some(&json!("object"));
+    let tagged = json!({
+        "type": "object", "properties": { name: body }, "required": [name],
+        "additionalProperties": false, "description": about,
+    });
+    if optional { vec![bare, tagged] } else { vec![tagged] }
+}
+
+/// The schema of a set of choices; used by the derive.
+#[must_use]
+pub fn choices_schema(about: &str, choices: Vec<Json>) -> Json {
+    json!({ "description": about, "anyOf": choices })
+}
+
+macro_rules! integer {
+    ($($type:ty),*) => {$(
+        impl Config for $type {
+            fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+                let Value::Integer(value) = node.value else {
+                    report.push(expected("an integer", node));
+                    return None;
+                };
+                <$type>::try_from(value).map_err(|_| {
+                    report.push(Diagnostic::error(node.at, format!("{value} is out of range"))
+                        .hint(format!("an integer from {} to {}", <$type>::MIN, <$type>::MAX)));
+                }).ok()
+            }
+
+            fn schema() -> serde_json::Value {
+                let mut schema = json!({ "type": "integer" });
+                if <$type>::MIN == 0 { schema["minimum"] = json!(0); }
+                schema
+            }
+
+            fn describe(&self) -> Described { Described::Value(Canonical::from(*self)) }
+        }
+    )*};
+}
+integer!(u32, u64, usize, i64);
+
+impl Config for f64 {
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+        match node.value {
+            Value::Float(value) if value.is_finite() => Some(value),
+            Value::Integer(value) => Some(value as Self),
+            Value::Float(_) => {
+                report.push(Diagnostic::error(node.at, "expected a finite number").hint("NaN and inf are not settings"));
+                None
+            }
+            _ => {
+                report.push(expected("a number", node));
+                None
+            }
+        }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "number" })
+    }
+
+    fn describe(&self) -> Described {
+        Described::Value(Canonical::Float(*self))
+    }
+}
+
+impl Config for bool {
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+        if let Value::Boolean(value) = node.value {
+            return Some(value);
+        }
+        report.push(expected("`true` or `false`", node));
+        None
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "boolean" })
+    }
+
+    fn describe(&self) -> Described {
+        Described::Value(Canonical::Bool(*self))
+    }
+}
+
+impl Config for String {
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+        let text = node.as_str().map(str::to_owned);
+        if text.is_none() {
+            report.push(expected("a string", node));
+        }
+        text
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string" })
+    }
+
+    fn describe(&self) -> Described {
+        Described::Value(Canonical::String(self.clone()))
+    }
+}
+
+impl<T: Config> Config for Option<T> {
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+        T::decode(node, report).map(Some)
+    }
+
+    fn schema() -> serde_json::Value {
+        T::schema()
+    }
+
+    fn describe(&self) -> Described {
+        self.as_ref().map_or(Described::Nothing, Config::describe)
+    }
+
+    fn when_missing() -> Option<Self> {
+        Some(None)
+    }
+}
+
+impl<T: Config> Config for Vec<T> {
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+        let Value::Array(items) = &node.value else {
+            report.push(expected("a list", node));
+            return None;
+        };
+        // Every item is decoded before the first failure counts, so that all errors are reported.
+        let decoded: Vec<_> = items.iter().map(|item| T::decode(item, report)).collect();
+        decoded.into_iter().collect()
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "array", "items": T::schema() })
+    }
+
+    fn describe(&self) -> Described {
+        Described::List(self.iter().map(Config::describe).collect())
+    }
+}
+
+impl<T: Config> Config for BTreeMap<String, T> {
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+        let Value::Table(table) = &node.value else {
+            report.push(expected("a table", node));
+            return None;
+        };
+        let decoded: Vec<_> =
+            table.entries.iter().map(|(name, (_, item))| Some((name.clone(), T::decode(item, report)?))).collect();
+        decoded.into_iter().collect()
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "object", "additionalProperties": T::schema() })
+    }
+
+    fn describe(&self) -> Described {
+        Described::Table(self.iter().map(|(name, value)| (name.clone(), value.describe())).collect())
+    }
+}

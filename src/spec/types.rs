@@ -1,0 +1,194 @@
+//! The field types that tell identity, inputs, files and execution apart.
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::config::{Config, Described, expected};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::node::{Node, Origin};
+
+/// A setting that says how to work, never what comes out: it is in no key.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Execution<T>(pub T);
+
+impl<T> Deref for Execution<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Config> Config for Execution<T> {
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+        T::decode(node, report).map(Self)
+    }
+
+    fn schema() -> serde_json::Value {
+        T::schema()
+    }
+
+    fn describe(&self) -> Described {
+        Described::Nothing
+    }
+
+    fn when_missing() -> Option<Self> {
+        T::when_missing().map(Self)
+    }
+}
+
+/// What a [`Ref`] may name: a marker type for each port.
+pub trait Target {
+    /// The kinds of table it accepts, stages or definitions.
+    const KINDS: &'static [&'static str];
+}
+
+/// A name of another table: plain (`"dolly"`), or `kind.name` where the port takes several kinds.
+#[derive(Clone, Debug)]
+pub struct Ref<T> {
+    /// As written.
+    pub name: String,
+    /// Where.
+    pub at: Origin,
+    target: PhantomData<fn() -> T>,
+}
+
+/// A reference without its type, as the resolver sees it.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    /// As written.
+    pub name: String,
+    /// Where.
+    pub at: Origin,
+    /// The kinds it accepts.
+    pub kinds: &'static [&'static str],
+    /// First path components of the artifact that are read; all of it when empty.
+    pub parts: Vec<&'static str>,
+}
+
+impl PartialEq for Reference {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.kinds, &self.parts) == (&other.name, other.kinds, &other.parts)
+    }
+}
+
+impl<T: Target> Config for Ref<T> {
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+        let Some(name) = node.as_str() else {
+            report.push(expected(&format!("the name of {}", one_of(T::KINDS)), node));
+            return None;
+        };
+        Some(Self { name: name.to_owned(), at: node.at, target: PhantomData })
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "description": format!("the name of {}", one_of(T::KINDS)) })
+    }
+
+    fn describe(&self) -> Described {
+        Described::Reference(Reference { name: self.name.clone(), at: self.at, kinds: T::KINDS, parts: Vec::new() })
+    }
+}
+
+/// Kinds as a message lists them: ``a `[prompts.…]` or `[answers.…]` ``.
+#[must_use]
+pub fn one_of(kinds: &[&str]) -> String {
+    let tables: Vec<String> = kinds.iter().map(|kind| format!("`[{kind}.…]`")).collect();
+    format!("a {}", tables.join(" or "))
+}
+
+/// Which files of a path count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Select {
+    /// The path is one file.
+    File,
+    /// The path is a folder: the files directly in it that match one of the patterns (`*` stands for anything).
+    Folder(&'static [&'static str]),
+    /// The path is a file or a folder, all of it.
+    Everything,
+}
+
+/// A path that a config names: its content is keyed, the path is not.
+#[derive(Clone, Debug)]
+pub struct FileUse {
+    /// Resolved against the folder of the file that names it.
+    pub path: PathBuf,
+    /// Where it was written.
+    pub at: Origin,
+    /// Which files count.
+    pub select: Select,
+}
+
+impl PartialEq for FileUse {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.path, self.select) == (&other.path, other.select)
+    }
+}
+
+fn decode_path(node: &Node, report: &mut Diagnostics) -> Option<PathBuf> {
+    let Some(written) = node.as_str() else {
+        report.push(expected("a path", node));
+        return None;
+    };
+    if written.is_empty() {
+        report.push(Diagnostic::error(node.at, "the path is empty"));
+        return None;
+    }
+    Some(report.sources.resolve(node.at, written))
+}
+
+/// A file whose content the stage reads.
+#[derive(Clone, Debug)]
+pub struct FilePath {
+    /// Resolved against the folder of the file that names it.
+    pub path: PathBuf,
+    /// Where it was written.
+    pub at: Origin,
+}
+
+impl Config for FilePath {
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+        Some(Self { path: decode_path(node, report)?, at: node.at })
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "description": "a path, relative to this file" })
+    }
+
+    fn describe(&self) -> Described {
+        Described::File(FileUse { path: self.path.clone(), at: self.at, select: Select::File })
+    }
+}
+
+/// Which files of a folder count: a marker type for each kind of folder.
+pub trait Selection {
+    /// See [`Select`].
+    const SELECT: Select;
+}
+
+/// A folder whose content the stage reads.
+#[derive(Clone, Debug)]
+pub struct DirectoryPath<S> {
+    /// Resolved against the folder of the file that names it.
+    pub path: PathBuf,
+    /// Where it was written.
+    pub at: Origin,
+    selection: PhantomData<fn() -> S>,
+}
+
+impl<S: Selection> Config for DirectoryPath<S> {
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+        Some(Self { path: decode_path(node, report)?, at: node.at, selection: PhantomData })
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "description": "a path, relative to this file" })
+    }
+
+    fn describe(&self) -> Described {
+        Described::File(FileUse { path: self.path.clone(), at: self.at, select: S::SELECT })
+    }
+}

@@ -1,0 +1,152 @@
+//! What happened, as it happens: one JSON object a line. All display is a fold over these.
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+
+/// How a stage's result came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// Made in this run.
+    Built,
+    /// It was there.
+    Reused,
+    /// It was in another store.
+    Fetched,
+    /// Made in this run, from where an earlier attempt had stopped.
+    Resumed,
+}
+
+/// One event of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The first event.
+    RunStarted {
+        /// The run's id.
+        run: String,
+        /// The experiment's name.
+        experiment: String,
+        /// The experiment's file, as given.
+        file: String,
+        /// How many stages there are.
+        stages: usize,
+        /// RFC 3339.
+        time: String,
+        /// The version of this program.
+        version: String,
+    },
+    /// A stage's recipe is known and its work begins.
+    StageStarted {
+        /// `kind.name`
+        stage: String,
+        /// Its key.
+        key: String,
+        /// Why it runs, one reason a line.
+        why: Vec<String>,
+        /// Seconds since the run began.
+        at: f64,
+    },
+    /// A stage waits for another run that is making the same thing.
+    StageWaiting {
+        /// `kind.name`
+        stage: String,
+        /// Who is making it.
+        holder: String,
+    },
+    /// Something that a stage said while working.
+    Stage {
+        /// `kind.name`
+        stage: String,
+        /// What it said.
+        said: StageEvent,
+    },
+    /// A stage's result is there.
+    StageFinished {
+        /// `kind.name`
+        stage: String,
+        /// Its key.
+        key: String,
+        /// The digest of its output.
+        output: String,
+        /// How the result came about.
+        how: How,
+        /// How long it worked.
+        seconds: f64,
+        /// The metrics of its record.
+        metrics: serde_json::Value,
+    },
+    /// A stage failed.
+    StageFailed {
+        /// `kind.name`
+        stage: String,
+        /// Why.
+        failure: Failure,
+        /// How long it worked.
+        seconds: f64,
+    },
+    /// A stage was not tried.
+    StageSkipped {
+        /// `kind.name`
+        stage: String,
+        /// Because of which stage, or that the run was stopped.
+        because: String,
+    },
+    /// The last event (its fields are API).
+    RunFinished {
+        /// Stages made.
+        built: usize,
+        /// Stages that were there.
+        reused: usize,
+        /// Stages continued.
+        resumed: usize,
+        /// Stages that failed.
+        failed: usize,
+        /// Stages not tried.
+        skipped: usize,
+        /// Wall time.
+        seconds: f64,
+        /// The run's id.
+        run: String,
+        /// Whether the user stopped it.
+        interrupted: bool,
+    },
+}
+
+/// What a stage says while it works: a worker writes these to its standard output, one a line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum StageEvent {
+    /// So much of so much is done.
+    Progress {
+        /// Done.
+        done: u64,
+        /// Of, if known.
+        total: Option<u64>,
+        /// "prompts", "steps", …
+        unit: String,
+    },
+    /// Figures at a point of the work (training loss at a step).
+    Metrics {
+        /// At which step.
+        step: u64,
+        /// Name → value.
+        values: serde_json::Map<String, serde_json::Value>,
+    },
+    /// Something that the user should know though the work goes on.
+    Warning {
+        /// One line.
+        message: String,
+    },
+    /// Something worth a line.
+    Note {
+        /// One line.
+        message: String,
+    },
+    /// The work goes on from where an earlier attempt stopped.
+    Resumed {
+        /// From where: "step 120 of 400", "230 of 252 replies".
+        from: String,
+    },
+}

@@ -1,0 +1,205 @@
+//! What a kind of table is.
+
+use std::any::Any;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use stillhouse_spec::{Config, Described, Diagnostics, Node};
+
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// A decoded table of any kind.
+pub trait AnyConfig: fmt::Debug + Send + Sync {
+    /// See [`Config::describe`].
+    fn described(&self) -> Described;
+    /// For downcasting to the kind's config struct.
+    fn as_any(&self) -> &dyn Any;
+}
+
+impl<C: Config + fmt::Debug + Send + Sync + 'static> AnyConfig for C {
+    fn described(&self) -> Described {
+        self.describe()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// A kind of table: `[name.X]`.
+pub trait Kind: Send + Sync {
+    /// The table's name.
+    fn name(&self) -> &'static str;
+
+    /// The JSON Schema of its body; the description is the docs of its config struct.
+    fn schema(&self) -> serde_json::Value;
+
+    /// Decodes a body, reporting all that is wrong.
+    fn decode(&self, node: &Node, report: &mut Diagnostics) -> Option<Box<dyn AnyConfig>>;
+
+    /// The stage that it is; `None` for a definition.
+    fn as_stage(&self) -> Option<&dyn StageKind> {
+        None
+    }
+
+    /// Checks that need the tables around it (does the data carry what the loss needs?). Called once every name of the
+    /// file is resolved.
+    fn check(&self, view: &View<'_>, report: &mut Diagnostics) {
+        let _ = (view, report);
+    }
+
+    /// Keys that may be left out because other tables say them: (`key`, `kind`, `their key`, `names this one under`).
+    /// `dataset` takes a missing `tokenizer` from the `student`s whose `data` names it, when they agree.
+    fn inherits(&self) -> &'static [Inherited] {
+        &[]
+    }
+}
+
+/// See [`Kind::inherits`].
+#[derive(Clone, Copy, Debug)]
+pub struct Inherited {
+    /// The key that may be missing.
+    pub key: &'static str,
+    /// The kind of table that it is taken from.
+    pub from_kind: &'static str,
+    /// The key there.
+    pub from_key: &'static str,
+    /// The key of that table which names this one.
+    pub link: &'static str,
+}
+
+/// Implements the first three methods of [`Kind`] from a config struct: `kind!("answers", AnswersConfig);`
+#[macro_export]
+macro_rules! kind {
+    ($name:literal, $config:ty) => {
+        fn name(&self) -> &'static str {
+            $name
+        }
+
+        fn schema(&self) -> ::serde_json::Value {
+            <$config as $crate::spec::Config>::schema()
+        }
+
+        fn decode(
+            &self,
+            node: &$crate::spec::Node,
+            report: &mut $crate::spec::Diagnostics,
+        ) -> Option<Box<dyn $crate::AnyConfig>> {
+            let config = <$config as $crate::spec::Config>::decode(node, report)?;
+            Some(Box::new(config))
+        }
+    };
+}
+pub use crate::kind;
+
+/// A kind that runs.
+pub trait StageKind: Kind {
+    /// The revision of its meaning: part of every key. Bump it when equal settings give another result, with a line of
+    /// history beside it.
+    fn revision(&self) -> u32;
+
+    /// What it needs while it runs. Called with names resolved.
+    fn needs(&self, view: &View<'_>) -> Needs {
+        let _ = view;
+        Needs::default()
+    }
+
+    /// Does the work: reads inputs through the context, writes its output below [`Context::out`]. Blocking; equal recipes
+    /// must give equal bytes. Called in the engine's process or in a worker, see [`Needs::placement`].
+    ///
+    /// # Errors
+    /// A [`Failure`] as the user shall read it.
+    fn run(&self, context: &Context) -> Result<Outcome, Failure>;
+}
+
+/// Where a stage runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// On a thread of the engine: light stages, and those that only wait for others (a server, a program).
+    #[default]
+    Inline,
+    /// In a worker process: whatever may crash, run out of memory or needs a device.
+    Worker,
+}
+
+/// What a stage needs while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Where it runs.
+    pub placement: Placement,
+    /// Whether it keeps processors busy (stages that do share them; those that wait for others do not count).
+    pub compute: bool,
+    /// Whether it uses the device, when the device is a GPU.
+    pub device: bool,
+    /// Bytes of memory it is expected to take; 0 when small.
+    pub memory: u64,
+    /// A pool of which one place is taken, with its size: a teacher that answers one stage at a time.
+    pub exclusive: Option<String>,
+}
+
+/// What a stage made, beyond the files it wrote.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Figures for the record: an object.
+    pub metrics: serde_json::Value,
+    /// Where it came from, for the record: teacher model as the server named it, device, versions. Never in a key.
+    #[serde(default)]
+    pub provenance: serde_json::Value,
+    /// Whether the work went on from an earlier attempt's.
+    #[serde(default)]
+    pub resumed: bool,
+}
+
+impl Outcome {
+    /// An outcome with metrics.
+    #[must_use]
+    pub fn with_metrics(metrics: serde_json::Value) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+}
+
+/// A table with the tables it names: how a kind looks around in [`Kind::check`] and [`StageKind::needs`].
+pub struct View<'a> {
+    /// `kind.name`
+    pub label: &'a str,
+    /// The kind.
+    pub kind: &'static dyn Kind,
+    /// The decoded body.
+    pub config: &'a dyn AnyConfig,
+    /// The place of the table.
+    pub at: stillhouse_spec::Origin,
+    surroundings: &'a dyn Surroundings,
+}
+
+/// Who knows which table a reference names.
+pub trait Surroundings {
+    /// The table that the field at `path` of the table `label` names.
+    fn follow(&self, label: &str, path: &str) -> Option<View<'_>>;
+}
+
+impl<'a> View<'a> {
+    /// A view of a table.
+    pub fn new(
+        label: &'a str,
+        kind: &'static dyn Kind,
+        config: &'a dyn AnyConfig,
+        at: stillhouse_spec::Origin,
+        surroundings: &'a dyn Surroundings,
+    ) -> Self {
+        Self { label, kind, config, at, surroundings }
+    }
+
+    /// The table that the field at `path` names: `"data"`, `"mix.0.answers"`.
+    #[must_use]
+    pub fn follow(&self, path: &str) -> Option<View<'a>> {
+        self.surroundings.follow(self.label, path)
+    }
+
+    /// The decoded body as its kind's config struct.
+    #[must_use]
+    pub fn config_as<C: 'static>(&self) -> Option<&'a C> {
+        self.config.as_any().downcast_ref()
+    }
+}
