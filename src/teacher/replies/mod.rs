@@ -1,0 +1,64 @@
+//! The reply store: every answer of a teacher is kept under the key of its request, durable before it counts.
+//!
+//! ```text
+//! cache/replies/<teacher>/
+//!   00000000.replies     segments: append-only, one writer each (held by a file lock), read by all
+//!   00000001.replies
+//! ```
+//!
+//! `<teacher>` names what the teacher *is* (API family, model, revision), so renaming it in the file loses
+//! nothing. A segment is a 16-byte header and then entries, each with its length and two checksums (see
+//! [`entry`]); the index in memory (about 50 bytes a reply) is rebuilt from the entries' heads. After a kill the last entry may be
+//! torn: it was never acknowledged, readers stop in front of it and the next writer cuts it off.
+//!
+//! The key leaves `max-tokens` out; an entry's head carries the limit it was asked with, so that a reply which
+//! ended by itself also answers every request whose limit it would not have reached (see [`Limit`]).
+
+pub mod entry;
+mod index;
+mod segment;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use entry::{Limit, RequestKey};
+pub use index::Location;
+pub use store::{Claim, ReplyStore};
+
+/// Why the store of replies could not be read or written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system said no.
+    #[error("cannot {action} {path}: {reason}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// A segment was written by a version of the program that knows more than this one.
+    #[error("{path} has format {found}, this program reads up to {known}\nhint: update stillhouse, or use another cache with --cache")]
+    NewerFormat {
+        /// The segment.
+        path: String,
+        /// Its format.
+        found: u32,
+        /// The newest that is known here.
+        known: u32,
+    },
+    /// A file with a segment's name that is none.
+    #[error("{path} is not a segment of replies\nhint: move it out of the cache")]
+    NotASegment {
+        /// The file.
+        path: String,
+    },
+}
+
+impl StoreError {
+    fn io(action: &'static str, path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::Io { action, path: path.display().to_string(), reason: error.to_string() }
+    }
+}

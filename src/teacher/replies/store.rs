@@ -1,0 +1,211 @@
+//! The store as the rest of the crate uses it: find, put, claim.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::entry::{self, RequestKey};
+use super::index::{Index, Location};
+use super::segment::{self, Segment, file_name, numbers};
+use super::writer::Writer;
+use super::StoreError;
+use crate::reply::Reply;
+
+/// How often a miss looks for what other processes have written meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// What readers and the writer share.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) index: Index,
+    segments: BTreeMap<u32, Segment>,
+    /// The segment that this process writes: the writer itself puts its entries into the index, once durable.
+    own: Option<u32>,
+    looked: Option<Instant>,
+}
+
+impl State {
+    /// Brings in what is new in all segments but the own one.
+    fn refresh(&mut self, directory: &Path) -> Result<(), StoreError> {
+        for number in numbers(directory)? {
+            if self.own != Some(number) {
+                self.scan(directory, number)?;
+            }
+        }
+        self.looked = Some(Instant::now());
+        Ok(())
+    }
+
+    fn scan(&mut self, directory: &Path, number: u32) -> Result<(), StoreError> {
+        let segment = match self.segments.entry(number) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(Segment::open(&directory.join(file_name(number)))?)
+            }
+        };
+        let index = &mut self.index;
+        segment.scan(|head, offset| {
+            if let Ok(offset) = u32::try_from(offset) {
+                index.insert(&head, Location { segment: number, offset });
+            }
+        })
+    }
+
+    /// Makes a segment the own one, after a last look at what others had put into it.
+    pub(super) fn adopt(&mut self, directory: &Path, number: u32) -> Result<(), StoreError> {
+        self.scan(directory, number)?;
+        self.own = Some(number);
+        Ok(())
+    }
+}
+
+/// A poisoned lock is taken all the same: every change under it is a single insertion.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Claims = Mutex<BTreeMap<(RequestKey, u32), watch::Receiver<()>>>;
+
+/// All replies of one teacher.
+#[derive(Debug)]
+pub struct ReplyStore {
+    directory: PathBuf,
+    state: Arc<Mutex<State>>,
+    writer: Mutex<Option<Writer>>,
+    claims: Arc<Claims>,
+}
+
+impl ReplyStore {
+    /// Opens the store of one teacher and reads the heads of all entries. A folder that does not exist is an
+    /// empty store; it is made when the first reply comes.
+    ///
+    /// # Errors
+    /// [`StoreError`] if a segment cannot be read or is of a newer format.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let mut state = State::default();
+        state.refresh(directory)?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            state: Arc::new(Mutex::new(state)),
+            writer: Mutex::new(None),
+            claims: Arc::default(),
+        })
+    }
+
+    /// The store of a folder, one for the whole process: stages that run at the same time share its index and its
+    /// claims, so that neither asks what the other is asking.
+    ///
+    /// # Errors
+    /// As [`ReplyStore::open`].
+    pub fn shared(directory: &Path) -> Result<Arc<Self>, StoreError> {
+        static STORES: Mutex<BTreeMap<PathBuf, Weak<ReplyStore>>> = Mutex::new(BTreeMap::new());
+        let mut stores = lock(&STORES);
+        if let Some(store) = stores.get(directory).and_then(Weak::upgrade) {
+            return Ok(store);
+        }
+        let store = Arc::new(Self::open(directory)?);
+        stores.retain(|_, store| store.strong_count() > 0);
+        stores.insert(directory.to_owned(), Arc::downgrade(&store));
+        Ok(store)
+    }
+
+    /// Where a reply lies that answers the request, if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`] if another process's segments cannot be read.
+    pub fn find(&self, key: &RequestKey, max_tokens: u32) -> Result<Option<Location>, StoreError> {
+        let mut state = lock(&self.state);
+        if let Some(location) = state.index.find(key, max_tokens) {
+            return Ok(Some(location));
+        }
+        if state.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN) {
+            state.refresh(&self.directory)?;
+        }
+        Ok(state.index.find(key, max_tokens))
+    }
+
+    /// The reply at a place that [`ReplyStore::find`] or [`ReplyStore::put`] gave. `None` if its bytes have rotted
+    /// since: the entry is then forgotten, and the request is to be asked again.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the segment cannot be read.
+    pub fn read(&self, key: &RequestKey, location: Location) -> Result<Option<Reply>, StoreError> {
+        let file = lock(&self.state).segments.get(&location.segment).map(Segment::file);
+        let Some(file) = file else { return Ok(None) };
+        // Reading and decoding happen outside the lock: many tasks read at once.
+        let reply = segment::read(&file, location.offset, key)?;
+        if reply.is_none() {
+            tracing::warn!(store = %self.directory.display(), %key, "a stored reply is damaged and is asked again");
+            lock(&self.state).index.remove(key, location);
+        }
+        Ok(reply)
+    }
+
+    /// Stores a reply. When this returns it is durable.
+    ///
+    /// # Errors
+    /// [`StoreError`], such as a full disk or a read-only cache.
+    pub async fn put(&self, key: RequestKey, max_tokens: u32, reply: &Reply) -> Result<Location, StoreError> {
+        let failed = |error: std::io::Error| StoreError::io("store a reply in", &self.directory, &error);
+        let bytes = entry::encode(key, reply, max_tokens).map_err(failed)?;
+        let durable = {
+            let mut writer = lock(&self.writer);
+            let writer = match writer.as_ref() {
+                Some(writer) => writer,
+                None => writer.insert(Writer::start(self.directory.clone(), Arc::clone(&self.state))?),
+            };
+            writer.append(bytes)
+        };
+        durable.await.unwrap_or_else(|_| Err(failed(std::io::Error::other("the writing thread is gone"))))
+    }
+
+    /// Claims a request before it is asked, so that equal requests are asked once.
+    #[must_use]
+    pub fn claim(&self, key: RequestKey, max_tokens: u32) -> Claim {
+        let mut claims = lock(&self.claims);
+        if let Some(other) = claims.get(&(key, max_tokens)) {
+            return Claim::Other(other.clone());
+        }
+        let (sender, receiver) = watch::channel(());
+        claims.insert((key, max_tokens), receiver);
+        Claim::Mine(Mine { request: (key, max_tokens), claims: Arc::clone(&self.claims), _ended: sender })
+    }
+
+    /// Number of stored replies.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        lock(&self.state).index.len()
+    }
+
+    /// Whether nothing is stored.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Who asks a request.
+#[derive(Debug)]
+pub enum Claim {
+    /// We do; dropping it lets others go on.
+    Mine(Mine),
+    /// Somebody else is asking: wait, then look into the store again.
+    Other(watch::Receiver<()>),
+}
+
+/// A held claim.
+#[derive(Debug)]
+pub struct Mine {
+    request: (RequestKey, u32),
+    claims: Arc<Claims>,
+    _ended: watch::Sender<()>,
+}
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        lock(&self.claims).remove(&self.request);
+    }
+}
