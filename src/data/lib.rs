@@ -1,1 +1,16 @@
+#![doc = "Data of an experiment: prompts, answers, teacher signals, tokenizers, datasets and batches. No arithmetic \
+on models and no network here; a model comes in through [`lm::LanguageModel`]."]
 
+pub mod answer;
+pub mod batch;
+pub mod chat_template;
+pub mod error;
+pub mod example;
+pub mod jsonl;
+pub mod lm;
+mod mapped;
+pub mod model_folder;
+pub mod prompt;
+mod random;
+pub mod signals;
+pub mod tokenizer;

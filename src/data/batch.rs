@@ -1,0 +1,281 @@
+//! Which example is trained on at which step, in which row: decided once, by content-independent arithmetic, so that
+//! any step's batch can be made again without those before it.
+//!
+//! Every epoch is a new random order of the examples. With packing, an epoch's examples are laid into rows of
+//! `length` positions, each whole, first fit over a bounded window of open rows; without, each has a row of its own.
+//! The rows of all epochs form one endless stream and step n takes rows `n · rows .. (n + 1) · rows` of it, so no
+//! batch is short and every example comes exactly once an epoch.
+//!
+//! The causal shift happens here and only here: an example of n tokens takes n − 1 positions, position i reads token
+//! i and predicts token i + 1.
+
+use std::borrow::Cow;
+
+use crate::error::{DataError, DataResult};
+use crate::example::Example;
+use crate::random::Stream;
+
+/// Rows that stay open for first fit. More pack a little tighter and cost a little more; 64 lose under 1 % against all.
+const WINDOW: usize = 64;
+
+/// The order of a whole training run over examples of given lengths.
+pub struct BatchPlan {
+    /// Positions each example takes: its tokens less one.
+    spans: Vec<u32>,
+    rows: usize,
+    length: usize,
+    seed: u64,
+    pack: bool,
+    /// `starts[e]`: the number in the stream of epoch e's first row; known as far as it was asked for.
+    starts: Vec<u64>,
+    epoch: Option<(u64, Vec<PackedRow>)>,
+}
+
+/// What lies in a row: examples and the positions they start at.
+type PackedRow = Vec<(u32, u32)>;
+
+/// Where an example lies in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Placement {
+    /// Row of the batch.
+    pub row: usize,
+    /// First position in the row. Position `offset + i` reads the example's token i and predicts its token i + 1.
+    pub offset: usize,
+    /// Which example.
+    pub example: usize,
+}
+
+/// One step's arrays, each `rows × length` in row-major order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Rows.
+    pub rows: usize,
+    /// Positions in a row.
+    pub length: usize,
+    /// Token read at a position; 0 where nothing lies.
+    pub inputs: Vec<u32>,
+    /// Token to predict there; 0 where nothing lies.
+    pub targets: Vec<u32>,
+    /// Whether that prediction counts. Aligned with `targets`: the shift is done.
+    pub scored: Vec<bool>,
+    /// Which example of the row lies there, from 1; 0 where none does. Attention must not cross from one to another.
+    pub segments: Vec<u32>,
+    /// Position within the example, from 0; 0 where nothing lies.
+    pub positions: Vec<u32>,
+    /// The examples, by row, then offset.
+    pub placements: Vec<Placement>,
+}
+
+impl BatchPlan {
+    /// A plan for examples of these lengths (in tokens), `rows` rows a step of `length` positions each.
+    ///
+    /// # Errors
+    /// When there is nothing to train on, a row or a batch has no room, or an example does not fit a row (it is named).
+    pub fn new(lengths: &[u32], rows: usize, length: usize, seed: u64, pack: bool) -> DataResult<Self> {
+        if rows == 0 || length == 0 {
+            return Err(DataError::invalid("a batch has no rows or no length", "both must be at least 1"));
+        }
+        if lengths.is_empty() {
+            return Err(DataError::invalid("there is no example to train on", "is the dataset's part empty?"));
+        }
+        let mut spans = Vec::with_capacity(lengths.len());
+        for (place, tokens) in lengths.iter().enumerate() {
+            match tokens.checked_sub(1).filter(|span| *span > 0 && *span as usize <= length) {
+                Some(span) => spans.push(span),
+                None => {
+                    return Err(DataError::invalid(
+                        format!("example {place} has {tokens} tokens, rows hold 2 to {}", length + 1),
+                        "set the dataset's max-length to the student's row length, or make the rows longer",
+                    ));
+                }
+            }
+        }
+        Ok(Self { spans, rows, length, seed, pack, starts: vec![0], epoch: None })
+    }
+
+    /// What lies where at step `step`, counted from 0: by row, then offset.
+    pub fn placements(&mut self, step: u64) -> Vec<Placement> {
+        let first = step * self.rows as u64;
+        let mut placements = Vec::with_capacity(self.rows);
+        for row in 0..self.rows {
+            let number = first + row as u64;
+            let epoch = self.epoch_of_row(number);
+            let within = (number - self.starts[epoch as usize]) as usize;
+            let packed = &self.packed(epoch)[within];
+            placements.extend(place(row, packed));
+        }
+        placements
+    }
+
+    /// The epoch in which step `step` begins, and the share of it that lies before the step, in 0..1.
+    pub fn epoch(&mut self, step: u64) -> (u64, f64) {
+        let number = step * self.rows as u64;
+        let epoch = self.epoch_of_row(number);
+        let rows = self.packed(epoch).len() as f64;
+        (epoch, (number - self.starts[epoch as usize]) as f64 / rows)
+    }
+
+    /// One pass over every example, in their own order: batches for validation and scoring, the last one may have
+    /// fewer examples. Same rows and length as in training.
+    pub fn single_pass(&self) -> Vec<Vec<Placement>> {
+        let order: Vec<u32> = (0..self.spans.len() as u32).collect();
+        let packed = self.lay(&order);
+        packed
+            .chunks(self.rows)
+            .map(|rows| rows.iter().enumerate().flat_map(|(row, packed)| place(row, packed)).collect())
+            .collect()
+    }
+
+    /// The share of positions that carry a token, over one epoch: 1 means no padding at all.
+    pub fn efficiency(&mut self) -> f64 {
+        let filled: u64 = self.spans.iter().map(|span| u64::from(*span)).sum();
+        filled as f64 / (self.packed(0).len() * self.length) as f64
+    }
+
+    /// Rows of the stream that epoch 0 takes.
+    pub fn rows_per_epoch(&mut self) -> usize {
+        self.packed(0).len()
+    }
+
+    /// Rows a batch has.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Positions a row has.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    fn epoch_of_row(&mut self, number: u64) -> u64 {
+        while self.starts.last().is_some_and(|start| *start <= number) {
+            let epoch = self.starts.len() as u64 - 1;
+            let end = self.starts[epoch as usize] + self.packed(epoch).len() as u64;
+            self.starts.push(end);
+        }
+        self.starts.partition_point(|start| *start <= number) as u64 - 1
+    }
+
+    fn packed(&mut self, epoch: u64) -> &[PackedRow] {
+        if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
+            let mut order: Vec<u32> = (0..self.spans.len() as u32).collect();
+            Stream::new("examples", self.seed, epoch).shuffle(&mut order);
+            let mut rows = self.lay(&order);
+            // The rows closed last are the emptiest: shuffled, they do not all fall into the epoch's last steps.
+            Stream::new("rows", self.seed, epoch).shuffle(&mut rows);
+            self.epoch = Some((epoch, rows));
+        }
+        self.epoch.as_ref().map_or(&[], |(_, rows)| rows)
+    }
+
+    /// First fit over the last [`WINDOW`] rows that are not full.
+    fn lay(&self, order: &[u32]) -> Vec<PackedRow> {
+        if !self.pack {
+            return order.iter().map(|example| vec![(*example, 0)]).collect();
+        }
+        let mut rows: Vec<PackedRow> = Vec::new();
+        let mut open: Vec<(usize, u32)> = Vec::with_capacity(WINDOW + 1);
+        for example in order {
+            let span = self.spans[*example as usize];
+            match open.iter().position(|(_, used)| (used + span) as usize <= self.length) {
+                Some(slot) => {
+                    let (row, used) = &mut open[slot];
+                    rows[*row].push((*example, *used));
+                    *used += span;
+                    if *used as usize == self.length {
+                        open.remove(slot);
+                    }
+                }
+                None => {
+                    rows.push(vec![(*example, 0)]);
+                    open.push((rows.len() - 1, span));
+                    if open.len() > WINDOW {
+                        open.remove(0);
+                    }
+                }
+            }
+        }
+        rows
+    }
+}
+
+fn place(row: usize, packed: &PackedRow) -> impl Iterator<Item = Placement> + '_ {
+    packed
+        .iter()
+        .map(move |(example, offset)| Placement { row, offset: *offset as usize, example: *example as usize })
+}
+
+impl Batch {
+    /// Lays examples into the arrays; `example(place)` gives an example by its number.
+    pub fn build<'a>(
+        rows: usize,
+        length: usize,
+        placements: &[Placement],
+        mut example: impl FnMut(usize) -> DataResult<Cow<'a, Example>>,
+    ) -> DataResult<Self> {
+        let size = rows * length;
+        let mut batch = Self {
+            rows,
+            length,
+            inputs: vec![0; size],
+            targets: vec![0; size],
+            scored: vec![false; size],
+            segments: vec![0; size],
+            positions: vec![0; size],
+            placements: placements.to_vec(),
+        };
+        let mut segments = vec![0; rows];
+        for Placement { row, offset, example: place } in placements {
+            let example = example(*place)?;
+            let span = example.tokens.len().saturating_sub(1);
+            if *row >= rows || offset + span > length {
+                return Err(DataError::invalid(
+                    format!("example {place} with {} tokens does not fit where the plan puts it", span + 1),
+                    "the plan was made from other examples",
+                ));
+            }
+            segments[*row] += 1;
+            let start = row * length + offset;
+            let end = start + span;
+            batch.inputs[start..end].copy_from_slice(&example.tokens[..span]);
+            batch.targets[start..end].copy_from_slice(&example.tokens[1..]);
+            batch.scored[start..end].copy_from_slice(&example.scored[1..]);
+            batch.segments[start..end].fill(segments[*row]);
+            batch.positions[start..end].iter_mut().zip(0..).for_each(|(position, i)| *position = i);
+        }
+        Ok(batch)
+    }
+
+    /// How many predictions count: what a mean loss is divided by.
+    pub fn scored_tokens(&self) -> usize {
+        self.scored.iter().filter(|scored| **scored).count()
+    }
+
+    /// How many positions carry a token.
+    pub fn tokens(&self) -> usize {
+        self.segments.iter().filter(|segment| **segment != 0).count()
+    }
+
+    /// What a training step reads of the batch, as a hash for trajectory keys: `blake3("stillhouse/batch/1\0" ‖ rows
+    /// u64 ‖ length u64 ‖ inputs ‖ targets ‖ segments, each u32 little-endian ‖ scored as bytes)`.
+    pub fn digest(&self) -> [u8; 32] {
+        let Self { rows, length, inputs, targets, scored, segments, positions: _, placements: _ } = self;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"stillhouse/batch/1\0");
+        hasher.update(&(*rows as u64).to_le_bytes());
+        hasher.update(&(*length as u64).to_le_bytes());
+        let mut bytes = Vec::with_capacity(inputs.len() * 4);
+        for numbers in [inputs, targets, segments] {
+            bytes.clear();
+            numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
+            hasher.update(&bytes);
+        }
+        bytes.clear();
+        bytes.extend(scored.iter().map(|scored| u8::from(*scored)));
+        hasher.update(&bytes);
+        *hasher.finalize().as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! Random choices that never change: drawn from BLAKE3's output stream, so no dependency's new version can reorder a
+//! batch that a trajectory key already stands for.
+
+/// A stream of random numbers named by a purpose, a seed and a counter.
+pub(crate) struct Stream {
+    bytes: blake3::OutputReader,
+}
+
+impl Stream {
+    /// The stream of `purpose` (a constant of the caller), `seed` and `counter`.
+    pub(crate) fn new(purpose: &str, seed: u64, counter: u64) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"stillhouse/random/1\0");
+        hasher.update(purpose.as_bytes());
+        hasher.update(&[0]);
+        hasher.update(&seed.to_le_bytes());
+        hasher.update(&counter.to_le_bytes());
+        Self { bytes: hasher.finalize_xof() }
+    }
+
+    fn next(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        self.bytes.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// A number below `bound` (not 0), every one equally likely: the few draws that would favour some are thrown away.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        let fair = u64::MAX - u64::MAX % bound;
+        loop {
+            let drawn = self.next();
+            if drawn < fair {
+                return drawn % bound;
+            }
+        }
+    }
+
+    /// Fisher and Yates' shuffle.
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last as u64 + 1) as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shuffle_never_changes() {
+        let mut items: Vec<u32> = (0..10).collect();
+        Stream::new("test", 17, 0).shuffle(&mut items);
+        assert_eq!(items, [0; 10]);
+    }
+
+    #[test]
+    fn numbers_stay_below_the_bound_and_reach_all_of_it() {
+        let mut stream = Stream::new("test", 1, 1);
+        let mut seen = [0u32; 7];
+        (0..7_000).for_each(|_| seen[stream.below(7) as usize] += 1);
+        assert!(seen.iter().all(|count| (900..1_100).contains(count)), "{seen:?}");
+    }
+}
