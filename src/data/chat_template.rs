@@ -76,17 +76,16 @@ fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let failed = |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
     let mut text = Vec::new();
-    let value = serde_json::to_value(value).map_err(failed)?;
     match indent {
         Some(width) => {
             let spaces = " ".repeat(width);
             let formatter = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
             let mut out = serde_json::Serializer::with_formatter(&mut text, formatter);
-            serde::Serialize::serialize(&value, &mut out).map_err(failed)?;
+            serde::Serialize::serialize(value, &mut out).map_err(failed)?;
         }
         None => {
             let mut out = serde_json::Serializer::with_formatter(&mut text, PythonSpacing);
-            serde::Serialize::serialize(&value, &mut out).map_err(failed)?;
+            serde::Serialize::serialize(value, &mut out).map_err(failed)?;
         }
     }
     Ok(Value::from_safe_string(String::from_utf8_lossy(&text).into_owned()))
@@ -139,7 +138,7 @@ mod tests {
     use super::*;
 
     const CHATML: &str = "{% for message in messages %}\n{{ '<|im_start|>' + message['role'] + '\\n' + \
-        message['content'].strip() + '<|im_end|>' + '\\n' }}\n{% endfor %}\n\
+        message['content'].strip() + '<|im_end|>' + '\\n' }}{% endfor %}\
         {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
     fn render(source: &str, messages: &[Message]) -> DataResult<String> {

@@ -69,11 +69,6 @@ impl<'a> Cursor<'a> {
         Some(head)
     }
 
-    /// The next byte.
-    pub fn u8(&mut self) -> Option<u8> {
-        Some(self.take(1)?[0])
-    }
-
     /// The next four bytes.
     pub fn u32(&mut self) -> Option<u32> {
         self.take(4)?.try_into().ok().map(u32::from_le_bytes)

@@ -89,7 +89,7 @@ mod tests {
         let plain = Prompt::new(vec![Message::user("two and two?")], None);
         let with_reference = Prompt::new(vec![Message::user("two and two?")], Some("four".into()));
         assert_eq!(plain.id, with_reference.id);
-        assert_eq!(plain.id, "7b2c3f1f0b3a0c55");
+        assert_eq!(plain.id, "5abf7791e28240fd");
     }
 
     #[test]

@@ -42,7 +42,7 @@ fn an_example_that_fits_no_row_is_named() {
 fn the_order_of_a_seed_never_changes() {
     let mut plan = BatchPlan::new(&[4; 8], 2, 4, 17, false).unwrap();
     let order: Vec<usize> = (0..4).flat_map(|step| plan.placements(step)).map(|p| p.example).collect();
-    assert_eq!(order, [0; 8]);
+    assert_eq!(order, [5, 6, 7, 0, 1, 3, 4, 2]);
 }
 
 #[test]
@@ -86,7 +86,7 @@ proptest! {
         pack in any::<bool>(),
     ) {
         let examples = examples(&lengths);
-        let mut plan = BatchPlan::new(&lengths, rows, 16.max(17), seed, pack).unwrap();
+        let mut plan = BatchPlan::new(&lengths, rows, 17, seed, pack).unwrap();
         let steps = (plan.rows_per_epoch() * 3).div_ceil(rows) as u64 + 1;
         let mut seen: Vec<usize> = Vec::new();
         for step in 0..steps {
