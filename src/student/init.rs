@@ -1,0 +1,78 @@
+//! Fresh weights: every matrix normal with the configuration's standard deviation, every norm one (the scheme of
+//! Hugging Face's Llama).
+//!
+//! A tensor's numbers depend on seed and name only, so they are the same on every backend and platform, and adding a
+//! layer leaves the others' numbers alone.
+
+use burn::tensor::backend::Backend;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use crate::error::Result;
+use crate::model::{Decoder, DecoderConfig};
+use crate::weights::load_into;
+
+/// A decoder with fresh weights.
+///
+/// The stream of a tensor is ChaCha8 under `blake3("stillhouse/init/1\0" ‖ seed u64 little-endian ‖ name)`.
+pub fn fresh<B: Backend>(config: &DecoderConfig, seed: u64, device: &B::Device) -> Result<Decoder<B>> {
+    load_into(Decoder::empty(config, device), device, |name, shape| {
+        let count = shape.iter().product();
+        // Norms are the only tensors of one dimension.
+        if shape.len() == 1 {
+            return Ok(vec![1.0; count]);
+        }
+        let mut stream = stream(seed, name);
+        let mut values: Vec<f32> = Vec::with_capacity(count + 1);
+        while values.len() < count {
+            let (one, other) = normal_pair(&mut stream);
+            values.push((one * config.initializer_range) as f32);
+            values.push((other * config.initializer_range) as f32);
+        }
+        values.truncate(count);
+        Ok(values)
+    })
+}
+
+fn stream(seed: u64, name: &str) -> ChaCha8Rng {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"stillhouse/init/1\0");
+    hasher.update(&seed.to_le_bytes());
+    hasher.update(name.as_bytes());
+    ChaCha8Rng::from_seed(*hasher.finalize().as_bytes())
+}
+
+/// Two independent standard normal numbers, by Box and Muller.
+fn normal_pair(stream: &mut ChaCha8Rng) -> (f64, f64) {
+    // In (0, 1]: the logarithm below must not see zero.
+    let uniform = |bits: u64| ((bits >> 11) + 1) as f64 / (1u64 << 53) as f64;
+    let radius = libm::sqrt(-2.0 * libm::log(uniform(stream.next_u64())));
+    let angle = 2.0 * std::f64::consts::PI * uniform(stream.next_u64());
+    (radius * libm::cos(angle), radius * libm::sin(angle))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::read_config;
+    use crate::weights::take_values;
+    use burn::backend::Flex;
+
+    #[test]
+    fn a_seed_gives_the_same_weights_for_ever() {
+        let text = include_str!("tests/golden/llama-gqa-tied/config.json");
+        let config = read_config("m", text).unwrap().1;
+        let weights = |seed| take_values(&fresh::<Flex>(&config, seed, &Default::default()).unwrap());
+        let seven = weights(7);
+        assert_eq!(seven, weights(7));
+        assert_ne!(seven, weights(8));
+        let embedding = &seven["model.embed_tokens.weight"];
+        assert_eq!(embedding.shape, [128, 48]);
+        assert_eq!(embedding.data[..3], [0.0; 3]);
+        let count = embedding.data.len() as f64;
+        let mean = embedding.data.iter().map(|value| f64::from(*value)).sum::<f64>() / count;
+        let spread = (embedding.data.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / count).sqrt();
+        assert!(mean.abs() < 1e-3 && (spread - 0.02).abs() < 1e-3, "{mean} {spread}");
+        assert!(seven["model.norm.weight"].data.iter().all(|value| *value == 1.0));
+    }
+}

@@ -1,0 +1,7 @@
+//! Kernels on the tape of the processor's backend.
+
+use burn::backend::{Autodiff, Flex};
+
+use super::Kernels;
+
+impl Kernels for Autodiff<Flex> {}

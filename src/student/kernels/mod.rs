@@ -1,0 +1,184 @@
+//! The few operations that a decoder spends its time in, behind one trait.
+//!
+//! Each has a plain form written with tensor operations (the default methods): correct on every backend and
+//! differentiated by burn. A backend that can do better overrides a method: the processor's versions live in
+//! [`flex`], with hand-written backward passes that never hold what they can compute again.
+
+mod autodiff;
+mod flex;
+mod visibility;
+
+pub use visibility::Visibility;
+
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Tensor, activation};
+
+/// What one AdamW step needs beside the tensors.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWStep {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay: the weight shrinks by `lr · weight_decay` before the update.
+    pub weight_decay: f64,
+    /// Factor on the gradient (from clipping by the global norm).
+    pub gradient_scale: f64,
+    /// Number of this step, from 1: for the bias corrections `1 − βᵗ`.
+    pub step: u64,
+}
+
+impl AdamWStep {
+    /// `1 − β₁ᵗ` and `1 − β₂ᵗ`.
+    pub fn bias_corrections(&self) -> (f64, f64) {
+        // libm's pow, so that a trajectory does not depend on the platform's mathematics library.
+        let power = self.step as f64;
+        (1.0 - libm::pow(self.beta1, power), 1.0 - libm::pow(self.beta2, power))
+    }
+}
+
+/// A weight with its two moments: what AdamW takes and gives.
+#[derive(Debug, Clone)]
+pub struct Moments<B: Backend> {
+    /// The weight, flattened.
+    pub weight: Tensor<B, 1>,
+    /// Running mean of the gradient.
+    pub first: Tensor<B, 1>,
+    /// Running mean of the squared gradient.
+    pub second: Tensor<B, 1>,
+}
+
+/// A backend a decoder runs on.
+pub trait Kernels: Backend {
+    /// `input · weightᵀ`.
+    ///
+    /// # Shapes
+    /// - input: `[rows, in]`
+    /// - weight: `[out, in]` (Hugging Face's layout)
+    /// - output: `[rows, out]`
+    fn projection(input: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        input.matmul(weight.transpose())
+    }
+
+    /// `x / √(mean(x²) + ε) · weight`, the mean over the last dimension.
+    ///
+    /// # Shapes
+    /// - input, output: `[rows, width]`
+    /// - weight: `[width]`
+    fn rms_norm(input: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        let scale = (input.clone().square().mean_dim(1) + epsilon).sqrt().recip();
+        input * scale * weight.unsqueeze()
+    }
+
+    /// Rotary position embedding in Hugging Face's convention: the two halves of a head are the two
+    /// coordinates of its rotations.
+    ///
+    /// # Shapes
+    /// - input, output: `[batch, time, heads, head width]`
+    /// - cosine, sine: `[batch, time, 1, head width / 2]`
+    fn rotary(input: Tensor<Self, 4>, cosine: Tensor<Self, 4>, sine: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        let half = input.dims()[3] / 2;
+        let first = input.clone().narrow(3, 0, half);
+        let second = input.narrow(3, half, half);
+        Tensor::cat(
+            vec![
+                first.clone() * cosine.clone() - second.clone() * sine.clone(),
+                second * cosine + first * sine,
+            ],
+            3,
+        )
+    }
+
+    /// `silu(gate) · up`.
+    ///
+    /// # Shapes
+    /// - gate, up, output: `[rows, width]`
+    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        activation::silu(gate) * up
+    }
+
+    /// Scaled dot-product attention with grouped keys and values, scale `1/√head width`.
+    ///
+    /// # Shapes
+    /// - query, output: `[batch, queries, heads, head width]`
+    /// - key, value: `[batch, keys, key-value heads, head width]`
+    fn causal_attention(
+        query: Tensor<Self, 4>,
+        key: Tensor<Self, 4>,
+        value: Tensor<Self, 4>,
+        visibility: &Visibility,
+    ) -> Tensor<Self, 4> {
+        let device = query.device();
+        let [batch, queries, heads, width] = query.dims();
+        let [_, keys, groups, _] = key.dims();
+        let shared = heads / groups;
+        // The query heads of one group lie side by side, so a group is one matrix product.
+        let query = query
+            .reshape([batch, queries, groups, shared, width])
+            .permute([0, 2, 3, 1, 4])
+            .reshape([batch, groups, shared * queries, width]);
+        let key = key.permute([0, 2, 3, 1]);
+        let value = value.permute([0, 2, 1, 3]);
+        let scores = (query.matmul(key) / (width as f64).sqrt()).reshape([batch, groups, shared, queries, keys]);
+        let scores = scores.mask_fill(visibility.hidden_mask::<Self>(&device), f32::NEG_INFINITY);
+        let weights = activation::softmax(scores, 4).reshape([batch, groups, shared * queries, keys]);
+        weights
+            .matmul(value)
+            .reshape([batch, groups, shared, queries, width])
+            .permute([0, 3, 1, 2, 4])
+            .reshape([batch, queries, heads, width])
+    }
+
+    /// Natural logarithm of the softmax over the last dimension.
+    ///
+    /// # Shapes
+    /// - input, output: `[rows, vocabulary]`
+    fn log_probabilities(input: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        activation::log_softmax(input, 1)
+    }
+
+    /// Sum of squares, in an order that does not depend on threads.
+    ///
+    /// # Shapes
+    /// - input: `[elements]`
+    /// - output: `[1]`
+    fn sum_of_squares(input: Tensor<Self, 1>) -> Tensor<Self, 1> {
+        input.square().sum()
+    }
+
+    /// One AdamW update with decoupled weight decay (Loshchilov and Hutter, 2019; the order of operations is
+    /// PyTorch's).
+    ///
+    /// # Shapes
+    /// - every tensor: `[elements]`
+    fn adamw(state: Moments<Self>, gradient: Tensor<Self, 1>, step: &AdamWStep) -> Moments<Self> {
+        let (correction1, correction2) = step.bias_corrections();
+        let gradient = gradient * step.gradient_scale;
+        let first = state.first * step.beta1 + gradient.clone() * (1.0 - step.beta1);
+        let second = state.second * step.beta2 + gradient.square() * (1.0 - step.beta2);
+        let denominator = (second.clone() / correction2).sqrt() + step.epsilon;
+        let weight = state.weight * (1.0 - step.lr * step.weight_decay)
+            - first.clone() / denominator * (step.lr / correction1);
+        Moments { weight, first, second }
+    }
+}
+
+/// A backend a student trains on: kernels with and without the tape.
+pub trait TrainBackend: AutodiffBackend<InnerBackend: Kernels> + Kernels {}
+
+impl<B> TrainBackend for B
+where
+    B: AutodiffBackend + Kernels,
+    B::InnerBackend: Kernels,
+{
+}
+
+#[cfg(feature = "cuda")]
+impl Kernels for burn::backend::Cuda {}
+
+#[cfg(feature = "cuda")]
+impl Kernels for burn::backend::Autodiff<burn::backend::Cuda> {}

@@ -1,0 +1,120 @@
+//! Which keys a query may look at.
+
+use std::sync::Arc;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+
+/// Query `i` of row `b` sees the keys `starts[b, i] ..= offset + i`: causal, and never beyond the start of its
+/// own packed example (or of the sequence, behind left padding). Kept as one number a query, not as a matrix,
+/// so that a kernel can skip what is hidden.
+#[derive(Debug, Clone)]
+pub struct Visibility {
+    starts: Arc<[u32]>,
+    batch: usize,
+    queries: usize,
+    offset: usize,
+}
+
+impl Visibility {
+    /// Causal attention inside runs of equal segment numbers.
+    ///
+    /// `segments` is `[batch, time]`, row by row; positions attend only to earlier ones of the same run, so
+    /// padding (a run of its own) never reaches an example.
+    pub fn from_segments(segments: &[u32], batch: usize, time: usize) -> Self {
+        let mut starts = Vec::with_capacity(batch * time);
+        for row in segments.chunks_exact(time.max(1)) {
+            let mut start = 0;
+            for (position, segment) in row.iter().enumerate() {
+                if position > 0 && row[position - 1] != *segment {
+                    start = position;
+                }
+                starts.push(start as u32);
+            }
+        }
+        Self { starts: starts.into(), batch, queries: time, offset: 0 }
+    }
+
+    /// Causal attention for `queries` new positions after `offset` cached ones, where row `b` begins behind
+    /// `padding[b]` positions of left padding. A padded query sees only itself, so nothing divides by zero.
+    pub fn with_cache(padding: &[usize], queries: usize, offset: usize) -> Self {
+        let starts = padding
+            .iter()
+            .flat_map(|&pad| (0..queries).map(move |query| pad.min(offset + query) as u32))
+            .collect();
+        Self { starts, batch: padding.len(), queries, offset }
+    }
+
+    /// Rows of the batch.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Queries a row.
+    pub fn queries(&self) -> usize {
+        self.queries
+    }
+
+    /// Keys a row: the cached ones and the new ones.
+    pub fn keys(&self) -> usize {
+        self.offset + self.queries
+    }
+
+    /// First and last key (inclusive) that `query` of `row` sees.
+    pub fn range(&self, row: usize, query: usize) -> (usize, usize) {
+        (self.starts[row * self.queries + query] as usize, self.offset + query)
+    }
+
+    /// `true` where a key is hidden.
+    ///
+    /// # Shapes
+    /// - output: `[batch, 1, 1, queries, keys]`
+    pub fn hidden_mask<B: Backend>(&self, device: &B::Device) -> Tensor<B, 5, Bool> {
+        let (queries, keys) = (self.queries as i64, self.keys() as i64);
+        let starts: Vec<i32> = self.starts.iter().map(|&start| start as i32).collect();
+        let starts = Tensor::<B, 5, Int>::from_data(
+            TensorData::new(starts, [self.batch, 1, 1, self.queries, 1]),
+            device,
+        );
+        let last = Tensor::<B, 1, Int>::arange(self.offset as i64..self.offset as i64 + queries, device)
+            .reshape([1, 1, 1, self.queries, 1]);
+        let key = Tensor::<B, 1, Int>::arange(0..keys, device).reshape([1, 1, 1, 1, self.keys()]);
+        let shape = [self.batch, 1, 1, self.queries, self.keys()];
+        let key = key.expand(shape);
+        key.clone().lower(starts.expand(shape)).bool_or(key.greater(last.expand(shape)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+
+    #[test]
+    fn a_packed_example_sees_itself_and_its_past_only() {
+        let visibility = Visibility::from_segments(&[1, 1, 2, 2, 0], 1, 5);
+        let ranges: Vec<_> = (0..5).map(|query| visibility.range(0, query)).collect();
+        assert_eq!(ranges, [(0, 0), (0, 1), (2, 2), (2, 3), (4, 4)]);
+    }
+
+    #[test]
+    fn the_mask_says_the_same_as_the_ranges() {
+        for visibility in [
+            Visibility::from_segments(&[1, 1, 2, 2, 0, 1, 1, 1, 1, 1], 2, 5),
+            Visibility::with_cache(&[0, 3], 2, 4),
+            Visibility::with_cache(&[0, 3], 5, 0),
+        ] {
+            let mask = visibility.hidden_mask::<Flex>(&Default::default());
+            let mask = mask.into_data().to_vec::<bool>().unwrap();
+            for row in 0..2 {
+                for query in 0..visibility.queries() {
+                    let (first, last) = visibility.range(row, query);
+                    for key in 0..visibility.keys() {
+                        let at = (row * visibility.queries() + query) * visibility.keys() + key;
+                        assert_eq!(mask[at], key < first || key > last, "row {row} query {query} key {key}");
+                    }
+                }
+            }
+        }
+    }
+}

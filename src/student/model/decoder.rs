@@ -1,0 +1,157 @@
+//! A decoder: token ids in, hidden states or logits out.
+
+use burn::module::{Module, Param};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+
+use super::config::DecoderConfig;
+use super::layers::{Layer, Linear, Positions, RmsNorm, empty};
+use super::rotary::RotaryTable;
+use crate::kernels::{Kernels, Visibility};
+
+/// Rows of tokens with where each token stands.
+#[derive(Debug, Clone)]
+pub struct ModelInput {
+    /// Token ids, `[batch × time]`, row by row.
+    pub tokens: Vec<u32>,
+    /// Position of each token inside its own example, `[batch × time]`.
+    pub positions: Vec<u32>,
+    /// Who sees whom; carries the batch's shape.
+    pub visibility: Visibility,
+}
+
+impl ModelInput {
+    /// Whole sequences of one length, one example a row.
+    pub fn sequences(rows: &[Vec<u32>]) -> Self {
+        let time = rows.first().map_or(0, Vec::len);
+        let segments = vec![1; rows.len() * time];
+        Self {
+            tokens: rows.concat(),
+            positions: rows.iter().flat_map(|_| 0..time as u32).collect(),
+            visibility: Visibility::from_segments(&segments, rows.len(), time),
+        }
+    }
+}
+
+/// The stack below the head. Named as Hugging Face names it.
+#[derive(Module, Debug)]
+pub struct Stack<B: Backend> {
+    embed_tokens: Embedding<B>,
+    layers: Vec<Layer<B>>,
+    norm: RmsNorm<B>,
+}
+
+/// Rows of the vocabulary.
+#[derive(Module, Debug)]
+pub struct Embedding<B: Backend> {
+    /// `[vocabulary, hidden]`
+    pub weight: Param<Tensor<B, 2>>,
+}
+
+/// A decoder language model.
+#[derive(Module, Debug)]
+pub struct Decoder<B: Backend> {
+    model: Stack<B>,
+    /// None where the head is the embedding.
+    lm_head: Option<Linear<B>>,
+}
+
+impl<B: Backend> Decoder<B> {
+    /// A decoder whose weights are all zero: to be filled from a folder or by [`init`](crate::init).
+    pub fn empty(config: &DecoderConfig, device: &B::Device) -> Self {
+        Self {
+            model: Stack {
+                embed_tokens: Embedding { weight: empty([config.vocabulary, config.hidden], device) },
+                layers: (0..config.layers).map(|_| Layer::empty(config, device)).collect(),
+                norm: RmsNorm::empty(config.hidden, config.norm_epsilon, device),
+            },
+            lm_head: (!config.tied).then(|| Linear::empty(config.hidden, config.vocabulary, device)),
+        }
+    }
+
+    /// Weight of the output head, `[vocabulary, hidden]`.
+    pub fn head(&self) -> Tensor<B, 2> {
+        match &self.lm_head {
+            Some(head) => head.weight.val(),
+            None => self.model.embed_tokens.weight.val(),
+        }
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> B::Device {
+        self.model.norm.weight.val().device()
+    }
+}
+
+impl<B: Kernels> Decoder<B> {
+    /// Normed hidden states, one a token.
+    ///
+    /// # Shapes
+    /// - output: `[batch × time, hidden]`
+    pub fn hidden(&self, input: &ModelInput, rotary: &RotaryTable, cache: Option<&mut KeyValueCache<B>>) -> Tensor<B, 2> {
+        let device = self.device();
+        let tokens: Vec<i32> = input.tokens.iter().map(|&token| token as i32).collect();
+        let count = tokens.len();
+        let tokens = Tensor::<B, 1, Int>::from_data(TensorData::new(tokens, [count]), &device);
+        let (cosine, sine) = rotary.angles(&input.positions, input.visibility.batch(), &device);
+        let positions = Positions { visibility: &input.visibility, cosine, sine };
+        let mut stream = self.model.embed_tokens.weight.val().select(0, tokens);
+        let mut caches = cache.map(|cache| cache.layers.iter_mut());
+        for layer in &self.model.layers {
+            let cache = caches.as_mut().and_then(Iterator::next);
+            stream = layer.forward(stream, &positions, cache);
+        }
+        self.model.norm.forward(stream)
+    }
+
+    /// Logits of hidden states.
+    ///
+    /// # Shapes
+    /// - hidden: `[rows, hidden]`
+    /// - output: `[rows, vocabulary]`
+    pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        B::projection(hidden, self.head())
+    }
+}
+
+/// Keys and values of the positions seen so far, for generation.
+#[derive(Debug, Clone)]
+pub struct KeyValueCache<B: Backend> {
+    layers: Vec<LayerCache<B>>,
+}
+
+/// One layer's part: `[batch, keys, key-value heads, head width]` each.
+#[derive(Debug, Clone)]
+pub struct LayerCache<B: Backend> {
+    held: Option<(Tensor<B, 4>, Tensor<B, 4>)>,
+}
+
+impl<B: Backend> KeyValueCache<B> {
+    /// An empty cache.
+    pub fn new(layers: usize) -> Self {
+        Self { layers: vec![LayerCache { held: None }; layers] }
+    }
+
+    /// Keeps only some rows of the batch, in the given order.
+    pub fn keep_rows(&mut self, rows: &[usize], device: &B::Device) {
+        let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+        let count = rows.len();
+        let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [count]), device);
+        for layer in &mut self.layers {
+            if let Some((key, value)) = layer.held.take() {
+                layer.held = Some((key.select(0, rows.clone()), value.select(0, rows.clone())));
+            }
+        }
+    }
+}
+
+impl<B: Backend> LayerCache<B> {
+    pub(super) fn extend(&mut self, key: Tensor<B, 4>, value: Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>) {
+        let grown = match self.held.take() {
+            None => (key, value),
+            Some((keys, values)) => (Tensor::cat(vec![keys, key], 1), Tensor::cat(vec![values, value], 1)),
+        };
+        self.held = Some(grown.clone());
+        grown
+    }
+}

@@ -1,0 +1,174 @@
+//! The parts of a decoder layer. Fields carry Hugging Face's names, so a parameter's path in the module is its
+//! name in a weights file.
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::{Tensor, backend::Backend};
+
+use super::config::DecoderConfig;
+use super::decoder::LayerCache;
+use crate::kernels::{Kernels, Visibility};
+
+/// A parameter of zeros that waits for its values.
+pub(super) fn empty<B: Backend, const D: usize>(shape: [usize; D], device: &B::Device) -> Param<Tensor<B, D>> {
+    Param::initialized(ParamId::new(), Tensor::zeros(shape, device))
+}
+
+/// A matrix without bias, `[out, in]`.
+#[derive(Module, Debug)]
+pub struct Linear<B: Backend> {
+    /// `[out, in]`
+    pub weight: Param<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Linear<B> {
+    pub(super) fn empty(input: usize, output: usize, device: &B::Device) -> Self {
+        Self { weight: empty([output, input], device) }
+    }
+}
+
+impl<B: Kernels> Linear<B> {
+    /// # Shapes
+    /// - input: `[rows, in]`
+    /// - output: `[rows, out]`
+    pub fn forward(&self, input: Tensor<B, 2>) -> Tensor<B, 2> {
+        B::projection(input, self.weight.val())
+    }
+}
+
+/// Root-mean-square norm with a weight a channel.
+#[derive(Module, Debug)]
+pub struct RmsNorm<B: Backend> {
+    /// `[width]`
+    pub weight: Param<Tensor<B, 1>>,
+    epsilon: f64,
+}
+
+impl<B: Backend> RmsNorm<B> {
+    pub(super) fn empty(width: usize, epsilon: f64, device: &B::Device) -> Self {
+        Self { weight: empty([width], device), epsilon }
+    }
+}
+
+impl<B: Kernels> RmsNorm<B> {
+    /// # Shapes
+    /// - input, output: `[rows, width]`
+    pub fn forward(&self, input: Tensor<B, 2>) -> Tensor<B, 2> {
+        B::rms_norm(input, self.weight.val(), self.epsilon)
+    }
+}
+
+/// Causal self-attention with grouped keys and values.
+#[derive(Module, Debug)]
+pub struct Attention<B: Backend> {
+    q_proj: Linear<B>,
+    k_proj: Linear<B>,
+    v_proj: Linear<B>,
+    o_proj: Linear<B>,
+    head_width: usize,
+}
+
+/// What every layer of one forward pass shares.
+pub struct Positions<'a, B: Backend> {
+    pub visibility: &'a Visibility,
+    pub cosine: Tensor<B, 4>,
+    pub sine: Tensor<B, 4>,
+}
+
+impl<B: Backend> Attention<B> {
+    fn empty(config: &DecoderConfig, device: &B::Device) -> Self {
+        let (queries, keys) = (config.heads * config.head_width, config.kv_heads * config.head_width);
+        Self {
+            q_proj: Linear::empty(config.hidden, queries, device),
+            k_proj: Linear::empty(config.hidden, keys, device),
+            v_proj: Linear::empty(config.hidden, keys, device),
+            o_proj: Linear::empty(queries, config.hidden, device),
+            head_width: config.head_width,
+        }
+    }
+}
+
+impl<B: Kernels> Attention<B> {
+    /// # Shapes
+    /// - input, output: `[batch × time, hidden]`
+    fn forward(&self, input: Tensor<B, 2>, positions: &Positions<'_, B>, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 2> {
+        let (batch, time) = (positions.visibility.batch(), positions.visibility.queries());
+        let split = |projected: Tensor<B, 2>| {
+            let heads = projected.dims()[1] / self.head_width;
+            projected.reshape([batch, time, heads, self.head_width])
+        };
+        let rotate = |heads| B::rotary(heads, positions.cosine.clone(), positions.sine.clone());
+        let query = rotate(split(self.q_proj.forward(input.clone())));
+        let mut key = rotate(split(self.k_proj.forward(input.clone())));
+        let mut value = split(self.v_proj.forward(input));
+        if let Some(cache) = cache {
+            (key, value) = cache.extend(key, value);
+        }
+        let mixed = B::causal_attention(query, key, value, positions.visibility);
+        let [_, _, heads, width] = mixed.dims();
+        self.o_proj.forward(mixed.reshape([batch * time, heads * width]))
+    }
+}
+
+/// Gated feed-forward block.
+#[derive(Module, Debug)]
+pub struct Mlp<B: Backend> {
+    gate_proj: Linear<B>,
+    up_proj: Linear<B>,
+    down_proj: Linear<B>,
+}
+
+impl<B: Backend> Mlp<B> {
+    fn empty(config: &DecoderConfig, device: &B::Device) -> Self {
+        Self {
+            gate_proj: Linear::empty(config.hidden, config.intermediate, device),
+            up_proj: Linear::empty(config.hidden, config.intermediate, device),
+            down_proj: Linear::empty(config.intermediate, config.hidden, device),
+        }
+    }
+}
+
+impl<B: Kernels> Mlp<B> {
+    /// # Shapes
+    /// - input, output: `[rows, hidden]`
+    fn forward(&self, input: Tensor<B, 2>) -> Tensor<B, 2> {
+        let gate = self.gate_proj.forward(input.clone());
+        let up = self.up_proj.forward(input);
+        self.down_proj.forward(B::swiglu(gate, up))
+    }
+}
+
+/// One decoder layer: two residual blocks, each behind its norm.
+#[derive(Module, Debug)]
+pub struct Layer<B: Backend> {
+    input_layernorm: RmsNorm<B>,
+    self_attn: Attention<B>,
+    post_attention_layernorm: RmsNorm<B>,
+    mlp: Mlp<B>,
+}
+
+impl<B: Backend> Layer<B> {
+    pub(super) fn empty(config: &DecoderConfig, device: &B::Device) -> Self {
+        Self {
+            input_layernorm: RmsNorm::empty(config.hidden, config.norm_epsilon, device),
+            self_attn: Attention::empty(config, device),
+            post_attention_layernorm: RmsNorm::empty(config.hidden, config.norm_epsilon, device),
+            mlp: Mlp::empty(config, device),
+        }
+    }
+}
+
+impl<B: Kernels> Layer<B> {
+    /// # Shapes
+    /// - input, output: `[batch × time, hidden]`
+    pub(super) fn forward(
+        &self,
+        input: Tensor<B, 2>,
+        positions: &Positions<'_, B>,
+        cache: Option<&mut LayerCache<B>>,
+    ) -> Tensor<B, 2> {
+        let normed = self.input_layernorm.forward(input.clone());
+        let residual = input + self.self_attn.forward(normed, positions, cache);
+        let normed = self.post_attention_layernorm.forward(residual.clone());
+        residual + self.mlp.forward(normed)
+    }
+}

@@ -1,0 +1,65 @@
+//! Decoder language models: one module, and one file a family that says how `config.json` describes it.
+
+pub mod config;
+pub mod decoder;
+mod layers;
+pub mod llama;
+mod rotary;
+
+pub use config::{DecoderConfig, RotaryScaling};
+pub use decoder::{Decoder, KeyValueCache, ModelInput};
+pub use rotary::RotaryTable;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Result, StudentError};
+
+/// A family of models: how it reads and writes its configuration.
+pub struct Family {
+    /// Name in experiment files, and `model_type` in `config.json`.
+    pub name: &'static str,
+    /// What `config.json` calls it in `architectures`.
+    pub architecture: &'static str,
+    /// What it is, for `kinds` and the docs.
+    pub about: &'static str,
+    /// `config.json` → shape; an error is one line that begins with the field.
+    pub read: fn(&Map<String, Value>) -> Result<DecoderConfig, String>,
+    /// Shape → `config.json`, such that transformers loads it.
+    pub write: fn(&DecoderConfig) -> Map<String, Value>,
+}
+
+/// The families known here. A new one is a file of its own and a line here.
+pub static MODELS: &[&Family] = &[&llama::LLAMA];
+
+/// Reads the text of a `config.json`, whatever family it belongs to. `label` is what messages call the folder.
+///
+/// # Errors
+/// Not JSON, an unknown architecture, or a field that is missing or unsupported.
+pub fn read_config(label: &str, text: &str) -> Result<(&'static Family, DecoderConfig)> {
+    let config_error = |message: String| StudentError::Config { label: label.into(), message };
+    let value: Value = serde_json::from_str(text).map_err(|error| config_error(format!("is not valid: {error}")))?;
+    let Value::Object(fields) = value else {
+        return Err(config_error("is not a JSON object".into()));
+    };
+    let named = fields
+        .get("architectures")
+        .and_then(Value::as_array)
+        .and_then(|names| names.first())
+        .and_then(Value::as_str);
+    let kind = fields.get("model_type").and_then(Value::as_str);
+    let family = MODELS.iter().find(|family| match named {
+        Some(name) => family.architecture == name,
+        None => kind == Some(family.name),
+    });
+    let Some(family) = family else {
+        let found = named.or(kind).unwrap_or("(none)").to_owned();
+        return Err(StudentError::UnsupportedArchitecture { label: label.into(), found });
+    };
+    let config = (family.read)(&fields).and_then(|config| config.check().map(|()| config));
+    Ok((family, config.map_err(config_error)?))
+}
+
+/// The family with this name.
+pub fn family(name: &str) -> Option<&'static Family> {
+    MODELS.iter().copied().find(|family| family.name == name)
+}

@@ -1,0 +1,140 @@
+//! Every fault of a model folder is one clear error.
+
+mod support;
+
+use burn::backend::Flex;
+use burn::tensor::Tensor;
+use stillhouse_data::model_folder::ModelFolder;
+use stillhouse_student::weights::{LoadedModel, NamedValues, Values, encode_tensors, read_model, take_values};
+use support::{expected, flat, golden, load, logits};
+
+const MODEL: &str = "llama-gqa-tied";
+
+/// A copy of a good folder with its weights changed; gives what reading it says.
+fn complaint(change: impl FnOnce(&mut NamedValues)) -> String {
+    let mut weights = take_values(&load::<Flex>(MODEL).decoder);
+    change(&mut weights);
+    complaint_about_bytes(encode_tensors(&weights).unwrap())
+}
+
+fn complaint_about_bytes(bytes: Vec<u8>) -> String {
+    let copy = tempfile::tempdir().unwrap();
+    fs_err::copy(golden(MODEL).join("config.json"), copy.path().join("config.json")).unwrap();
+    fs_err::write(copy.path().join("model.safetensors"), bytes).unwrap();
+    read(copy.path()).err().unwrap().to_string()
+}
+
+fn read(folder: &std::path::Path) -> Result<LoadedModel<Flex>, stillhouse_student::error::StudentError> {
+    let mut folder = ModelFolder::open(folder)?;
+    folder.label = "model.tiny".into();
+    read_model(&folder, &Default::default())
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    let error = complaint(|weights| {
+        weights.shift_remove("model.layers.1.mlp.up_proj.weight");
+    });
+    assert_eq!(
+        error,
+        "the weights of model.tiny do not fit its config.json: there is no tensor `model.layers.1.mlp.up_proj.weight`"
+    );
+}
+
+#[test]
+fn a_surplus_tensor_is_named() {
+    let error = complaint(|weights| {
+        weights.insert("model.layers.9.mlp.up_proj.weight".into(), Values::new(vec![1], vec![0.0]));
+    });
+    assert!(error.ends_with("there is no place for tensor `model.layers.9.mlp.up_proj.weight`"), "{error}");
+}
+
+#[test]
+fn a_misshapen_tensor_is_named_with_both_shapes() {
+    let error = complaint(|weights| {
+        weights.insert("model.norm.weight".into(), Values::new(vec![47], vec![1.0; 47]));
+    });
+    assert!(error.ends_with("`model.norm.weight` is [47] where [48] belongs"), "{error}");
+}
+
+#[test]
+fn values_that_are_not_finite_are_counted() {
+    let error = complaint(|weights| {
+        let mut values = vec![1.0; 48];
+        values[5] = f32::NAN;
+        values[7] = f32::INFINITY;
+        weights.insert("model.norm.weight".into(), Values::new(vec![48], values));
+    });
+    assert_eq!(
+        error,
+        "tensor `model.norm.weight` of model.tiny holds 2 values that are not finite, the first is element 5"
+    );
+}
+
+#[test]
+fn a_truncated_file_is_damaged_wherever_it_was_cut() {
+    let whole = fs_err::read(golden(MODEL).join("model.safetensors")).unwrap();
+    for length in [0, 4, 100, whole.len() / 2, whole.len() - 1] {
+        let error = complaint_about_bytes(whole[..length].to_vec());
+        assert!(error.contains("model.safetensors is not a readable safetensors file"), "{length}: {error}");
+    }
+}
+
+#[test]
+fn a_folder_without_weights_says_what_it_has() {
+    let copy = tempfile::tempdir().unwrap();
+    fs_err::copy(golden(MODEL).join("config.json"), copy.path().join("config.json")).unwrap();
+    let error = read(copy.path()).err().unwrap();
+    assert_eq!(error.to_string(), "model.tiny has no model.safetensors");
+    assert_eq!(error.hint().unwrap(), "it has: config.json");
+}
+
+#[test]
+fn shards_are_read_through_their_index() {
+    let copy = tempfile::tempdir().unwrap();
+    fs_err::copy(golden(MODEL).join("config.json"), copy.path().join("config.json")).unwrap();
+    let model = load::<Flex>(MODEL);
+    let weights = take_values(&model.decoder);
+    let mut index = serde_json::Map::new();
+    for (shard, part) in weights.iter().collect::<Vec<_>>().chunks(10).enumerate() {
+        let file = format!("model-{shard:05}.safetensors");
+        let part: NamedValues = part.iter().map(|(name, values)| ((*name).clone(), (*values).clone())).collect();
+        index.extend(part.keys().map(|name| (name.clone(), file.clone().into())));
+        fs_err::write(copy.path().join(&file), encode_tensors(&part).unwrap()).unwrap();
+    }
+    let index = serde_json::json!({ "weight_map": index });
+    fs_err::write(copy.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    let rows = expected(MODEL).ids;
+    let sharded = read(copy.path()).unwrap();
+    assert_eq!(flat(logits(&sharded, &rows)), flat(logits(&model, &rows)));
+
+    fs_err::remove_file(copy.path().join("model-00001.safetensors")).unwrap();
+    assert_eq!(read(copy.path()).err().unwrap().to_string(), "model.tiny has no model-00001.safetensors");
+}
+
+#[test]
+fn half_precision_weights_are_widened() {
+    use safetensors::tensor::{Dtype, TensorView};
+    let model = load::<Flex>(MODEL);
+    let weights = take_values(&model.decoder);
+    for dtype in [Dtype::F16, Dtype::BF16] {
+        let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = weights
+            .iter()
+            .map(|(name, values)| {
+                let narrow = |value: &f32| match dtype {
+                    Dtype::F16 => half::f16::from_f32(*value).to_le_bytes(),
+                    _ => half::bf16::from_f32(*value).to_le_bytes(),
+                };
+                (name.clone(), values.shape.clone(), values.data.iter().flat_map(narrow).collect())
+            })
+            .collect();
+        let views = bytes.iter().map(|(name, shape, bytes)| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
+        let copy = tempfile::tempdir().unwrap();
+        fs_err::copy(golden(MODEL).join("config.json"), copy.path().join("config.json")).unwrap();
+        fs_err::write(copy.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+        let rows = expected(MODEL).ids;
+        let difference: Tensor<Flex, 2> = logits(&read(copy.path()).unwrap(), &rows) - logits(&model, &rows);
+        let largest = difference.abs().max().into_scalar();
+        assert!(largest > 0.0 && largest < 0.1, "{largest}");
+    }
+}
