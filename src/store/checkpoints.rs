@@ -1,0 +1,117 @@
+//! Checkpoints: where a trajectory can be continued.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, Key};
+use crate::durable;
+use crate::error::StoreError;
+use crate::store::Store;
+
+/// A file of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointFile {
+    /// The blob.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+/// What lies at `checkpoints/<key>.json`: the state of a training run after `step` steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointManifest {
+    /// Training steps taken.
+    pub step: u64,
+    /// Role (weights, optimizer, …) → blob.
+    pub files: BTreeMap<String, CheckpointFile>,
+    /// Whatever else the trainer needs, small.
+    pub meta: serde_json::Value,
+}
+
+impl Store {
+    /// Publishes a checkpoint whose files are in the store already. The same trajectory gives the
+    /// same checkpoint, so an earlier manifest may be replaced.
+    ///
+    /// # Errors
+    /// [`StoreError::IncompleteOutput`] when a file is not in the store.
+    pub fn put_checkpoint(
+        &self,
+        key: &Key,
+        manifest: &CheckpointManifest,
+    ) -> Result<(), StoreError> {
+        let _shared = self.lock_for_publishing()?;
+        if let Some(reason) = self.missing_checkpoint_file(manifest) {
+            return Err(StoreError::IncompleteOutput { key: *key, reason });
+        }
+        let path = self.layout().checkpoint(key);
+        let mut bytes = serde_json::to_vec(manifest).map_err(|error| StoreError::Invalid {
+            what: "a checkpoint",
+            reason: error.to_string(),
+        })?;
+        bytes.push(b'\n');
+        let file = durable::temporary_with(&self.layout().tmp(), 0o444, &bytes, &path)?;
+        durable::name_replacing(file, &path)
+    }
+
+    /// The checkpoint at `key`, if it and all its files are there. A damaged one counts as absent.
+    pub fn checkpoint(&self, key: &Key) -> Result<Option<CheckpointManifest>, StoreError> {
+        let Some(manifest) = self.checkpoint_manifest(key)? else {
+            return Ok(None);
+        };
+        if let Some(reason) = self.missing_checkpoint_file(&manifest) {
+            tracing::warn!(checkpoint = %key.short(), reason, "checkpoint is not whole");
+            return Ok(None);
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Whether [`Store::checkpoint`] would find something: the question of a search for the longest
+    /// prefix, which asks for many keys that do not exist.
+    pub fn has_checkpoint(&self, key: &Key) -> Result<bool, StoreError> {
+        Ok(self.checkpoint(key)?.is_some())
+    }
+
+    /// Forgets a checkpoint; its blobs go with the next garbage collection. `false` if there was none.
+    pub fn remove_checkpoint(&self, key: &Key) -> Result<bool, StoreError> {
+        let path = self.layout().checkpoint(key);
+        match fs_err::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::io("remove", &path)(error)),
+        }
+    }
+
+    /// The keys of all checkpoints, sorted.
+    pub fn checkpoints(&self) -> Result<Vec<Key>, StoreError> {
+        let files = crate::index::list(&self.layout().area("checkpoints"))?;
+        let key = |name: std::ffi::OsString| name.to_str()?.strip_suffix(".json")?.parse().ok();
+        Ok(files
+            .into_iter()
+            .filter_map(|entry| key(entry.file_name()))
+            .collect())
+    }
+
+    /// The manifest as written, without a look at its files.
+    pub(crate) fn checkpoint_manifest(
+        &self,
+        key: &Key,
+    ) -> Result<Option<CheckpointManifest>, StoreError> {
+        let path = self.layout().checkpoint(key);
+        match fs_err::read(&path) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes)
+                .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "unreadable"))
+                .ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io("read", &path)(error)),
+        }
+    }
+
+    fn missing_checkpoint_file(&self, manifest: &CheckpointManifest) -> Option<String> {
+        manifest.files.iter().find_map(|(role, file)| {
+            let whole = self.blob_length(&file.digest) == Some(file.length);
+            (!whole).then(|| format!("its {role} ({}) is missing", file.digest.short()))
+        })
+    }
+}
