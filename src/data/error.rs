@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The operating system refused. The message names the file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", system_error(path, source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -87,7 +87,7 @@ impl DataError {
     /// Wraps an error of the operating system with the file it is about.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |source| Self::Io { path, source: plain(source) }
+        move |source| Self::Io { path, source }
     }
 
     /// A value that cannot work, with a hint.
@@ -101,13 +101,10 @@ impl DataError {
     }
 }
 
-/// `fs_err` puts the path into its messages; so do we, so the plain system error is wanted here.
-fn plain(error: std::io::Error) -> std::io::Error {
-    match error.raw_os_error() {
-        Some(code) => std::io::Error::from_raw_os_error(code),
-        None => match error.get_ref().and_then(|inner| inner.source()) {
-            Some(source) => std::io::Error::new(error.kind(), source.to_string()),
-            None => error,
-        },
+/// `fs_err` names the file and what was tried in its messages; other system errors name nothing.
+fn system_error(path: &Path, source: &std::io::Error) -> String {
+    match source.get_ref() {
+        Some(told) => told.to_string(),
+        None => format!("{}: {source}", path.display()),
     }
 }

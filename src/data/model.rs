@@ -1,0 +1,62 @@
+//! The definition `[model.X]`: a model folder in Hugging Face's layout, known by its content.
+
+use std::path::PathBuf;
+
+use stillhouse_stage::spec::types::Selection;
+use stillhouse_stage::spec::{Config, DirectoryPath, Select, Target};
+use stillhouse_stage::{Context, Failure, Kind, kind};
+
+use crate::model_folder::{MODEL_FILES, ModelFolder};
+use crate::tokenizer::Tokenizer;
+
+/// A model folder in Hugging Face's layout: `config.json`, `*.safetensors`, `tokenizer.json`. It is known by the
+/// content of these files, so it may be moved and renamed.
+#[derive(Clone, Debug, Config)]
+pub struct ModelConfig {
+    /// The folder.
+    pub path: DirectoryPath<ModelFiles>,
+}
+
+/// The files of a model folder that count.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelFiles;
+
+impl Selection for ModelFiles {
+    const SELECT: Select = Select::Folder(MODEL_FILES);
+}
+
+/// The kind.
+pub struct Model;
+
+impl Kind for Model {
+    kind!("model", ModelConfig);
+}
+
+/// What a `tokenizer` may name: a model folder, or a tokenizer trained in the graph.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenizerSource;
+
+impl Target for TokenizerSource {
+    const KINDS: &'static [&'static str] = &["model", "tokenizer"];
+}
+
+/// The files of the tokenizer that the field at `field` (a `Ref<TokenizerSource>`) names.
+///
+/// # Errors
+/// What [`Context::file`] and [`Context::input`] say; a folder without a tokenizer.
+pub fn tokenizer_folder(context: &Context, field: &str) -> Result<ModelFolder, Failure> {
+    if context.has_input(field) {
+        let artifact = context.input(field)?;
+        let files: Vec<(String, PathBuf)> = artifact.files("").collect();
+        return Ok(ModelFolder::from_files(artifact.stage.clone(), files));
+    }
+    Ok(ModelFolder::open(&context.file(&format!("{field}.path"))?)?.tokenizer_files())
+}
+
+/// The tokenizer that the field at `field` names.
+///
+/// # Errors
+/// As [`tokenizer_folder`]; a damaged tokenizer.
+pub fn tokenizer_of(context: &Context, field: &str) -> Result<Tokenizer, Failure> {
+    Ok(Tokenizer::load(&tokenizer_folder(context, field)?)?)
+}

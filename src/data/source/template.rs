@@ -1,0 +1,106 @@
+//! Templates that a user writes over the fields of a row: `"{{ instruction }}\n{{ context }}"`.
+
+use std::path::Path;
+
+use minijinja::{Environment, UndefinedBehavior, Value};
+use stillhouse_stage::spec::suggest::{did_you_mean, list};
+
+use super::objects::Object;
+use crate::error::{DataError, DataResult};
+
+const NAME: &str = "template";
+
+/// A compiled template. Fields that a row does not have are errors, not empty text; `{{ field | default("") }}` says
+/// that one may be missing.
+#[derive(Debug)]
+pub struct RowTemplate {
+    environment: Environment<'static>,
+    key: &'static str,
+}
+
+impl RowTemplate {
+    /// Compiles a template; `key` is the setting it was written under, for messages.
+    pub fn new(source: &str, key: &'static str) -> DataResult<Self> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_keep_trailing_newline(true);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_template_owned(NAME, source.to_owned()).map_err(|error| {
+            let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+            DataError::invalid(
+                format!("`{key}` is not a valid template: {detail}"),
+                "a field is written {{ field }}, a condition {% if field %}…{% endif %}",
+            )
+        })?;
+        Ok(Self { environment, key })
+    }
+
+    /// The text of a row.
+    ///
+    /// # Errors
+    /// A field the row does not have, with the fields it has; anything else the template cannot do with it.
+    pub fn render(&self, path: &Path, object: &Object) -> DataResult<String> {
+        let fault = |message: String, hint: Option<String>| DataError::Row {
+            path: path.to_path_buf(),
+            line: object.line,
+            column: None,
+            message,
+            hint,
+        };
+        let template = self.environment.get_template(NAME).map_err(|error| fault(error.to_string(), None))?;
+        template.render(Value::from_serialize(&object.fields)).map_err(|error| {
+            let mut wanted: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+            wanted.sort();
+            let have: Vec<&str> = object.fields.keys().map(String::as_str).collect();
+            let missing = wanted.iter().find(|name| !object.fields.contains_key(*name));
+            match (error.kind(), missing) {
+                (minijinja::ErrorKind::UndefinedError, Some(name)) => fault(
+                    format!("the row has no field `{name}`, which `{}` uses", self.key),
+                    Some(match did_you_mean(name, have.iter().copied()) {
+                        Some(close) => format!("did you mean `{close}`? the row has {}", list(&have)),
+                        None => format!("the row has {}; a field that may be missing: {{{{ {name} | default(\"\") }}}}", list(&have)),
+                    }),
+                ),
+                _ => {
+                    let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+                    fault(format!("`{}` fails on this row: {detail}", self.key), None)
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(template: &str, json: &str) -> DataResult<String> {
+        let object = Object { line: 7, fields: serde_json::from_str(json).unwrap() };
+        RowTemplate::new(template, "template")?.render(Path::new("rows.jsonl"), &object)
+    }
+
+    #[test]
+    fn fields_and_white_space_come_out_as_written() {
+        let text = render("{{ q }}\n<{{ n }}>\n", r#"{"q": "a < \"b\"", "n": 3}"#).unwrap();
+        assert_eq!(text, "a < \"b\"\n<3>\n");
+    }
+
+    #[test]
+    fn a_missing_field_is_named_with_a_suggestion() {
+        let error = render("{{ instrction }}", r#"{"instruction": "x", "input": ""}"#).unwrap_err();
+        assert_eq!(error.to_string(), "rows.jsonl:7: the row has no field `instrction`, which `template` uses");
+        assert_eq!(error.hint().unwrap(), "did you mean `instruction`? the row has `input`, `instruction`");
+    }
+
+    #[test]
+    fn a_field_that_may_be_missing_can_say_so() {
+        assert_eq!(render("{{ q }}{{ more | default('') }}", r#"{"q": "x"}"#).unwrap(), "x");
+        assert_eq!(render("{% if more is defined %}y{% endif %}", r#"{"q": "x"}"#).unwrap(), "");
+    }
+
+    #[test]
+    fn a_template_that_does_not_parse_names_its_setting() {
+        let error = render("{{ q", "{}").unwrap_err().to_string();
+        assert!(error.starts_with("`template` is not a valid template: "), "{error}");
+    }
+}
