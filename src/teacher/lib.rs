@@ -1,13 +1,21 @@
 //! Teachers: who is asked, how, and what was answered.
 //!
-//! A request goes through three layers, each of which knows nothing of the next one's business:
+//! A request goes through layers, each of which knows nothing of the next one's business:
 //!
 //! ```text
-//! answers (the stage) ─ prompts in order → requests ─ reply store? → transport ─ limits, retries → provider ─ wire
+//! answers (the stage) ─ prompts in order → requests ─ reply store? → limits, retries → one exchange ─ server
 //!                       outputs in order ← replies  ← durable      ←
 //! ```
 //!
 //! - [`replies`] keeps every reply under the key of its request, so that nothing is paid twice;
+//! - [`transport`] is one exchange with a server, what to try again, and how much may be under way;
+//! - [`provider`] knows what goes over the wire, one folder a provider.
 
+pub mod provider;
 pub mod replies;
 pub mod reply;
+pub mod request;
+pub mod secret;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod transport;

@@ -1,36 +1,7 @@
 //! What a teacher answered: the reply, how it ended, and what it cost in tokens.
 
 use serde::{Deserialize, Serialize};
-
-/// How a reply ended. Every outcome is a result: it is stored and never asked again by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// The teacher finished by itself (a stop token or a stop sequence).
-    Complete,
-    /// The reply ran into `max-tokens`.
-    Cut,
-    /// The teacher declined in the way its API has for that (`message.refusal`).
-    Refusal,
-    /// The server's content filter stopped or emptied the reply.
-    ContentFilter,
-}
-
-impl Outcome {
-    /// All outcomes, in the order in which metrics list them.
-    pub const ALL: [Self; 4] = [Self::Complete, Self::Cut, Self::Refusal, Self::ContentFilter];
-
-    /// The name in files and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Cut => "cut",
-            Self::Refusal => "refusal",
-            Self::ContentFilter => "content-filter",
-        }
-    }
-}
+use stillhouse_data::answer::Outcome;
 
 /// Tokens as the server counted them; zero where it does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,12 +38,12 @@ pub struct TokenLogProbs {
 /// A teacher's answer to one request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
-    /// How it ended.
+    /// What kind of reply it is. Every kind is a result: it is stored, and never asked again by itself.
     pub outcome: Outcome,
     /// The text, empty where the teacher said nothing.
     pub text: String,
-    /// `finish_reason` in the server's own words.
-    pub finish_reason: String,
+    /// Why it ended, in the server's own words.
+    pub finish: String,
     /// The model that the server says it used, empty where it does not say.
     pub model: String,
     /// What it took.

@@ -17,7 +17,9 @@
 
 use std::fmt;
 
-use crate::reply::{Outcome, Reply};
+use stillhouse_data::answer::Outcome;
+
+use crate::reply::Reply;
 
 /// Bytes of an entry's head.
 pub const HEAD_BYTES: usize = 72;
@@ -212,7 +214,7 @@ mod tests {
         Reply {
             outcome,
             text: text.to_owned(),
-            finish_reason: "stop".to_owned(),
+            finish: "stop".to_owned(),
             model: "m".to_owned(),
             usage: Usage { prompt: 3, completion: tokens },
             token_ids: None,
@@ -227,7 +229,7 @@ mod tests {
     #[test]
     fn an_entry_reads_back_short_and_compressed() {
         for text in ["short".to_owned(), "long ".repeat(4000)] {
-            let reply = reply(&text, Outcome::Complete, 5);
+            let reply = reply(&text, Outcome::Ok, 5);
             let bytes = encode(RequestKey([7; 32]), &reply, 64).unwrap();
             let head = head_of(&bytes);
             assert_eq!(head.key, RequestKey([7; 32]));

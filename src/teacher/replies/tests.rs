@@ -5,7 +5,9 @@ use fs_err::OpenOptions;
 use proptest::prelude::*;
 
 use super::*;
-use crate::reply::{Outcome, Reply, Usage};
+use stillhouse_data::answer::Outcome;
+
+use crate::reply::{Reply, Usage};
 
 fn key(number: u32) -> RequestKey {
     RequestKey(*blake3::hash(&number.to_le_bytes()).as_bytes())
@@ -13,9 +15,9 @@ fn key(number: u32) -> RequestKey {
 
 fn reply(text: &str) -> Reply {
     Reply {
-        outcome: Outcome::Complete,
+        outcome: Outcome::Ok,
         text: text.to_owned(),
-        finish_reason: "stop".to_owned(),
+        finish: "stop".to_owned(),
         model: "m".to_owned(),
         usage: Usage { prompt: 1, completion: 2 },
         token_ids: None,

@@ -1,0 +1,3 @@
+//! Who answers: one folder or file a provider.
+
+pub mod openai;

@@ -1,0 +1,9 @@
+//! Any server with OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, Ollama and whoever speaks like them.
+
+mod chat;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use chat::Chat;

@@ -1,0 +1,313 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use stillhouse_data::answer::Outcome;
+use stillhouse_data::prompt::Message;
+use stillhouse_stage::{Class, Failure};
+
+use super::*;
+use crate::reply::{Reply, Usage};
+use crate::request::{Capture, Request, Sampling};
+use crate::testing::{Act, Asked, FakeTeacher, answer_with};
+use crate::transport::endpoint::Address;
+use crate::transport::{Endpoint, Governor, Limits, Prices};
+
+const EXCHANGES: &str = include_str!("../../tests/golden/chat_exchanges.jsonl");
+const BAD: &str = include_str!("../../tests/golden/error_400_bad.json");
+const CONTEXT: &str = include_str!("../../tests/golden/error_400_context.json");
+const KEY: &str = "sk-very-secret-0123456789";
+
+fn limits() -> Limits {
+    Limits {
+        concurrency: 4,
+        requests_per_minute: None,
+        tokens_per_minute: None,
+        budget_usd: None,
+        prices: None,
+        timeout: Duration::from_secs(5),
+        attempts: 3,
+    }
+}
+
+fn chat_with(base_url: &str, key: Option<&str>, limits: Limits) -> Chat {
+    let address = Address {
+        teacher: "smollm2".to_owned(),
+        base_url: base_url.parse().unwrap(),
+        key_variable: key.map(|_| "TEACHER_API_KEY".to_owned()),
+    };
+    Chat {
+        endpoint: Endpoint::new(address, key.map(str::to_owned), &limits).unwrap(),
+        governor: Arc::new(Governor::new(&limits)),
+        model: "m".to_owned(),
+        strict: false,
+        attempts: limits.attempts,
+    }
+}
+
+fn request(prompt: &str) -> Request {
+    Request {
+        messages: vec![Message::user(prompt)],
+        sampling: Sampling { temperature: 0.5, top_p: 1.0, top_k: None, max_tokens: 16, stop: vec![] },
+        capture: None,
+        sample: 0,
+        seed: Some(3),
+    }
+}
+
+async fn ask(script: impl Fn(&Asked) -> Act + Send + Sync + 'static) -> (Result<Reply, Failure>, u64) {
+    let teacher = FakeTeacher::start(script).await.unwrap();
+    let reply = chat_with(&teacher.base_url(), Some(KEY), limits()).ask(&request("hello")).await;
+    (reply, teacher.asked())
+}
+
+async fn failure(script: impl Fn(&Asked) -> Act + Send + Sync + 'static) -> (String, u64) {
+    let (reply, asked) = ask(script).await;
+    let failure = reply.unwrap_err();
+    assert_eq!(failure.class, Class::Teacher);
+    let text = format!("{failure}\nhint: {}", failure.hint.clone().unwrap_or_default());
+    assert!(!text.contains("very-secret") && !format!("{failure:?}").contains("very-secret"), "{text}");
+    (text, asked)
+}
+
+#[test]
+fn recorded_replies_are_read_as_they_were_meant() {
+    for line in EXCHANGES.lines() {
+        let exchange: Value = serde_json::from_str(line).unwrap();
+        let wanted = Request { capture: Some(Capture::TopK(5)), ..request("x") };
+        let reply = wire::parse(exchange["response"].to_string().as_bytes(), &wanted).unwrap();
+        let choice = &exchange["response"]["choices"][0];
+        assert_eq!(reply.text, choice["message"]["content"].as_str().unwrap());
+        assert_eq!(reply.model, "smollm2-135m-instruct");
+        assert_eq!(reply.finish, choice["finish_reason"].as_str().unwrap());
+        assert_eq!(reply.outcome, if reply.finish == "length" { Outcome::Cut } else { Outcome::Ok });
+        assert_eq!(u64::from(reply.usage.prompt), exchange["response"]["usage"]["prompt_tokens"].as_u64().unwrap());
+        let tokens = reply.tokens.unwrap();
+        let first = &choice["logprobs"]["content"][0];
+        assert_eq!(tokens[0].chosen.id.map(u64::from), first["id"].as_u64());
+        assert_eq!(f64::from(tokens[0].top[2].log_prob), first["top_logprobs"][2]["logprob"].as_f64().unwrap());
+        assert_eq!(tokens[0].chosen.bytes, first["token"].as_str().unwrap().as_bytes());
+    }
+}
+
+#[test]
+fn every_kind_of_reply_has_its_outcome() {
+    let outcome = |finish: &str, message: Value| {
+        let body = json!({ "choices": [{ "finish_reason": finish, "message": message }] }).to_string();
+        let reply = wire::parse(body.as_bytes(), &request("x")).unwrap();
+        (reply.outcome, reply.text)
+    };
+    let text = |outcome, text: &str| (outcome, text.to_owned());
+    assert_eq!(outcome("stop", json!({ "content": "yes" })), text(Outcome::Ok, "yes"));
+    assert_eq!(outcome("length", json!({ "content": "ye" })), text(Outcome::Cut, "ye"));
+    assert_eq!(outcome("content_filter", json!({ "content": null })), text(Outcome::ContentFilter, ""));
+    assert_eq!(outcome("stop", json!({ "content": null, "refusal": "No." })), text(Outcome::Refusal, "No."));
+    assert_eq!(outcome("stop", json!({ "content": "" })), text(Outcome::Empty, ""));
+}
+
+#[test]
+fn a_repeated_prefill_is_taken_off() {
+    let mut request = request("Count.");
+    request.messages.push(Message::assistant("One, two,"));
+    let body = br#"{"choices":[{"finish_reason":"stop","message":{"content":"One, two, three."}}]}"#;
+    assert_eq!(wire::parse(body, &request).unwrap().text, " three.");
+}
+
+#[test]
+fn tokens_without_ids_keep_their_bytes_and_vllm_s_id_texts_are_ids() {
+    let wanted = Request { capture: Some(Capture::TopK(1)), ..request("x") };
+    let body = json!({ "choices": [{ "finish_reason": "stop", "message": { "content": "é" }, "logprobs": { "content": [
+        { "token": "\\xc3", "bytes": [195], "logprob": -0.5, "top_logprobs": [] },
+        { "token": "token_id:77", "logprob": null, "top_logprobs": [] },
+    ] } }] });
+    let tokens = wire::parse(body.to_string().as_bytes(), &wanted).unwrap().tokens.unwrap();
+    assert_eq!((tokens[0].chosen.id, tokens[0].chosen.bytes.as_slice()), (None, [195].as_slice()));
+    assert_eq!((tokens[1].chosen.id, tokens[1].chosen.log_prob), (Some(77), f32::MIN));
+}
+
+#[tokio::test]
+async fn every_field_that_matters_is_sent() {
+    let (sender, mut bodies) = tokio::sync::mpsc::unbounded_channel();
+    let (reply, _) = ask(move |asked| {
+        sender.send((asked.path.clone(), asked.authorization.clone(), asked.json())).unwrap();
+        answer_with("hi there")
+    })
+    .await;
+    let reply = reply.unwrap();
+    assert_eq!((reply.text.as_str(), reply.usage), ("hi there", Usage { prompt: 7, completion: 2 }));
+    let (path, authorization, body) = bodies.recv().await.unwrap();
+    assert_eq!(path, "/v1/chat/completions");
+    assert_eq!(authorization, Some(format!("Bearer {KEY}")));
+    assert_eq!(
+        body,
+        json!({
+            "model": "m", "messages": [{ "role": "user", "content": "hello" }], "temperature": 0.5, "top_p": 1.0,
+            "max_tokens": 16, "seed": 3, "n": 1, "stream": false, "frequency_penalty": 0.0, "presence_penalty": 0.0,
+            "top_k": -1, "min_p": 0.0, "repeat_penalty": 1.0, "repetition_penalty": 1.0,
+        })
+    );
+    let strict = serde_json::to_value(wire::Body::of(&request("hello"), "m", true)).unwrap();
+    let names: Vec<&str> = strict.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(names.len(), 10, "{names:?}");
+    assert_eq!(strict["max_completion_tokens"], 16);
+}
+
+#[tokio::test]
+async fn a_refused_key_is_named_by_its_variable_and_not_tried_again() {
+    let body = json!({ "error": { "message": format!("Incorrect API key provided: {KEY}.") } }).to_string();
+    let (text, asked) = failure(move |_| Act::status(401, body.clone())).await;
+    assert!(text.starts_with("teacher smollm2 at http://127.0.0.1:"), "{text}");
+    assert!(text.contains("/v1 refused the key in TEACHER_API_KEY (401): Incorrect API key provided: ***."), "{text}");
+    assert!(text.contains("hint: is TEACHER_API_KEY set"), "{text}");
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test]
+async fn an_unknown_path_or_model_says_what_base_url_looks_like() {
+    let (text, asked) = failure(|_| Act::status(404, "Not Found")).await;
+    assert!(text.contains("knows no such path or model (404): Not Found\nhint: `base-url` usually ends in `/v1`"), "{text}");
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test]
+async fn recorded_400s_are_explained() {
+    let (text, _) = failure(|_| Act::status(400, CONTEXT)).await;
+    assert!(text.contains("(400): request (9031 tokens) exceeds the available context size (4096 tokens)"), "{text}");
+    assert!(text.contains("hint: the prompt is longer than the teacher's context"), "{text}");
+    let (text, asked) = failure(|_| Act::status(400, BAD)).await;
+    assert!(text.contains("Expected 'messages' to be an array (invalid_request_error)"), "{text}");
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_at_once() {
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let base_url = format!("http://{free}/v1");
+    let failure = chat_with(&base_url, None, limits()).ask(&request("x")).await.unwrap_err();
+    assert!(failure.message.ends_with("/v1 cannot be reached (Connection refused (os error 111))"), "{failure}");
+    assert_eq!(failure.hint.as_deref(), Some("is the server running, and is `base-url` its address?"));
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let (text, asked) = failure(|_| Act::status(308, "").with_header("location", "http://127.0.0.1:1/steal")).await;
+    assert!(text.contains("has moved (308)"), "{text}");
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test]
+async fn what_passes_is_tried_again_until_it_works() {
+    let faults: Vec<fn() -> Act> = vec![
+        || Act::status(429, "{}").with_header("retry-after", "0"),
+        || Act::status(500, "oops"),
+        || Act::status(503, ""),
+        || Act::ok("<html>busy</html>"),
+        || Act::ok(""),
+        || Act::ok(r#"{"choices":[]}"#),
+        || Act::HalfBody(br#"{"choices":[{"message":{"content":"half"}}]}"#.to_vec()),
+        || Act::Reset,
+    ];
+    let asked_once = faults.into_iter().map(|fault| async move {
+        ask(move |asked| if asked.number == 0 { fault() } else { answer_with("at last") }).await
+    });
+    for (reply, asked) in futures_util::future::join_all(asked_once).await {
+        assert_eq!((reply.unwrap().text.as_str(), asked), ("at last", 2));
+    }
+}
+
+#[tokio::test]
+async fn a_fault_that_stays_is_told_with_its_last_words() {
+    let cases: [(fn() -> Act, &str); 6] = [
+        (|| Act::status(503, r#"{"error":"overloaded"}"#), "the server answered 503: overloaded"),
+        (|| Act::ok("<html>"), "the reply is not valid: expected value at line 1 column 1"),
+        (|| Act::ok(""), "the reply is empty"),
+        (|| Act::ok(r#"{"choices":[]}"#), "the reply has no choices"),
+        (|| Act::HalfBody(vec![b'{'; 100]), "the reply broke off"),
+        (|| Act::Reset, "gave no reply in 3 attempts"),
+    ];
+    let all = cases.map(|(fault, words)| async move {
+        let (text, asked) = failure(move |_| fault()).await;
+        assert!(text.contains("gave no reply in 3 attempts") && text.contains(words), "{text}");
+        assert_eq!(asked, 3);
+    });
+    futures_util::future::join_all(all).await;
+}
+
+#[tokio::test]
+async fn a_slow_server_runs_into_the_timeout() {
+    let teacher = FakeTeacher::start(|_| answer_with("late").after(Duration::from_secs(60))).await.unwrap();
+    let limits = Limits { timeout: Duration::from_millis(100), attempts: 2, ..limits() };
+    let failure = chat_with(&teacher.base_url(), None, limits).ask(&request("x")).await.unwrap_err();
+    assert!(failure.message.ends_with("gave no reply in 2 attempts: no answer within the timeout"), "{failure}");
+}
+
+#[tokio::test]
+async fn retry_after_holds_back_every_request() {
+    let teacher = FakeTeacher::start(|asked| match asked.number {
+        0 => Act::status(429, "").with_header("retry-after", "1"),
+        _ => answer_with("ok"),
+    })
+    .await
+    .unwrap();
+    let chat = chat_with(&teacher.base_url(), None, limits());
+    let start = Instant::now();
+    let (first, second) = (request("a"), request("b"));
+    let (first, second) = tokio::join!(chat.ask(&first), async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let reply = chat.ask(&second).await;
+        (reply, start.elapsed())
+    });
+    assert!(first.is_ok() && second.0.is_ok());
+    assert!(second.1 >= Duration::from_millis(900), "{:?}", second.1);
+}
+
+#[tokio::test]
+async fn no_more_requests_are_on_their_way_than_the_limit() {
+    let teacher = FakeTeacher::start(|_| answer_with("ok").after(Duration::from_millis(20))).await.unwrap();
+    let chat = chat_with(&teacher.base_url(), None, limits());
+    let requests: Vec<_> = (0..40).map(|number| request(&number.to_string())).collect();
+    futures_util::future::try_join_all(requests.iter().map(|request| chat.ask(request))).await.unwrap();
+    assert_eq!(teacher.most_at_once(), 4);
+}
+
+#[tokio::test]
+async fn a_used_up_budget_is_a_failure_of_its_own() {
+    let teacher = FakeTeacher::start(|_| answer_with("one two")).await.unwrap();
+    // A reply costs 7 + 2 = 9 dollars here, and at most 42 + 16 are set aside for it.
+    let prices = Prices { input: 1e6, output: 1e6 };
+    let limits = Limits { budget_usd: Some(70.0), prices: Some(prices), ..limits() };
+    let chat = chat_with(&teacher.base_url(), None, limits);
+    let mut answered = 0;
+    let failure = loop {
+        match chat.ask(&request("hello")).await {
+            Ok(_) => answered += 1,
+            Err(failure) => break failure,
+        }
+    };
+    assert_eq!(failure.class, Class::Budget);
+    assert!(failure.message.contains("the budget of $70") && failure.message.contains("($18.0000 spent)"), "{failure}");
+    assert_eq!((answered, teacher.asked()), (2, 2));
+}
+
+#[test]
+fn a_missing_key_and_one_that_cannot_be_sent_are_named_by_the_variable() {
+    let address = |variable: &str| Address {
+        teacher: "t".to_owned(),
+        base_url: "http://user:pass@host/v1?token=x".parse().unwrap(),
+        key_variable: Some(variable.to_owned()),
+    };
+    let missing = Endpoint::new(address("NOWHERE"), None, &limits()).unwrap_err();
+    assert_eq!(missing.message, "teacher t at http://host/v1 needs a key, but the environment variable NOWHERE is not set");
+    let broken = Endpoint::new(address("BROKEN"), Some("a\nb".to_owned()), &limits()).unwrap_err();
+    assert_eq!(broken.message, "the key in BROKEN holds characters that cannot be sent");
+}
+
+#[tokio::test]
+async fn missing_log_probs_are_not_asked_for_again() {
+    let teacher = FakeTeacher::start(|_| answer_with("ok")).await.unwrap();
+    let chat = chat_with(&teacher.base_url(), None, limits());
+    let request = Request { capture: Some(Capture::TopK(5)), ..request("x") };
+    let failure = chat.ask(&request).await.unwrap_err();
+    assert!(failure.message.ends_with("gives no log-probabilities"), "{failure}");
+    assert_eq!(teacher.asked(), 1);
+}

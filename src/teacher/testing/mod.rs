@@ -1,0 +1,7 @@
+//! A teacher that lives in the test's process: an OpenAI-compatible server that does as it is told, faults included.
+
+mod fake;
+mod http;
+
+pub use fake::{Asked, FakeTeacher, answer_with};
+pub use http::Act;

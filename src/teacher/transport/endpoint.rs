@@ -1,0 +1,210 @@
+//! One exchange with a server: a body goes, a body comes, and every way in which that fails has its class and words.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, StatusCode, Url};
+use stillhouse_stage::{Class, Failure};
+
+use super::retry::{Fault, retry_after};
+use crate::secret::ApiKey;
+
+/// What is quoted of a server's words.
+const QUOTED: usize = 300;
+
+/// What an endpoint is made of.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// The teacher's name in the file.
+    pub teacher: String,
+    /// As written; ends before `/chat/completions`.
+    pub base_url: Url,
+    /// The environment variable that holds the key, if there is one.
+    pub key_variable: Option<String>,
+}
+
+impl Address {
+    /// `teacher smollm2 at http://127.0.0.1:8080/v1`, without user and password if the URL has them.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let mut url = self.base_url.clone();
+        _ = url.set_username("");
+        _ = url.set_password(None);
+        url.set_query(None);
+        format!("teacher {} at {}", self.teacher, url.as_str().trim_end_matches('/'))
+    }
+}
+
+/// A server that is asked.
+#[derive(Debug)]
+pub struct Endpoint {
+    address: Address,
+    label: String,
+    key: Option<ApiKey>,
+    client: Client,
+    reached: AtomicBool,
+}
+
+impl Endpoint {
+    /// Makes ready to ask; sends nothing. `key` is the content of the address's variable.
+    ///
+    /// # Errors
+    /// If the variable is empty or cannot be sent, or the system refuses to make an HTTP client.
+    pub fn new(address: Address, key: Option<String>, limits: &super::Limits) -> Result<Self, Failure> {
+        let label = address.label();
+        let variable = address.key_variable.as_deref();
+        let key = match (variable, key) {
+            (None, _) => None,
+            (Some(variable), key) => Some(key.as_deref().and_then(ApiKey::new).ok_or_else(|| {
+                Failure::input(format!("{label} needs a key, but the environment variable {variable} is not set"))
+                    .hint(format!("`export {variable}=…`, or remove `api-key-env` if the server wants no key"))
+            })?),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(key) = &key {
+            let bearer = key.bearer().map_err(|_| {
+                Failure::input(format!(
+                    "the key in {} holds characters that cannot be sent",
+                    variable.unwrap_or_default()
+                ))
+                .hint("it should be one line of plain characters: was it copied whole?")
+            })?;
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        let client = Client::builder()
+            .default_headers(headers)
+            .user_agent(concat!("stillhouse/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(limits.timeout.min(Duration::from_secs(20)))
+            .timeout(limits.timeout)
+            .pool_max_idle_per_host(limits.concurrency)
+            // A redirected POST becomes a GET and may carry the key elsewhere: it is reported instead.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| Failure::internal(format!("no HTTP client: {}", error.without_url())))?;
+        Ok(Self { address, label, key, client, reached: AtomicBool::new(false) })
+    }
+
+    /// What messages call it.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Sends a body to a path below the base URL and brings the answer's.
+    ///
+    /// # Errors
+    /// A [`Fault`] by class. No message holds the key.
+    pub async fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, Fault> {
+        let mut url = self.address.base_url.clone();
+        url.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
+        let response = self.client.post(url).body(body).send().await.map_err(|error| self.unsent(error))?;
+        self.reached.store(true, Ordering::Relaxed);
+        let status = response.status();
+        let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let asked = asked.and_then(|value| retry_after(value, Timestamp::now()));
+        let body = response.bytes().await.map(Vec::from);
+        match (status.is_success(), body) {
+            (true, Ok(body)) => Ok(body),
+            (true, Err(error)) => Err(Fault::transient(format!("the reply broke off ({})", reason(error)))),
+            (false, body) => Err(self.refused(status, asked, &body.unwrap_or_default())),
+        }
+    }
+
+    /// The text without the key, in one line, and not too long.
+    #[must_use]
+    pub fn quote(&self, text: &str) -> String {
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let clean = self.key.as_ref().map_or_else(|| line.clone(), |key| key.scrub(&line));
+        let visible: String = clean.chars().filter(|character| !character.is_control()).take(QUOTED).collect();
+        if clean.chars().count() > QUOTED { format!("{visible}…") } else { visible }
+    }
+
+    fn unsent(&self, error: reqwest::Error) -> Fault {
+        if error.is_timeout() && !error.is_connect() {
+            return Fault::transient("no answer within the timeout");
+        }
+        let connecting = error.is_connect();
+        let why = self.quote(&reason(error));
+        // A server that answered before is being restarted; one that never did is not there.
+        if connecting && !self.reached.load(Ordering::Relaxed) {
+            return Fault::Permanent(
+                Failure::new(Class::Teacher, format!("{} cannot be reached ({why})", self.label))
+                    .hint("is the server running, and is `base-url` its address?"),
+            );
+        }
+        Fault::transient(why)
+    }
+
+    fn refused(&self, status: StatusCode, asked: Option<Duration>, body: &[u8]) -> Fault {
+        let words = self.words(body);
+        let code = status.as_u16();
+        let said = if words.is_empty() { String::new() } else { format!(": {words}") };
+        let failure = |message: String, hint: &str| {
+            Fault::Permanent(Failure::new(Class::Teacher, format!("{} {message}{said}", self.label)).hint(hint))
+        };
+        let variable = self.address.key_variable.as_deref();
+        match code {
+            401 | 403 => match variable {
+                Some(variable) => failure(
+                    format!("refused the key in {variable} ({code})"),
+                    &format!("is {variable} set to a key of this server, for this model?"),
+                ),
+                None => failure(
+                    format!("wants a key ({code})"),
+                    "put the key into an environment variable and name it: `api-key-env = \"TEACHER_API_KEY\"`",
+                ),
+            },
+            404 | 405 => failure(
+                format!("knows no such path or model ({code})"),
+                "`base-url` usually ends in `/v1`; does the server have the `model`?",
+            ),
+            402 => failure(format!("wants to be paid first ({code})"), "add credit with the provider, then run again"),
+            429 if words.contains("insufficient_quota") || words.contains("exceeded your current quota") => {
+                failure(format!("says that the quota is used up ({code})"), "add credit with the provider, then run again")
+            }
+            408 | 409 | 425 | 429 | 500 | 502.. => {
+                Fault::Transient { what: format!("the server answered {code}{said}"), retry_after: asked }
+            }
+            300..=399 => failure(format!("has moved ({code})"), "set `base-url` to the new address"),
+            _ if words.contains("context") && (words.contains("exceed") || words.contains("maximum")) => failure(
+                format!("rejected a request ({code})"),
+                "the prompt is longer than the teacher's context: leave it out, shorten it, or lower `max-tokens`",
+            ),
+            _ => failure(
+                format!("rejected a request ({code})"),
+                "does the server know all that is asked for (`sampling`, `capture`)? `strict = true` in the teacher sends \
+                 only what OpenAI's own API has",
+            ),
+        }
+    }
+
+    /// The message in an error's body, whatever shape it has, else the body's beginning.
+    fn words(&self, body: &[u8]) -> String {
+        let text = String::from_utf8_lossy(body);
+        let parsed: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let error = parsed.get("error").unwrap_or(&parsed);
+        let message = [error.get("message"), Some(error), parsed.get("detail"), parsed.get("message")]
+            .into_iter()
+            .flatten()
+            .find_map(|value| value.as_str());
+        let kind = ["code", "type"].into_iter().find_map(|name| error.get(name)?.as_str());
+        match (message, kind) {
+            (Some(message), Some(kind)) => self.quote(&format!("{message} ({kind})")),
+            (Some(message), None) => self.quote(message),
+            (None, _) => self.quote(&text),
+        }
+    }
+}
+
+/// The innermost cause in the system's words, without the URL (which may hold a password).
+fn reason(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut innermost: &dyn std::error::Error = &error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

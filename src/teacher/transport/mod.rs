@@ -1,0 +1,12 @@
+//! How a request gets to a server and back: one exchange, what to try again, and how much at once.
+
+pub mod budget;
+pub mod endpoint;
+pub mod governor;
+pub mod rate;
+pub mod retry;
+
+pub use budget::{Budget, Estimate, Prices};
+pub use endpoint::Endpoint;
+pub use governor::{Governor, Limits};
+pub use retry::Fault;

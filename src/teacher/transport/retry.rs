@@ -1,0 +1,88 @@
+//! What an attempt came to, and when the next one is due.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use stillhouse_stage::Failure;
+
+/// Why an attempt brought no reply.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// It may work the next time: too many requests, a server's error, a timeout, a broken body.
+    Transient {
+        /// One line.
+        what: String,
+        /// How long the server asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// It will not work the next time either.
+    Permanent(Failure),
+}
+
+impl Fault {
+    /// A transient fault without a word on when to come back.
+    pub fn transient(what: impl Into<String>) -> Self {
+        Self::Transient { what: what.into(), retry_after: None }
+    }
+}
+
+const FIRST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(30);
+/// A server that asks for more than this is taken at its word only so far.
+const LONGEST_ASKED: Duration = Duration::from_secs(600);
+
+/// The wait before attempt `next` (the second attempt is 1): doubling from half a second up to half a minute, of which a random
+/// half is left away so that requests that failed together do not come back together. What the server asked for is the
+/// least.
+#[must_use]
+pub fn wait(next: u32, retry_after: Option<Duration>, random: f64) -> Duration {
+    let doubled = FIRST.saturating_mul(1 << (next.clamp(1, 16) - 1)).min(LONGEST);
+    let jittered = doubled.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
+    match retry_after {
+        // Those that were told the same moment spread over the time after it.
+        Some(asked) => asked.min(LONGEST_ASKED) + FIRST.mul_f64(random.clamp(0.0, 1.0)),
+        None => jittered,
+    }
+}
+
+/// A `Retry-After` header: seconds (a fraction, too, as some servers send) or an HTTP date.
+#[must_use]
+pub fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+    Some(Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_half_a_minute() {
+        let full: Vec<f64> = (1..=8).map(|next| wait(next, None, 1.0).as_secs_f64()).collect();
+        assert_eq!(full, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
+        assert_eq!(wait(3, None, 0.0), Duration::from_secs(1));
+        assert_eq!(wait(u32::MAX, None, 1.0), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn the_server_is_taken_at_its_word() {
+        assert_eq!(wait(1, Some(Duration::from_secs(7)), 0.0), Duration::from_secs(7));
+        assert_eq!(wait(1, Some(Duration::from_secs(90_000)), 0.0), Duration::from_secs(600));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now: Timestamp = "2015-10-21T07:27:30Z".parse().unwrap();
+        assert_eq!(retry_after("12", now), Some(Duration::from_secs(12)));
+        assert_eq!(retry_after(" 0.5 ", now), Some(Duration::from_millis(500)));
+        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT", now), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after("Wed, 21 Oct 2015 07:00:00 GMT", now), Some(Duration::ZERO), "in the past");
+        assert_eq!(retry_after("soon", now), None);
+        assert_eq!(retry_after("-3", now), None);
+        assert_eq!(retry_after("inf", now), None);
+    }
+}
