@@ -42,7 +42,7 @@ impl<T: Config> Config for Execution<T> {
 
 /// What a [`Ref`] may name: a marker type for each port.
 pub trait Target {
-    /// The kinds of table it accepts, stages or definitions.
+    /// The kinds of table it accepts, stages or definitions; any stage when empty.
     const KINDS: &'static [&'static str];
 }
 
@@ -63,7 +63,7 @@ pub struct Reference {
     pub name: String,
     /// Where.
     pub at: Origin,
-    /// The kinds it accepts.
+    /// The kinds it accepts; any stage when empty.
     pub kinds: &'static [&'static str],
     /// First path components of the artifact that are read; all of it when empty.
     pub parts: Vec<&'static str>,
@@ -96,6 +96,9 @@ impl<T: Target> Config for Ref<T> {
 /// Kinds as a message lists them: ``a `[prompts.…]` or `[answers.…]` ``.
 #[must_use]
 pub fn one_of(kinds: &[&str]) -> String {
+    if kinds.is_empty() {
+        return "a stage".to_owned();
+    }
     let tables: Vec<String> = kinds.iter().map(|kind| format!("`[{kind}.…]`")).collect();
     format!("a {}", tables.join(" or "))
 }

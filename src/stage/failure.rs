@@ -126,3 +126,13 @@ impl From<std::io::Error> for Failure {
         }
     }
 }
+
+impl From<stillhouse_store::StoreError> for Failure {
+    fn from(error: stillhouse_store::StoreError) -> Self {
+        let failure = Self::environment(error.to_string());
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}

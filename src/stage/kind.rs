@@ -49,7 +49,7 @@ pub trait Kind: Send + Sync {
         let _ = (view, report);
     }
 
-    /// Keys that may be left out because other tables say them: (`key`, `kind`, `their key`, `names this one under`).
+    /// Keys that may be left out because other tables say them:
     /// `dataset` takes a missing `tokenizer` from the `student`s whose `data` names it, when they agree.
     fn inherits(&self) -> &'static [Inherited] {
         &[]
@@ -98,6 +98,11 @@ pub trait StageKind: Kind {
     /// The revision of its meaning: part of every key. Bump it when equal settings give another result, with a line of
     /// history beside it.
     fn revision(&self) -> u32;
+
+    /// Whether the seed can change its output; where it cannot, the seed is in no key.
+    fn is_seeded(&self) -> bool {
+        true
+    }
 
     /// What it needs while it runs. Called with names resolved.
     fn needs(&self, view: &View<'_>) -> Needs {

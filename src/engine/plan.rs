@@ -1,0 +1,255 @@
+//! Experiment → Plan: per stage whether it is there already, must run, or depends on what an upstream stage will make.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::json;
+use stillhouse_spec::{Diagnostic, Diagnostics};
+use stillhouse_stage::{FileInput, Recipe};
+use stillhouse_store::{Digest, Key, Lookup, Record, Store, StoreError};
+
+use crate::experiment::{Experiment, Stage, StageId};
+use crate::files::Files;
+use crate::why::{Comparison, compare};
+
+/// What will become of a stage.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// Its result is in the store.
+    Reuse(Box<Record>),
+    /// It must run: nothing is recorded under its key.
+    Run,
+    /// Its key depends on outputs that are not there yet. If they turn out as before, it is reused.
+    Maybe {
+        /// The stages whose outputs are not known.
+        waits_for: Vec<String>,
+    },
+}
+
+impl Decision {
+    /// `reuse`, `run` or `maybe`: API.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Reuse(_) => "reuse",
+            Self::Run => "run",
+            Self::Maybe { .. } => "maybe",
+        }
+    }
+}
+
+/// A stage of a plan.
+#[derive(Clone, Debug)]
+pub struct PlannedStage {
+    /// The node.
+    pub id: StageId,
+    /// `kind.name`
+    pub name: String,
+    /// The kind.
+    pub kind: String,
+    /// What will become of it.
+    pub decision: Decision,
+    /// Its recipe; not known where an upstream output is not.
+    pub recipe: Option<Recipe>,
+    /// Its key; likewise.
+    pub key: Option<Key>,
+    /// Why a recorded result cannot be used, if there is one and it is damaged.
+    pub broken: Option<String>,
+    /// The files that it names.
+    pub files: BTreeMap<String, FileInput>,
+}
+
+/// What would be done, in order.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// One entry a stage, upstream first.
+    pub stages: Vec<PlannedStage>,
+    /// Node → position in `stages`.
+    positions: HashMap<StageId, usize>,
+}
+
+/// How many stages fall to each decision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// There already.
+    pub reuse: usize,
+    /// Must run.
+    pub run: usize,
+    /// Depends.
+    pub maybe: usize,
+}
+
+/// Makes the plan. Faults of files go into `report`.
+///
+/// # Errors
+/// A store that cannot be read.
+pub fn plan(experiment: &Experiment, store: &Store, report: &mut Diagnostics) -> Result<Plan, StoreError> {
+    let mut planner = Planner { experiment, store, files: Files::default(), outputs: HashMap::new(), parts: HashMap::new() };
+    let mut stages = Vec::with_capacity(experiment.order.len());
+    for (id, stage) in experiment.stages() {
+        stages.push(planner.stage(id, stage, report)?);
+    }
+    let positions = stages.iter().enumerate().map(|(position, stage)| (stage.id, position)).collect();
+    Ok(Plan { stages, positions })
+}
+
+struct Planner<'a> {
+    experiment: &'a Experiment,
+    store: &'a Store,
+    files: Files,
+    /// Outputs of stages that are there already.
+    outputs: HashMap<StageId, Digest>,
+    /// Digests of parts of outputs.
+    parts: HashMap<(Digest, Vec<&'static str>), Digest>,
+}
+
+impl Planner<'_> {
+    fn stage(&mut self, id: StageId, stage: &Stage, report: &mut Diagnostics) -> Result<PlannedStage, StoreError> {
+        let files = self.stage_files(stage, report);
+        let mut planned = PlannedStage {
+            id,
+            name: stage.name.clone(),
+            kind: stage.kind.name().to_owned(),
+            decision: Decision::Run,
+            recipe: None,
+            key: None,
+            broken: None,
+            files,
+        };
+        let unknown: Vec<String> = stage
+            .inputs
+            .values()
+            .filter(|(upstream, _)| !self.outputs.contains_key(upstream))
+            .map(|(upstream, _)| self.experiment.graph[*upstream].name.clone())
+            .collect();
+        if !unknown.is_empty() {
+            let mut waits_for = unknown;
+            waits_for.sort();
+            waits_for.dedup();
+            planned.decision = Decision::Maybe { waits_for };
+            return Ok(planned);
+        }
+        let mut inputs = BTreeMap::new();
+        for (path, (upstream, parts)) in &stage.inputs {
+            let Some(output) = self.outputs.get(upstream).copied() else { continue };
+            inputs.insert(path.clone(), part_digest(self.store, output, parts, &mut self.parts)?);
+        }
+        let recipe = recipe_of(stage, inputs, &planned.files);
+        let key = recipe.key();
+        match self.store.lookup(&key)? {
+            Lookup::Found(record) => {
+                self.outputs.insert(id, record.output);
+                planned.decision = Decision::Reuse(Box::new(record));
+            }
+            Lookup::Missing => {}
+            Lookup::Broken { reason } => planned.broken = Some(reason),
+        }
+        planned.recipe = Some(recipe);
+        planned.key = Some(key);
+        Ok(planned)
+    }
+
+    fn stage_files(&mut self, stage: &Stage, report: &mut Diagnostics) -> BTreeMap<String, FileInput> {
+        let mut inputs = BTreeMap::new();
+        for (path, file) in &stage.files {
+            match self.files.digest(file, self.store) {
+                Ok(input) => _ = inputs.insert(path.clone(), input),
+                Err(problem) => {
+                    let error = Diagnostic::error(file.at, problem.message);
+                    report.push(match problem.hint {
+                        Some(hint) => error.hint(hint),
+                        None => error,
+                    });
+                }
+            }
+        }
+        inputs
+    }
+}
+
+/// The digest that stands for an input in a recipe: of the output, or of the parts of it that are read.
+pub(crate) fn part_digest(
+    store: &Store,
+    output: Digest,
+    parts: &[&'static str],
+    known: &mut HashMap<(Digest, Vec<&'static str>), Digest>,
+) -> Result<Digest, StoreError> {
+    if parts.is_empty() {
+        return Ok(output);
+    }
+    let question = (output, parts.to_vec());
+    if let Some(digest) = known.get(&question) {
+        return Ok(*digest);
+    }
+    let digest = store.tree(&output)?.map_or(output, |tree| tree.part(parts).digest());
+    known.insert(question, digest);
+    Ok(digest)
+}
+
+/// The recipe of a stage once the digests of its inputs are known.
+pub(crate) fn recipe_of(stage: &Stage, inputs: BTreeMap<String, Digest>, files: &BTreeMap<String, FileInput>) -> Recipe {
+    Recipe {
+        kind: stage.kind.name().to_owned(),
+        revision: stage.kind.revision(),
+        identity: stage.identity.clone(),
+        inputs,
+        files: files.iter().map(|(path, file)| (path.clone(), file.digest)).collect(),
+        seed: stage.seed,
+    }
+}
+
+impl Plan {
+    /// How many stages fall to each decision.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for stage in &self.stages {
+            match stage.decision {
+                Decision::Reuse(_) => counts.reuse += 1,
+                Decision::Run => counts.run += 1,
+                Decision::Maybe { .. } => counts.maybe += 1,
+            }
+        }
+        counts
+    }
+
+    /// The stage of a node.
+    #[must_use]
+    pub fn stage(&self, id: StageId) -> Option<&PlannedStage> {
+        self.positions.get(&id).map(|position| &self.stages[*position])
+    }
+
+    /// Why a stage is as it is, against the nearest earlier result of it.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn why(&self, stage: &PlannedStage, experiment: &Experiment, store: &Store) -> Result<Comparison, StoreError> {
+        compare(stage, self, experiment, store)
+    }
+
+    /// The plan as JSON (API): `summary`, and per stage `name`, `decision`, `why` and more.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn to_json(&self, experiment: &Experiment, store: &Store) -> Result<serde_json::Value, StoreError> {
+        let counts = self.counts();
+        let mut stages = Vec::with_capacity(self.stages.len());
+        for stage in &self.stages {
+            // A reused stage needs no comparison: nothing changed.
+            let why = self.why(stage, experiment, store)?;
+            stages.push(json!({
+                "name": stage.name,
+                "kind": stage.kind,
+                "decision": stage.decision.word(),
+                "key": stage.key,
+                "why": why.to_json(),
+            }));
+        }
+        Ok(json!({
+            "experiment": experiment.name,
+            "file": experiment.file.display().to_string(),
+            "summary": { "reuse": counts.reuse, "run": counts.run, "maybe": counts.maybe },
+            "sweep": { "cells": experiment.cells, "stages": self.stages.len(), "unshared": experiment.stages_unshared },
+            "stages": stages,
+        }))
+    }
+}

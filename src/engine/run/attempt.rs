@@ -1,0 +1,391 @@
+//! One try at a stage, on a thread of its own: claim, look again, work, commit.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use stillhouse_stage::{
+    Cancel, Context, Definition, EventSink, Failure, How, Input, Outcome, Placement, Recipe, StageEvent, WorkOrder,
+};
+use stillhouse_store::{Digest, Key, Lease, LeaseOwner, Lookup, Published, RECORD_FORMAT, Record, Store};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::RunOptions;
+use super::dispatcher::Message;
+use super::worker_process::{self, ChildSlot};
+use crate::experiment::{Experiment, Stage, StageId};
+use crate::plan::{Plan, PlannedStage, part_digest, recipe_of};
+use crate::worker;
+
+/// How often a waiting attempt looks whether the other run is done.
+const POLL: Duration = Duration::from_millis(50);
+/// How often a working attempt looks whether its lease is still its own.
+const LEASE_CHECK: Duration = Duration::from_secs(2);
+/// Progress is passed on at most this often for a stage.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Everything that an attempt needs to know.
+pub(crate) struct Task {
+    pub(crate) id: StageId,
+    pub(crate) experiment: Arc<Experiment>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) store: Store,
+    pub(crate) options: Arc<RunOptions>,
+    pub(crate) run_id: String,
+    pub(crate) placement: Placement,
+    pub(crate) device: String,
+    pub(crate) threads: usize,
+    /// Outputs and keys of the stages that it reads.
+    pub(crate) outputs: BTreeMap<StageId, (Digest, Key)>,
+    pub(crate) cancel: Cancel,
+    pub(crate) child: ChildSlot,
+    pub(crate) sender: UnboundedSender<Message>,
+}
+
+/// What became of it.
+pub(crate) struct Finished {
+    pub(crate) key: Key,
+    pub(crate) output: Digest,
+    pub(crate) how: How,
+    pub(crate) seconds: f64,
+    pub(crate) metrics: serde_json::Value,
+}
+
+impl Finished {
+    fn of(record: Record, how: How) -> Self {
+        Self { key: record.key, output: record.output, how, seconds: record.seconds, metrics: record.metrics }
+    }
+}
+
+/// Makes the attempt and tells the dispatcher how it ended.
+pub(crate) fn run(task: &Task) {
+    let started = Instant::now();
+    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task.attempt()));
+    let result = ran.unwrap_or_else(|_| Err(Failure::internal("a fault of stillhouse ended the attempt")));
+    let seconds = started.elapsed().as_secs_f64();
+    // A dispatcher that is gone needs no answer.
+    _ = task.sender.send(Message::Ended { id: task.id, result, seconds });
+}
+
+impl Task {
+    fn stage(&self) -> &Stage {
+        &self.experiment.graph[self.id]
+    }
+
+    fn attempt(&self) -> Result<Finished, Failure> {
+        let planned = self.plan.stage(self.id).ok_or_else(|| Failure::internal("a stage without a plan"))?;
+        let recipe = self.recipe(planned)?;
+        let key = recipe.key();
+        if let Some(record) = self.look_up(&key)? {
+            return Ok(Finished::of(record, How::Reused));
+        }
+        let lease = Arc::new(self.claim(&key)?);
+        if let Some(record) = self.look_up(&key)? {
+            return Ok(Finished::of(record, How::Reused));
+        }
+        _ = self.sender.send(Message::Started { id: self.id, key, why: self.why(planned, &recipe, key) });
+        let started = Instant::now();
+        let attempt = Attempt::create(&self.store, key)?;
+        let order = self.order(planned, &recipe, key, attempt.folder.clone())?;
+        let watch = LeaseWatch::start(&lease, &self.cancel, &self.child);
+        let outcome = self.execute(order);
+        let lost = watch.stop();
+        attempt.keep_log(&self.store, &self.run_id, &self.stage().name);
+        let outcome = outcome?;
+        if lost || !lease.still_held() {
+            return Err(Failure::environment(format!("the lease of {} was taken away while it ran", self.stage().name))
+                .hint("another program removed it from the store's `leases/`; run again"));
+        }
+        self.check_files(planned)?;
+        self.commit(recipe, key, &attempt, outcome, started.elapsed().as_secs_f64())
+    }
+
+    fn recipe(&self, planned: &PlannedStage) -> Result<Recipe, Failure> {
+        if let Some(recipe) = &planned.recipe {
+            return Ok(recipe.clone());
+        }
+        let mut inputs = BTreeMap::new();
+        let mut known = HashMap::new();
+        for (path, (upstream, parts)) in &self.stage().inputs {
+            let Some((output, _)) = self.outputs.get(upstream) else {
+                return Err(Failure::internal("a stage started before what it reads was made"));
+            };
+            inputs.insert(path.clone(), part_digest(&self.store, *output, parts, &mut known)?);
+        }
+        Ok(recipe_of(self.stage(), inputs, &planned.files))
+    }
+
+    fn look_up(&self, key: &Key) -> Result<Option<Record>, Failure> {
+        match self.store.lookup(key)? {
+            Lookup::Found(record) => Ok(Some(record)),
+            Lookup::Missing => Ok(None),
+            Lookup::Broken { reason } => {
+                tracing::warn!(stage = self.stage().name, %key, reason, "a damaged result is made again");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits until the key is ours to make, or somebody else made it (the caller looks).
+    fn claim(&self, key: &Key) -> Result<Lease, Failure> {
+        let owner = LeaseOwner {
+            run: self.run_id.clone(),
+            host: self.options.host.clone(),
+            pid: std::process::id(),
+            stage: self.stage().name.clone(),
+        };
+        let name = key.to_string();
+        let mut told = false;
+        loop {
+            if let Some(lease) = self.store.lease(&name, &owner)? {
+                return Ok(lease);
+            }
+            if self.cancel.is_cancelled() {
+                return Err(Failure::interrupted());
+            }
+            if !told && let Some(holder) = self.store.lease_holder(&name)? {
+                let holder = format!("run {} on {} (process {})", holder.run, holder.host, holder.pid);
+                _ = self.sender.send(Message::Waiting { id: self.id, holder });
+                told = true;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn why(&self, planned: &PlannedStage, recipe: &Recipe, key: Key) -> Vec<String> {
+        let mut known = planned.clone();
+        known.recipe = Some(recipe.clone());
+        known.key = Some(key);
+        known.decision = crate::plan::Decision::Run;
+        // An explanation that cannot be read is no reason not to work.
+        match self.plan.why(&known, &self.experiment, &self.store) {
+            Ok(comparison) => comparison.lines(),
+            Err(error) => vec![format!("(cannot tell why: {error})")],
+        }
+    }
+
+    fn order(&self, planned: &PlannedStage, recipe: &Recipe, key: Key, attempt: PathBuf) -> Result<WorkOrder, Failure> {
+        let stage = self.stage();
+        let definitions = stage.definitions.iter().map(|(path, table)| {
+            let (kind, name) = table.label.split_once('.').unwrap_or((&table.label, ""));
+            let config = table.body.to_json();
+            (path.clone(), Definition { kind: kind.to_owned(), name: name.to_owned(), config })
+        });
+        let inputs = stage.inputs.iter().filter_map(|(path, (upstream, _))| {
+            let (output, _) = self.outputs.get(upstream)?;
+            let stage = self.experiment.graph[*upstream].name.clone();
+            Some((path.clone(), Input { stage, output: *output }))
+        });
+        let order = WorkOrder {
+            stage: stage.name.clone(),
+            kind: stage.kind.name().to_owned(),
+            key,
+            recipe: recipe.text(),
+            config: stage.table.body.to_json(),
+            definitions: definitions.collect(),
+            inputs: inputs.collect(),
+            files: planned.files.clone(),
+            seed: stage.seed,
+            device: self.device.clone(),
+            threads: self.threads,
+            offline: self.options.offline,
+            store: self.store.root().to_owned(),
+            attempt: attempt.clone(),
+            run: self.run_id.clone(),
+        };
+        let text = serde_json::to_string_pretty(&order).map_err(|error| Failure::internal(error.to_string()))?;
+        Failure::io(fs_err::write(attempt.join(worker::ORDER), text), "cannot write the work order")?;
+        Ok(order)
+    }
+
+    fn execute(&self, order: WorkOrder) -> Result<Outcome, Failure> {
+        if self.cancel.is_cancelled() {
+            return Err(Failure::interrupted());
+        }
+        let sink = Arc::new(Voice::new(self.id, self.sender.clone()));
+        let attempt = order.attempt.clone();
+        let mut outcome = match self.placement {
+            Placement::Inline => {
+                let context = Context::new(order, self.store.clone(), sink.clone(), self.cancel.clone());
+                worker::execute(&context, self.options.kinds)?
+            }
+            Placement::Worker => worker_process::run(&self.options.worker, &attempt, &*sink, &self.child)?,
+        };
+        outcome.resumed |= sink.resumed.load(Ordering::Relaxed);
+        Ok(outcome)
+    }
+
+    /// A file that changed while the stage read it would give a result that its key does not describe.
+    fn check_files(&self, planned: &PlannedStage) -> Result<(), Failure> {
+        for file in planned.files.values() {
+            let single = [(file.path.clone(), file.digest)];
+            let members = file.members.iter().map(|(name, digest)| (file.path.join(name), *digest));
+            let all: Vec<_> = if file.members.is_empty() { single.into() } else { members.collect() };
+            for (path, expected) in all {
+                if self.store.digest_of(&path)?.0 != expected {
+                    return Err(Failure::input(format!("{} changed while {} ran", path.display(), self.stage().name))
+                        .hint("run again: the new content has a key of its own"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &self,
+        recipe: Recipe,
+        key: Key,
+        attempt: &Attempt<'_>,
+        outcome: Outcome,
+        seconds: f64,
+    ) -> Result<Finished, Failure> {
+        let (output, _) = self.store.put_tree(&attempt.folder.join("out"))?;
+        let stage = self.stage();
+        let inputs: serde_json::Map<String, serde_json::Value> = stage
+            .inputs
+            .iter()
+            .filter_map(|(path, (upstream, _))| {
+                let (output, key) = self.outputs.get(upstream)?;
+                let name = &self.experiment.graph[*upstream].name;
+                Some((path.clone(), json!({ "stage": name, "key": key, "output": output })))
+            })
+            .collect();
+        let how = if outcome.resumed { How::Resumed } else { How::Built };
+        let record = Record {
+            format: RECORD_FORMAT,
+            key,
+            kind: recipe.kind.clone(),
+            revision: recipe.revision,
+            stage: stage.name.clone(),
+            recipe: recipe.text(),
+            output,
+            metrics: outcome.metrics,
+            provenance: json!({
+                "experiment": self.experiment.name,
+                "version": self.options.version,
+                "host": self.options.host,
+                "how": how,
+                "inputs": inputs,
+                "stage": outcome.provenance,
+            }),
+            created: jiff::Timestamp::now().to_string(),
+            seconds,
+            run: self.run_id.clone(),
+        };
+        let finished = Finished::of(record.clone(), how);
+        Ok(match self.store.publish(record)? {
+            Published::Won => finished,
+            Published::Lost(first) => Finished::of(first, How::Reused),
+        })
+    }
+}
+
+/// The folder of an attempt; removed at the end, after its log has been put by.
+struct Attempt<'a> {
+    store: &'a Store,
+    key: Key,
+    id: String,
+    folder: PathBuf,
+}
+
+impl<'a> Attempt<'a> {
+    fn create(store: &'a Store, key: Key) -> Result<Self, Failure> {
+        let id = format!("{}-{}", jiff::Timestamp::now().as_millisecond(), std::process::id());
+        let folder = store.attempt_dir(&key, &id)?;
+        Ok(Self { store, key, id, folder })
+    }
+
+    /// Moves the log to the run, where it outlives the attempt.
+    fn keep_log(&self, store: &Store, run: &str, stage: &str) {
+        let log = self.folder.join("log");
+        if !log.exists() {
+            return;
+        }
+        let folder = store.root().join("runs").join(run).join("logs");
+        let kept = fs_err::create_dir_all(&folder).and_then(|()| fs_err::rename(&log, folder.join(format!("{stage}.log"))));
+        if let Err(error) = kept {
+            tracing::warn!(stage, %error, "the stage's log could not be kept");
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.store.remove_attempt(&self.key, &self.id) {
+            tracing::warn!(%error, "an attempt's folder could not be removed");
+        }
+    }
+}
+
+/// Watches over a lease while its attempt works: a lost lease stops the attempt.
+struct LeaseWatch {
+    thread: std::thread::JoinHandle<()>,
+    done: Arc<AtomicBool>,
+    lost: Arc<AtomicBool>,
+}
+
+impl LeaseWatch {
+    fn start(lease: &Arc<Lease>, cancel: &Cancel, child: &ChildSlot) -> Self {
+        let (done, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (lease, cancel, child) = (Arc::clone(lease), cancel.clone(), child.clone());
+        let (done_too, lost_too) = (done.clone(), lost.clone());
+        let thread = std::thread::spawn(move || {
+            while !done_too.load(Ordering::Relaxed) {
+                std::thread::park_timeout(LEASE_CHECK);
+                if !done_too.load(Ordering::Relaxed) && !lease.still_held() {
+                    lost_too.store(true, Ordering::Relaxed);
+                    cancel.cancel();
+                    child.signal(libc::SIGKILL);
+                    return;
+                }
+            }
+        });
+        Self { thread, done, lost }
+    }
+
+    /// Ends the watch; whether the lease was lost.
+    fn stop(self) -> bool {
+        self.done.store(true, Ordering::Relaxed);
+        self.thread.thread().unpark();
+        _ = self.thread.join();
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+/// Passes on what a stage says, progress not too often.
+struct Voice {
+    id: StageId,
+    sender: UnboundedSender<Message>,
+    born: Instant,
+    /// Milliseconds since `born` of the last progress; 0 for none.
+    last_progress: AtomicU64,
+    resumed: AtomicBool,
+}
+
+impl Voice {
+    fn new(id: StageId, sender: UnboundedSender<Message>) -> Self {
+        let (last_progress, resumed) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { id, sender, born: Instant::now(), last_progress, resumed }
+    }
+}
+
+impl EventSink for Voice {
+    fn send(&self, event: StageEvent) {
+        match &event {
+            StageEvent::Progress { done, total, .. } if *total != Some(*done) => {
+                let now = self.born.elapsed().as_millis() as u64 + 1;
+                let last = self.last_progress.load(Ordering::Relaxed);
+                if last != 0 && now - last < PROGRESS_EVERY.as_millis() as u64 {
+                    return;
+                }
+                self.last_progress.store(now, Ordering::Relaxed);
+            }
+            StageEvent::Resumed { .. } => self.resumed.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+        _ = self.sender.send(Message::Said { id: self.id, event });
+    }
+}

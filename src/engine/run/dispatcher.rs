@@ -1,0 +1,317 @@
+//! The owner of a run's state: which stage waits, runs, is done; who gets which resource.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use stillhouse_stage::{Cancel, Class, Event, Failure, How, Needs, StageEvent, View};
+use stillhouse_store::{Digest, Key, Run, Store};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::attempt::{self, Finished, Task};
+use super::resources::{Holding, Resources, available_memory};
+use super::worker_process::ChildSlot;
+use super::{RunOptions, RunSummary, Subscriber};
+use crate::experiment::{Experiment, StageId};
+use crate::plan::{Decision, Plan};
+use crate::resolve::references::Definitions;
+
+/// What attempts tell the dispatcher.
+pub(crate) enum Message {
+    /// The work begins.
+    Started { id: StageId, key: Key, why: Vec<String> },
+    /// Another run is making the same thing.
+    Waiting { id: StageId, holder: String },
+    /// The stage says something.
+    Said { id: StageId, event: StageEvent },
+    /// The attempt ended.
+    Ended { id: StageId, result: Result<Finished, Failure>, seconds: f64 },
+}
+
+enum State {
+    /// So many upstream stages are not done.
+    Waiting(usize),
+    Running(Running),
+    Done,
+    Failed,
+    Skipped,
+}
+
+struct Running {
+    holding: Holding,
+    cancel: Cancel,
+    child: ChildSlot,
+}
+
+pub(crate) struct Dispatcher<'a> {
+    experiment: Arc<Experiment>,
+    plan: Arc<Plan>,
+    store: Store,
+    run_id: String,
+    options: Arc<RunOptions>,
+    sender: UnboundedSender<Message>,
+    subscribers: &'a mut [Box<dyn Subscriber>],
+    states: BTreeMap<StageId, State>,
+    /// Stages whose upstream is done, in the order they became so.
+    ready: Vec<StageId>,
+    outputs: BTreeMap<StageId, (Digest, Key)>,
+    resources: Resources,
+    running: usize,
+    /// Set once nothing new shall start.
+    stopping: Option<String>,
+    summary: RunSummary,
+    started: Instant,
+}
+
+impl<'a> Dispatcher<'a> {
+    pub(crate) fn new(
+        experiment: Arc<Experiment>,
+        plan: Arc<Plan>,
+        store: Store,
+        run: &Run,
+        options: RunOptions,
+        sender: UnboundedSender<Message>,
+        subscribers: &'a mut [Box<dyn Subscriber>],
+    ) -> Self {
+        let resources = Resources::new(options.jobs, options.processors, &options.gpus, available_memory());
+        Self {
+            experiment,
+            plan,
+            store,
+            run_id: run.id().to_owned(),
+            options: Arc::new(options),
+            sender,
+            subscribers,
+            states: BTreeMap::new(),
+            ready: Vec::new(),
+            outputs: BTreeMap::new(),
+            resources,
+            running: 0,
+            stopping: None,
+            summary: RunSummary::default(),
+            started: Instant::now(),
+        }
+    }
+
+    fn emit(&mut self, event: &Event) {
+        for subscriber in self.subscribers.iter_mut() {
+            subscriber.on(event);
+        }
+    }
+
+    fn name(&self, id: StageId) -> String {
+        self.experiment.graph[id].name.clone()
+    }
+
+    /// The first event; stages that the plan found in the store are done from the start.
+    pub(crate) fn begin(&mut self) {
+        let wanted = match self.options.only.as_slice() {
+            [] => self.experiment.order.clone(),
+            only => self.experiment.cone(only),
+        };
+        self.emit(&Event::RunStarted {
+            run: self.run_id.clone(),
+            experiment: self.experiment.name.clone(),
+            file: self.experiment.file.display().to_string(),
+            stages: wanted.len(),
+            time: jiff::Timestamp::now().to_string(),
+            version: self.options.version.clone(),
+        });
+        let plan = Arc::clone(&self.plan);
+        for id in wanted {
+            let upstream = self.experiment.upstream(id);
+            let open = upstream.filter(|upstream| !matches!(self.states.get(upstream), Some(State::Done))).count();
+            let Some(planned) = plan.stage(id) else { continue };
+            if let Decision::Reuse(record) = &planned.decision {
+                self.outputs.insert(id, (record.output, record.key));
+                self.states.insert(id, State::Done);
+                self.summary.reused += 1;
+                self.emit(&Event::StageFinished {
+                    stage: planned.name.clone(),
+                    key: record.key.to_string(),
+                    output: record.output.to_string(),
+                    how: How::Reused,
+                    seconds: record.seconds,
+                    metrics: record.metrics.clone(),
+                });
+                continue;
+            }
+            self.states.insert(id, State::Waiting(open));
+            if open == 0 {
+                self.ready.push(id);
+            }
+        }
+    }
+
+    /// Starts what can start now.
+    pub(crate) fn start_ready(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let mut waiting = std::mem::take(&mut self.ready);
+        let needs: Vec<Needs> = waiting.iter().map(|id| self.needs(*id)).collect();
+        let mut want_processors = needs.iter().filter(|needs| needs.compute).count();
+        let uses_gpus = !self.options.gpus.is_empty() && self.options.device != "cpu";
+        let mut left = Vec::new();
+        for (id, needs) in waiting.drain(..).zip(needs) {
+            want_processors -= usize::from(needs.compute);
+            match self.resources.take(&needs, uses_gpus, want_processors) {
+                Some(holding) => self.start(id, &needs, holding),
+                None => left.push(id),
+            }
+        }
+        self.ready = left;
+    }
+
+    fn needs(&self, id: StageId) -> Needs {
+        let stage = &self.experiment.graph[id];
+        let definitions = Definitions(&stage.definitions);
+        let table = &stage.table;
+        stage.kind.needs(&View::new(&table.label, table.kind, table.config.as_ref(), table.at, &definitions))
+    }
+
+    fn start(&mut self, id: StageId, needs: &Needs, holding: Holding) {
+        let upstream = self.experiment.graph[id].inputs.values().map(|(upstream, _)| *upstream);
+        let outputs = upstream.filter_map(|upstream| Some((upstream, *self.outputs.get(&upstream)?))).collect();
+        let (cancel, child) = (Cancel::default(), ChildSlot::default());
+        let task = Task {
+            id,
+            experiment: Arc::clone(&self.experiment),
+            plan: Arc::clone(&self.plan),
+            store: self.store.clone(),
+            options: Arc::clone(&self.options),
+            run_id: self.run_id.clone(),
+            placement: needs.placement,
+            device: holding.gpu().map_or_else(|| self.options.device.clone(), str::to_owned),
+            threads: holding.threads,
+            outputs,
+            cancel: cancel.clone(),
+            child: child.clone(),
+            sender: self.sender.clone(),
+        };
+        self.states.insert(id, State::Running(Running { holding, cancel, child }));
+        self.running += 1;
+        tokio::task::spawn_blocking(move || attempt::run(&task));
+    }
+
+    pub(crate) fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Started { id, key, why } => {
+                let at = self.started.elapsed().as_secs_f64();
+                let event = Event::StageStarted { stage: self.name(id), key: key.to_string(), why, at };
+                self.emit(&event);
+            }
+            Message::Waiting { id, holder } => {
+                let event = Event::StageWaiting { stage: self.name(id), holder };
+                self.emit(&event);
+            }
+            Message::Said { id, event: said } => {
+                let event = Event::Stage { stage: self.name(id), said };
+                self.emit(&event);
+            }
+            Message::Ended { id, result, seconds } => self.ended(id, result, seconds),
+        }
+    }
+
+    fn ended(&mut self, id: StageId, result: Result<Finished, Failure>, seconds: f64) {
+        self.running -= 1;
+        let next = if result.is_ok() { State::Done } else { State::Failed };
+        if let Some(State::Running(running)) = self.states.insert(id, next) {
+            self.resources.give_back(running.holding);
+        }
+        match result {
+            Ok(finished) => self.succeeded(id, finished, seconds),
+            Err(failure) => self.failed(id, failure, seconds),
+        }
+    }
+
+    fn succeeded(&mut self, id: StageId, finished: Finished, seconds: f64) {
+        match finished.how {
+            How::Built => self.summary.built += 1,
+            How::Reused | How::Fetched => self.summary.reused += 1,
+            How::Resumed => self.summary.resumed += 1,
+        }
+        self.outputs.insert(id, (finished.output, finished.key));
+        let event = Event::StageFinished {
+            stage: self.name(id),
+            key: finished.key.to_string(),
+            output: finished.output.to_string(),
+            how: finished.how,
+            seconds: if finished.how == How::Reused { finished.seconds } else { seconds },
+            metrics: finished.metrics,
+        };
+        self.emit(&event);
+        let experiment = Arc::clone(&self.experiment);
+        for downstream in experiment.downstream(id) {
+            if let Some(State::Waiting(open)) = self.states.get_mut(&downstream) {
+                // Two fields may name the same stage: each is an edge, and each was counted.
+                *open -= 1;
+                if *open == 0 {
+                    self.ready.push(downstream);
+                }
+            }
+        }
+    }
+
+    fn failed(&mut self, id: StageId, failure: Failure, seconds: f64) {
+        let name = self.name(id);
+        if failure.class == Class::Interrupted && self.stopping.is_some() {
+            self.states.insert(id, State::Skipped);
+            self.skip(id, "stopped".into());
+            return;
+        }
+        self.summary.failed += 1;
+        self.summary.worst.get_or_insert(failure.class);
+        self.emit(&Event::StageFailed { stage: name.clone(), failure, seconds });
+        let experiment = Arc::clone(&self.experiment);
+        let mut open: Vec<StageId> = experiment.downstream(id).collect();
+        while let Some(downstream) = open.pop() {
+            if matches!(self.states.get(&downstream), Some(State::Waiting(_))) {
+                self.states.insert(downstream, State::Skipped);
+                self.skip(downstream, format!("{name} failed"));
+                open.extend(experiment.downstream(downstream));
+            }
+        }
+        if !self.options.keep_going && self.stopping.is_none() {
+            self.stopping = Some(format!("{name} failed"));
+        }
+    }
+
+    fn skip(&mut self, id: StageId, because: String) {
+        self.summary.skipped += 1;
+        let event = Event::StageSkipped { stage: self.name(id), because };
+        self.emit(&event);
+    }
+
+    /// The first time stages are asked to reach a good point and stop, the second time they are killed.
+    pub(crate) fn interrupt(&mut self) {
+        let signal = if self.summary.interrupted { libc::SIGKILL } else { libc::SIGTERM };
+        self.summary.interrupted = true;
+        self.stopping = Some("stopped".into());
+        for state in self.states.values() {
+            if let State::Running(running) = state {
+                running.cancel.cancel();
+                running.child.signal(signal);
+            }
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.running == 0 && (self.ready.is_empty() || self.stopping.is_some())
+    }
+
+    /// The last event.
+    pub(crate) fn finish(mut self) -> RunSummary {
+        let left: Vec<StageId> =
+            self.states.iter().filter(|(_, state)| matches!(state, State::Waiting(_))).map(|(id, _)| *id).collect();
+        let because = self.stopping.clone().unwrap_or_default();
+        for id in left {
+            self.skip(id, because.clone());
+        }
+        self.summary.seconds = self.started.elapsed().as_secs_f64();
+        let RunSummary { built, reused, resumed, failed, skipped, seconds, interrupted, worst: _ } = self.summary;
+        let run = self.run_id.clone();
+        self.emit(&Event::RunFinished { built, reused, resumed, failed, skipped, seconds, run, interrupted });
+        self.summary
+    }
+}

@@ -1,0 +1,72 @@
+//! The engine's side of a worker process: start it, pass on what it says, read its result.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use stillhouse_stage::{Class, EventSink, Failure, Outcome, StageEvent};
+
+use super::process;
+use crate::worker::{RESULT, WorkResult};
+
+/// How worker processes are started: the program and the arguments before the attempt's folder.
+#[derive(Clone, Debug)]
+pub struct WorkerProgram {
+    /// This program.
+    pub program: PathBuf,
+    /// `["worker", "--tied"]`
+    pub arguments: Vec<String>,
+}
+
+/// The process that an attempt waits for, for those who want to stop it; 0 while there is none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChildSlot(Arc<AtomicU32>);
+
+impl ChildSlot {
+    pub(crate) fn signal(&self, signal: i32) {
+        let pid = self.0.load(Ordering::SeqCst);
+        if pid != 0 {
+            process::signal_group(pid, signal);
+        }
+    }
+}
+
+/// Runs the order in `attempt` in a worker process and waits for it.
+pub(crate) fn run(
+    worker: &WorkerProgram,
+    attempt: &Path,
+    sink: &dyn EventSink,
+    slot: &ChildSlot,
+) -> Result<Outcome, Failure> {
+    let log = attempt.join("log");
+    let errors = Failure::io(fs_err::File::create(&log), "cannot write the log")?;
+    let mut command = Command::new(&worker.program);
+    command.args(&worker.arguments).arg(attempt);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors.into_parts().0);
+    let mut child = Failure::io(process::spawn_tied(&mut command), "cannot start a worker process")?;
+    slot.0.store(child.id(), Ordering::SeqCst);
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            // A line that is no event (a library that prints) is no reason to fail.
+            if let Ok(event) = serde_json::from_str::<StageEvent>(&line) {
+                sink.send(event);
+            }
+        }
+    }
+    let status = Failure::io(child.wait(), "cannot wait for the worker");
+    slot.0.store(0, Ordering::SeqCst);
+    let status = status?;
+    match fs_err::read_to_string(attempt.join(RESULT)).ok().and_then(|text| serde_json::from_str(&text).ok()) {
+        Some(WorkResult::Made(outcome)) => Ok(outcome),
+        Some(WorkResult::Failed(failure)) => Err(failure),
+        None => {
+            let failure = Failure::new(Class::Environment, format!("the worker process ended early: {}", process::describe(status)));
+            Err(match process::last_line(&log) {
+                Some(line) => failure.hint(format!("its last line was: {line}")),
+                None => failure,
+            })
+        }
+    }
+}
