@@ -9,8 +9,13 @@
 //!
 //! - [`replies`] keeps every reply under the key of its request, so that nothing is paid twice;
 //! - [`transport`] is one exchange with a server, what to try again, and how much may be under way;
-//! - [`provider`] knows what goes over the wire, one folder a provider.
+//! - [`provider`] knows what goes over the wire, one folder a provider ([`PROVIDERS`]);
+//! - [`asking`] keeps many questions under way and brings the replies back in order;
+//! - [`Teacher`] and [`Answers`] are the kinds of table that a user writes.
 
+pub mod answers;
+pub mod asking;
+pub mod definition;
 pub mod provider;
 pub mod replies;
 pub mod reply;
@@ -19,3 +24,7 @@ pub mod secret;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transport;
+
+pub use answers::Answers;
+pub use definition::{Teacher, TeacherConfig};
+pub use provider::{PROVIDERS, Provider};

@@ -162,7 +162,7 @@ mod tests {
             request().key(&teacher()).to_string(),
             "e7fef08100f370682ab084c05a0cd01ea1c91642ea368b7557b0890b41889d87"
         );
-        assert_eq!(teacher().folder(), "PINNED");
+        assert_eq!(teacher().folder(), "openai-chat-smollm2-135m-instruct-2277e55eac4d");
         assert_eq!(seed_of(17, "00ff00ff00ff00ff", 3), 0);
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use stillhouse_stage::{Class, Failure};
+use tokio_util::sync::CancellationToken;
 
 use super::wire::{self, Body, Unusable};
 use crate::reply::Reply;
@@ -26,17 +27,23 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Asks, and tries again what is worth it.
+    /// Asks, and tries again what is worth it. Once `closing` is cancelled nothing more is sent; what is on its way is
+    /// brought home.
     ///
     /// # Errors
-    /// A [`Failure`] that names the teacher: of class [`Class::Budget`] where the budget has no room.
-    pub async fn ask(&self, request: &Request) -> Result<Reply, Failure> {
+    /// A [`Failure`] that names the teacher: of class [`Class::Budget`] where the budget has no room, of class
+    /// [`Class::Interrupted`] where it was not sent because of `closing`.
+    pub async fn ask(&self, request: &Request, closing: &CancellationToken) -> Result<Reply, Failure> {
         let body = serde_json::to_vec(&Body::of(request, &self.model, self.strict))
             .map_err(|error| Failure::internal(format!("a request cannot be written: {error}")))?;
         let estimate = wire::estimate(request);
         let mut attempt = 1;
         loop {
-            let pass = self.governor.enter(estimate).await.map_err(|used_up| self.stop(used_up))?;
+            let pass = tokio::select! {
+                biased;
+                () = closing.cancelled() => return Err(Failure::interrupted()),
+                pass = self.governor.enter(estimate) => pass.map_err(|used_up| self.stop(used_up))?,
+            };
             let (what, asked) = match self.exchange(body.clone(), request).await {
                 Ok(reply) => {
                     pass.settle(reply.usage);
@@ -54,7 +61,10 @@ impl Chat {
             }
             let pause = retry::wait(attempt, asked, spread(&body, attempt));
             tracing::debug!(teacher = self.endpoint.label(), attempt, %what, ?pause, "asking again");
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = closing.cancelled() => return Err(Failure::interrupted()),
+                () = tokio::time::sleep(pause) => {}
+            }
             attempt += 1;
         }
     }

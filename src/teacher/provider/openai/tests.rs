@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use stillhouse_data::answer::Outcome;
 use stillhouse_data::prompt::Message;
 use stillhouse_stage::{Class, Failure};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::reply::{Reply, Usage};
@@ -57,7 +58,7 @@ fn request(prompt: &str) -> Request {
 
 async fn ask(script: impl Fn(&Asked) -> Act + Send + Sync + 'static) -> (Result<Reply, Failure>, u64) {
     let teacher = FakeTeacher::start(script).await.unwrap();
-    let reply = chat_with(&teacher.base_url(), Some(KEY), limits()).ask(&request("hello")).await;
+    let reply = chat_with(&teacher.base_url(), Some(KEY), limits()).ask(&request("hello"), &CancellationToken::new()).await;
     (reply, teacher.asked())
 }
 
@@ -183,7 +184,7 @@ async fn recorded_400s_are_explained() {
 async fn a_server_that_is_not_there_is_named_at_once() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let base_url = format!("http://{free}/v1");
-    let failure = chat_with(&base_url, None, limits()).ask(&request("x")).await.unwrap_err();
+    let failure = chat_with(&base_url, None, limits()).ask(&request("x"), &CancellationToken::new()).await.unwrap_err();
     assert!(failure.message.ends_with("/v1 cannot be reached (Connection refused (os error 111))"), "{failure}");
     assert_eq!(failure.hint.as_deref(), Some("is the server running, and is `base-url` its address?"));
 }
@@ -237,7 +238,7 @@ async fn a_fault_that_stays_is_told_with_its_last_words() {
 async fn a_slow_server_runs_into_the_timeout() {
     let teacher = FakeTeacher::start(|_| answer_with("late").after(Duration::from_secs(60))).await.unwrap();
     let limits = Limits { timeout: Duration::from_millis(100), attempts: 2, ..limits() };
-    let failure = chat_with(&teacher.base_url(), None, limits).ask(&request("x")).await.unwrap_err();
+    let failure = chat_with(&teacher.base_url(), None, limits).ask(&request("x"), &CancellationToken::new()).await.unwrap_err();
     assert!(failure.message.ends_with("gave no reply in 2 attempts: no answer within the timeout"), "{failure}");
 }
 
@@ -251,10 +252,11 @@ async fn retry_after_holds_back_every_request() {
     .unwrap();
     let chat = chat_with(&teacher.base_url(), None, limits());
     let start = Instant::now();
+    let open = CancellationToken::new();
     let (first, second) = (request("a"), request("b"));
-    let (first, second) = tokio::join!(chat.ask(&first), async {
+    let (first, second) = tokio::join!(chat.ask(&first, &open), async {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let reply = chat.ask(&second).await;
+        let reply = chat.ask(&second, &open).await;
         (reply, start.elapsed())
     });
     assert!(first.is_ok() && second.0.is_ok());
@@ -265,8 +267,9 @@ async fn retry_after_holds_back_every_request() {
 async fn no_more_requests_are_on_their_way_than_the_limit() {
     let teacher = FakeTeacher::start(|_| answer_with("ok").after(Duration::from_millis(20))).await.unwrap();
     let chat = chat_with(&teacher.base_url(), None, limits());
+    let open = CancellationToken::new();
     let requests: Vec<_> = (0..40).map(|number| request(&number.to_string())).collect();
-    futures_util::future::try_join_all(requests.iter().map(|request| chat.ask(request))).await.unwrap();
+    futures_util::future::try_join_all(requests.iter().map(|request| chat.ask(request, &open))).await.unwrap();
     assert_eq!(teacher.most_at_once(), 4);
 }
 
@@ -279,7 +282,7 @@ async fn a_used_up_budget_is_a_failure_of_its_own() {
     let chat = chat_with(&teacher.base_url(), None, limits);
     let mut answered = 0;
     let failure = loop {
-        match chat.ask(&request("hello")).await {
+        match chat.ask(&request("hello"), &CancellationToken::new()).await {
             Ok(_) => answered += 1,
             Err(failure) => break failure,
         }
@@ -307,7 +310,7 @@ async fn missing_log_probs_are_not_asked_for_again() {
     let teacher = FakeTeacher::start(|_| answer_with("ok")).await.unwrap();
     let chat = chat_with(&teacher.base_url(), None, limits());
     let request = Request { capture: Some(Capture::TopK(5)), ..request("x") };
-    let failure = chat.ask(&request).await.unwrap_err();
+    let failure = chat.ask(&request, &CancellationToken::new()).await.unwrap_err();
     assert!(failure.message.ends_with("gives no log-probabilities"), "{failure}");
     assert_eq!(teacher.asked(), 1);
 }

@@ -1,0 +1,129 @@
+//! What a user writes in `[answers.X]`.
+
+use stillhouse_data::signals::Precision;
+use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node, Ref, Target};
+
+use crate::definition::Teachers;
+use crate::request::{Capture, Sampling};
+
+/// Prompts answered by a teacher.
+#[derive(Clone, Debug, Config)]
+#[config(check = sound)]
+pub struct AnswersConfig {
+    /// The prompts.
+    pub prompts: Ref<Prompts>,
+    /// Who answers.
+    pub teacher: Ref<Teachers>,
+    /// How tokens are drawn.
+    #[config(default)]
+    pub sampling: SamplingConfig,
+    /// Answers a prompt.
+    #[config(default = 1, min = 1)]
+    pub samples: u32,
+    /// What is kept of the teacher's distributions; nothing if left out.
+    pub capture: Option<CaptureConfig>,
+}
+
+/// The stages that hold prompts.
+#[derive(Clone, Copy, Debug)]
+pub struct Prompts;
+
+impl Target for Prompts {
+    const KINDS: &'static [&'static str] = &["prompts"];
+}
+
+/// How tokens are drawn.
+#[derive(Clone, Debug, PartialEq, Config)]
+pub struct SamplingConfig {
+    /// 0 takes the most likely token.
+    #[config(default = 1.0, min = 0)]
+    pub temperature: f64,
+    /// Keep the smallest set of most likely tokens whose probabilities sum to this; 1 keeps all.
+    #[config(default = 1.0, above = 0, max = 1)]
+    pub top_p: f64,
+    /// Keep the k most likely tokens.
+    #[config(min = 1)]
+    pub top_k: Option<u32>,
+    /// Longest answer, in tokens. Raising it asks again only where an answer was cut.
+    #[config(default = 512, min = 1)]
+    pub max_tokens: u32,
+    /// Texts that end the answer and are no part of it.
+    #[config(default)]
+    pub stop: Vec<String>,
+    /// Seed of the drawing; the experiment's if left out.
+    pub seed: Option<u64>,
+}
+
+impl Default for SamplingConfig {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_p: 1.0, top_k: None, max_tokens: 512, stop: Vec::new(), seed: None }
+    }
+}
+
+impl SamplingConfig {
+    /// As a request carries it.
+    #[must_use]
+    pub fn request(&self) -> Sampling {
+        let Self { temperature, top_p, top_k, max_tokens, stop, seed: _ } = self.clone();
+        Sampling { temperature, top_p, top_k, max_tokens, stop }
+    }
+}
+
+/// What is kept of the teacher's distributions.
+#[derive(Clone, Debug, PartialEq, Config)]
+#[config(check = sound_capture)]
+pub struct CaptureConfig {
+    /// The k most likely tokens at each position.
+    #[config(min = 1)]
+    pub top_k: Option<u32>,
+    /// The whole vocabulary at each position.
+    #[config(default = false)]
+    pub full: bool,
+    /// How exactly a local teacher's are kept: two bytes each (`f16`) or four (`f32`).
+    #[config(default = PrecisionConfig::F16)]
+    pub precision: PrecisionConfig,
+}
+
+impl CaptureConfig {
+    /// As a request carries it.
+    #[must_use]
+    pub fn request(&self) -> Capture {
+        self.top_k.map_or(Capture::Full, Capture::TopK)
+    }
+}
+
+/// How exactly log-probabilities are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Config)]
+pub enum PrecisionConfig {
+    /// Two bytes each: off by at most 1/2048 of the value.
+    F16,
+    /// Four bytes each: exact.
+    F32,
+}
+
+impl From<PrecisionConfig> for Precision {
+    fn from(config: PrecisionConfig) -> Self {
+        match config {
+            PrecisionConfig::F16 => Self::F16,
+            PrecisionConfig::F32 => Self::F32,
+        }
+    }
+}
+
+fn sound(config: &AnswersConfig, node: &Node, report: &mut Diagnostics) {
+    if config.samples > 1 && config.sampling.temperature == 0.0 {
+        report.push(
+            Diagnostic::warning(node.at, format!("{} samples at temperature 0 are all the same", config.samples))
+                .hint("set `sampling = { temperature = 0.7 }`, or `samples = 1`"),
+        );
+    }
+}
+
+fn sound_capture(config: &CaptureConfig, node: &Node, report: &mut Diagnostics) {
+    if config.full == config.top_k.is_some() {
+        report.push(
+            Diagnostic::error(node.at, "`capture` is either `top-k` or `full`")
+                .hint("`capture = { top-k = 64 }` or `capture = { full = true }`"),
+        );
+    }
+}

@@ -1,0 +1,56 @@
+//! The stage `[answers.X]`: prompts answered by a teacher, written in the order of the prompts.
+
+mod config;
+mod output;
+mod questions;
+
+use stillhouse_data::lm::ModelLoader;
+use stillhouse_spec::Diagnostics;
+use stillhouse_stage::{Context, Failure, Kind, Needs, Outcome, StageKind, View, kind};
+
+pub use config::{AnswersConfig, CaptureConfig, PrecisionConfig, Prompts, SamplingConfig};
+pub use output::{CAPTURED_FILE, Captured, Output};
+pub use questions::Questions;
+
+use crate::definition::TeacherConfig;
+use crate::provider::Job;
+
+/// The kind. The command line gives it the means to open models, for teachers that run here.
+pub struct Answers {
+    /// Opens models.
+    pub loader: &'static dyn ModelLoader,
+}
+
+impl Kind for Answers {
+    kind!("answers", AnswersConfig);
+
+    fn as_stage(&self) -> Option<&dyn StageKind> {
+        Some(self)
+    }
+
+    fn check(&self, view: &View<'_>, report: &mut Diagnostics) {
+        let Some(answers) = view.config_as::<AnswersConfig>() else { return };
+        if let Some(teacher) = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>()) {
+            teacher.settings.check(answers, view.at, report);
+        }
+    }
+}
+
+impl StageKind for Answers {
+    /// 1: the first.
+    fn revision(&self) -> u32 {
+        1
+    }
+
+    fn needs(&self, view: &View<'_>) -> Needs {
+        let teacher = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>());
+        teacher.map_or_else(Needs::default, |teacher| teacher.settings.needs())
+    }
+
+    fn run(&self, context: &Context) -> Result<Outcome, Failure> {
+        let answers: AnswersConfig = context.config()?;
+        let teacher: TeacherConfig = context.definition("teacher")?;
+        let name = &context.definition_order("teacher")?.name;
+        teacher.settings.answer(&Job { context, answers: &answers, teacher: name, loader: self.loader })
+    }
+}

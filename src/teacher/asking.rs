@@ -1,0 +1,250 @@
+//! Asks many questions at once, and hands the replies over in the order of the questions.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use stillhouse_data::prompt::Prompt;
+use stillhouse_stage::{Cancel, Failure};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::provider::openai::Chat;
+use crate::replies::{Claim, Location, ReplyStore, RequestKey, StoreError};
+use crate::reply::Reply;
+use crate::request::{Identity, Request};
+
+/// Questions that are looked at ahead of the one whose turn it is: enough that one slow reply holds nothing up, few
+/// enough that memory stays flat. Replies wait on disk.
+const AHEAD: usize = 2048;
+/// How long replies on their way may take once the user wants to stop.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often the user's wish to stop is looked at while waiting.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A prompt and the request it makes.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The prompt.
+    pub prompt: Arc<Prompt>,
+    /// Its number in the file, from 1, for messages.
+    pub number: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// Where a reply came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was in the store.
+    Stored,
+    /// The teacher was asked.
+    Asked,
+}
+
+type Connect = Box<dyn Fn() -> Result<Chat, Failure> + Send + Sync>;
+
+/// A teacher with its stored replies.
+pub struct Asking {
+    /// What the teacher is.
+    identity: Identity,
+    /// Its replies.
+    store: Arc<ReplyStore>,
+    // Made when the first reply is missing: what is all there needs no key and no network.
+    chat: OnceLock<Result<Chat, Failure>>,
+    connect: Connect,
+    closing: CancellationToken,
+    first_failure: Mutex<Option<Failure>>,
+}
+
+/// A question under way.
+struct Flight {
+    question: Arc<Question>,
+    key: RequestKey,
+    state: State,
+}
+
+enum State {
+    Landed(Location),
+    Flying(JoinHandle<Result<(Location, Origin), Failure>>),
+}
+
+impl Asking {
+    /// A teacher that is connected to by `connect` when it has to be.
+    pub fn new(
+        identity: Identity,
+        store: Arc<ReplyStore>,
+        connect: impl Fn() -> Result<Chat, Failure> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            identity,
+            store,
+            chat: OnceLock::new(),
+            connect: Box::new(connect),
+            closing: CancellationToken::new(),
+            first_failure: Mutex::new(None),
+        })
+    }
+
+    /// Asks all questions and gives the replies to `take` in the order of the questions. After a failure nothing more is sent, but
+    /// what is on its way is waited for and stored.
+    ///
+    /// # Errors
+    /// The first failure of the questions, the teacher, the store or `take`; [`Failure::interrupted`] when cancelled.
+    pub async fn all(
+        self: &Arc<Self>,
+        mut questions: impl Iterator<Item = Result<Question, Failure>>,
+        cancel: &Cancel,
+        mut take: impl FnMut(&Question, Reply, Origin) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut flights = VecDeque::with_capacity(AHEAD);
+        let result = loop {
+            if let Err(failure) = self.launch_ahead(&mut questions, &mut flights) {
+                break Err(failure);
+            }
+            let Some(mut flight) = flights.pop_front() else { break Ok(()) };
+            let landed = match self.land(&mut flight, cancel).await {
+                Ok((reply, origin)) => take(&flight.question, reply, origin),
+                Err(failure) => {
+                    flights.push_front(flight);
+                    Err(failure)
+                }
+            };
+            if let Err(failure) = landed {
+                break Err(failure);
+            }
+        };
+        if result.is_err() {
+            self.bring_home(flights, cancel).await;
+        }
+        // The question whose turn it is may only have been called off because another one failed.
+        let first = self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        result.map_err(|failure| if cancel.is_cancelled() { Failure::interrupted() } else { first.unwrap_or(failure) })
+    }
+
+    fn launch_ahead(
+        self: &Arc<Self>,
+        questions: &mut impl Iterator<Item = Result<Question, Failure>>,
+        flights: &mut VecDeque<Flight>,
+    ) -> Result<(), Failure> {
+        while flights.len() < AHEAD && !self.closing.is_cancelled() {
+            let Some(question) = questions.next().transpose()? else { break };
+            let key = question.request.key(&self.identity);
+            flights.push_back(self.launch(Arc::new(question), key)?);
+        }
+        Ok(())
+    }
+
+    fn launch(self: &Arc<Self>, question: Arc<Question>, key: RequestKey) -> Result<Flight, Failure> {
+        let state = match self.store.find(&key, question.request.sampling.max_tokens)? {
+            Some(location) => State::Landed(location),
+            None => {
+                let (asking, question) = (Arc::clone(self), Arc::clone(&question));
+                State::Flying(tokio::spawn(async move { asking.answer(&question, key).await }))
+            }
+        };
+        Ok(Flight { question, key, state })
+    }
+
+    /// Waits for a question's reply and reads it back.
+    async fn land(self: &Arc<Self>, flight: &mut Flight, cancel: &Cancel) -> Result<(Reply, Origin), Failure> {
+        loop {
+            if cancel.is_cancelled() {
+                return Err(Failure::interrupted());
+            }
+            let (location, origin) = match &mut flight.state {
+                State::Landed(location) => (*location, Origin::Stored),
+                State::Flying(handle) => match tokio::time::timeout(LOOK, handle).await {
+                    Err(_) => continue,
+                    Ok(joined) => joined.map_err(|error| Failure::internal(format!("a request was lost: {error}")))??,
+                },
+            };
+            if let Some(reply) = self.store.read(&flight.key, location)? {
+                return Ok((reply, origin));
+            }
+            *flight = self.launch(Arc::clone(&flight.question), flight.key)?;
+        }
+    }
+
+    async fn answer(&self, question: &Question, key: RequestKey) -> Result<(Location, Origin), Failure> {
+        let answered = self.answer_once(question, key).await;
+        if let Err(failure) = &answered {
+            let mut first = self.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
+            // Called off is nobody's first failure.
+            if first.is_none() && !self.closing.is_cancelled() {
+                *first = Some(failure.clone());
+            }
+            self.closing.cancel();
+        }
+        answered
+    }
+
+    /// Finds or asks; of equal questions one is asked and the others wait for it.
+    async fn answer_once(&self, question: &Question, key: RequestKey) -> Result<(Location, Origin), Failure> {
+        let max_tokens = question.request.sampling.max_tokens;
+        loop {
+            let mine = match self.store.claim(key, max_tokens) {
+                Claim::Mine(mine) => mine,
+                Claim::Other(mut other) => {
+                    _ = other.changed().await;
+                    continue;
+                }
+            };
+            if let Some(location) = self.store.find(&key, max_tokens)? {
+                return Ok((location, Origin::Stored));
+            }
+            let chat = self.chat.get_or_init(&self.connect).as_ref().map_err(Clone::clone)?;
+            let reply = chat.ask(&question.request, &self.closing).await.map_err(|failure| name(failure, question))?;
+            let location = self.store.put(key, max_tokens, &reply).await?;
+            drop(mine);
+            return Ok((location, Origin::Asked));
+        }
+    }
+
+    async fn bring_home(&self, flights: VecDeque<Flight>, cancel: &Cancel) {
+        self.closing.cancel();
+        let mut handles: Vec<_> = flights
+            .into_iter()
+            .filter_map(|flight| match flight.state {
+                State::Flying(handle) if !handle.is_finished() => Some(handle),
+                State::Flying(_) | State::Landed(_) => None,
+            })
+            .collect();
+        let mut waited = Duration::ZERO;
+        while handles.iter().any(|handle| !handle.is_finished()) {
+            if cancel.is_cancelled() && waited >= GRACE {
+                handles.iter().for_each(JoinHandle::abort);
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+            if cancel.is_cancelled() {
+                waited += LOOK;
+            }
+            handles.retain(|handle| !handle.is_finished());
+        }
+    }
+}
+
+/// Says which prompt it was, where the prompt matters.
+fn name(failure: Failure, question: &Question) -> Failure {
+    if failure.message.contains("rejected a request") {
+        failure.context(&format!("prompt {} ({})", question.number, question.prompt.id))
+    } else {
+        failure
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let text = error.to_string();
+        let (message, hint) = text.split_once("\nhint: ").map_or((text.as_str(), None), |(m, h)| (m, Some(h)));
+        let failure = Self::environment(message);
+        match (&error, hint) {
+            (_, Some(hint)) => failure.hint(hint),
+            (StoreError::Io { .. }, None) => {
+                failure.hint("the cache must be writable and have room; replies stored before are kept")
+            }
+            (_, None) => failure,
+        }
+    }
+}

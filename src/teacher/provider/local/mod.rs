@@ -1,0 +1,54 @@
+//! A model folder that runs here: it answers, and tells its whole distribution where that is wanted.
+
+mod run;
+mod signals;
+
+#[cfg(test)]
+mod tests;
+
+use stillhouse_spec::{Config, Diagnostic, Diagnostics, Execution, Origin, Ref, Target};
+use stillhouse_stage::{Failure, Needs, Outcome, Placement};
+
+use super::{Job, Provider};
+use crate::answers::AnswersConfig;
+
+/// A model that runs on this machine.
+#[derive(Clone, Debug, Config)]
+pub struct Local {
+    /// The model.
+    pub model: Ref<Models>,
+    /// Whether prompts go through the tokenizer's chat template, where it has one. Without it the model continues their
+    /// text.
+    #[config(default = true)]
+    pub chat_template: bool,
+    /// Answers that are made before the next ones are begun: what a kill loses at most.
+    #[config(default = Execution(32), min = 1)]
+    pub batch: Execution<usize>,
+}
+
+/// What may be a local teacher.
+#[derive(Clone, Copy, Debug)]
+pub struct Models;
+
+impl Target for Models {
+    const KINDS: &'static [&'static str] = &["model"];
+}
+
+impl Provider for Local {
+    fn check(&self, answers: &AnswersConfig, at: Origin, report: &mut Diagnostics) {
+        if !answers.sampling.stop.is_empty() {
+            report.push(
+                Diagnostic::error(at, "`sampling.stop` is not for a local teacher")
+                    .hint("it ends at its own end-of-sequence tokens: remove `stop`"),
+            );
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { placement: Placement::Worker, compute: true, device: true, ..Needs::default() }
+    }
+
+    fn answer(&self, job: &Job<'_>) -> Result<Outcome, Failure> {
+        run::run(self, job)
+    }
+}

@@ -1,0 +1,238 @@
+//! An `answers` stage whose teacher runs here: batch by batch, generated where no stored reply is there, scored where
+//! signals are wanted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::json;
+use stillhouse_data::answer::{AnswerTokens, Outcome as Answered};
+use stillhouse_data::lm::{Finish, GenerateRequest, LanguageModel, Sampling};
+use stillhouse_data::model_folder::ModelFolder;
+use stillhouse_data::tokenizer::{ChatFormat, Tokenizer};
+use stillhouse_stage::{Failure, Outcome};
+
+use super::Local;
+use super::signals::Signals;
+use crate::answers::{Output, Questions};
+use crate::asking::{Origin, Question};
+use crate::provider::Job;
+use crate::replies::{ReplyStore, RequestKey};
+use crate::reply::{Reply, Usage};
+use crate::request::Identity;
+
+/// Answers the stage's prompts.
+pub fn run(settings: &Local, job: &Job<'_>) -> Result<Outcome, Failure> {
+    let mut teacher = Teacher::open(settings, job)?;
+    let (mut questions, total) = Questions::of(job.context, job.answers)?;
+    let mut output = Output::create(&job.context.out(), false)?;
+    let mut signals = None;
+    loop {
+        let batch = questions.by_ref().take(*settings.batch).collect::<Result<Vec<_>, _>>()?;
+        if batch.is_empty() {
+            break;
+        }
+        if job.context.is_cancelled() {
+            return Err(Failure::interrupted());
+        }
+        let answered = teacher.answer(&batch)?;
+        if let Some(capture) = &job.answers.capture {
+            let signals = match &mut signals {
+                Some(signals) => signals,
+                none => {
+                    let vocabulary = teacher.model()?.vocabulary();
+                    let (id, tokenizer) = (&teacher.id, &teacher.tokenizer);
+                    none.insert(Signals::create(&job.context.out(), capture, id, tokenizer, vocabulary)?)
+                }
+            };
+            signals.add(teacher.model()?, &answered)?;
+        }
+        for (question, Reached { reply, tokens, origin }) in batch.iter().zip(answered) {
+            output.write(question, reply, Some(tokens), origin)?;
+        }
+        job.context.progress(output.written(), Some(total), "answers");
+    }
+    let (mut metrics, _) = output.finish(None)?;
+    if let Some(signals) = signals {
+        metrics["signals"] = signals.finish()?;
+    }
+    let device = teacher.loaded.as_ref().map(|model| model.device());
+    let provenance = json!({ "provider": "local", "model": teacher.id, "device": device });
+    Ok(Outcome { metrics, provenance, resumed: false })
+}
+
+/// An answer with the ids that it is made of.
+pub struct Reached {
+    /// The reply.
+    pub reply: Reply,
+    /// Prompt and completion as the teacher saw them.
+    pub tokens: AnswerTokens,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// A local teacher at work.
+struct Teacher<'a> {
+    job: &'a Job<'a>,
+    id: String,
+    identity: Identity,
+    folder: ModelFolder,
+    tokenizer: Tokenizer,
+    format: ChatFormat,
+    stop_ids: Vec<u32>,
+    store: Arc<ReplyStore>,
+    runtime: tokio::runtime::Runtime,
+    // Loaded when the first answer is missing or a signal is wanted.
+    loaded: Option<Box<dyn LanguageModel>>,
+}
+
+impl<'a> Teacher<'a> {
+    fn open(settings: &Local, job: &'a Job<'a>) -> Result<Self, Failure> {
+        let folder = ModelFolder::open(&job.context.file("teacher.model.path")?)?;
+        let digest = job.context.file_digest("teacher.model.path");
+        let id = digest.ok_or_else(|| Failure::internal("the teacher's model has no digest"))?.to_string();
+        let tokenizer = Tokenizer::load(&folder)?;
+        let format = if settings.chat_template { tokenizer.chat_format()? } else { ChatFormat::Plain };
+        // The digest covers the template, so that which of the two is used is all that is left to say.
+        let family = if matches!(format, ChatFormat::Plain) { "local-plain" } else { "local-chat" };
+        let identity = Identity { family, model: id.clone(), revision: None };
+        let store = ReplyStore::shared(&job.context.store().replies_dir().join(identity.folder()))?;
+        let runtime = Failure::io(tokio::runtime::Builder::new_current_thread().build(), "cannot start a runtime")?;
+        let stop_ids = stop_ids(&folder, &tokenizer)?;
+        Ok(Self { job, id, identity, folder, tokenizer, format, stop_ids, store, runtime, loaded: None })
+    }
+
+    fn model(&mut self) -> Result<&mut dyn LanguageModel, Failure> {
+        let model = match self.loaded.take() {
+            Some(model) => model,
+            None => {
+                let model = self.job.loader.load(&self.folder, &self.job.context.order().device)?;
+                self.tokenizer.vocabulary_fits(&self.folder.label, model.vocabulary())?;
+                model
+            }
+        };
+        Ok(self.loaded.insert(model).as_mut())
+    }
+
+    /// Answers a batch, in its order.
+    fn answer(&mut self, batch: &[Question]) -> Result<Vec<Reached>, Failure> {
+        let mut reached: Vec<Option<Reached>> = Vec::with_capacity(batch.len());
+        let mut missing = Vec::new();
+        for question in batch {
+            let prompt = self.tokenizer.prompt_tokens(&question.prompt.messages, &self.format)?;
+            let key = self.key(question);
+            let stored = match self.store.find(&key, question.request.sampling.max_tokens)? {
+                Some(location) => self.store.read(&key, location)?,
+                None => None,
+            };
+            if stored.is_none() {
+                missing.push((reached.len(), key, prompt.clone()));
+            }
+            reached.push(stored.map(|reply| self.reached(prompt, reply, Origin::Stored)));
+        }
+        self.generate(batch, missing, &mut reached)?;
+        reached.into_iter().collect::<Option<_>>().ok_or_else(|| Failure::internal("a prompt was left without an answer"))
+    }
+
+    /// Signals are computed anew from the reply's tokens, so whether they are wanted does not matter to the reply.
+    fn key(&self, question: &Question) -> RequestKey {
+        let mut request = question.request.clone();
+        request.capture = None;
+        request.key(&self.identity)
+    }
+
+    fn generate(
+        &mut self,
+        batch: &[Question],
+        missing: Vec<(usize, RequestKey, Vec<u32>)>,
+        reached: &mut [Option<Reached>],
+    ) -> Result<(), Failure> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let longest = self.model()?.max_length();
+        let mut requests = Vec::with_capacity(missing.len());
+        for (place, _, prompt) in &missing {
+            requests.push(self.request(&batch[*place], prompt, longest)?);
+        }
+        let made = self.model()?.generate(&requests, &mut |_| {})?;
+        if made.len() != missing.len() {
+            return Err(Failure::internal(format!("{} answers to {} prompts", made.len(), missing.len())));
+        }
+        let mut replies = Vec::with_capacity(made.len());
+        for ((place, key, prompt), made) in missing.into_iter().zip(made) {
+            replies.push((place, key, self.reply(&prompt, made.tokens, made.finish)?, prompt));
+        }
+        let puts = replies
+            .iter()
+            .map(|(place, key, reply, _)| self.store.put(*key, batch[*place].request.sampling.max_tokens, reply));
+        self.runtime.block_on(futures_util::future::try_join_all(puts))?;
+        for (place, _, reply, prompt) in replies {
+            reached[place] = Some(self.reached(prompt, reply, Origin::Asked));
+        }
+        Ok(())
+    }
+
+    fn request(&self, question: &Question, prompt: &[u32], longest: usize) -> Result<GenerateRequest, Failure> {
+        let sampling = &question.request.sampling;
+        if prompt.is_empty() || prompt.len() >= longest {
+            let why = if prompt.is_empty() { "is empty".to_owned() } else { format!("has {} tokens", prompt.len()) };
+            return Err(Failure::input(format!(
+                "prompt {} ({}) {why}; teacher {} reads 1 to {} and needs room for an answer",
+                question.number,
+                question.prompt.id,
+                self.job.teacher,
+                longest - 1
+            ))
+            .hint("leave it out, or shorten it"));
+        }
+        Ok(GenerateRequest {
+            prompt: prompt.to_vec(),
+            sampling: Sampling {
+                temperature: sampling.temperature as f32,
+                top_k: sampling.top_k.map(|k| k as usize),
+                top_p: sampling.top_p as f32,
+                max_tokens: sampling.max_tokens as usize,
+                stop_ids: self.stop_ids.clone(),
+            },
+            seed: question.request.seed.unwrap_or_default().into(),
+        })
+    }
+
+    fn reply(&self, prompt: &[u32], tokens: Vec<u32>, finish: Finish) -> Result<Reply, Failure> {
+        let said = match tokens.split_last() {
+            Some((last, before)) if finish == Finish::Stop && self.stop_ids.contains(last) => before,
+            _ => &tokens,
+        };
+        let text = self.tokenizer.decode(said, false)?;
+        let outcome = match finish {
+            Finish::Length => Answered::Cut,
+            Finish::Stop if text.is_empty() => Answered::Empty,
+            Finish::Stop => Answered::Ok,
+        };
+        let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
+        let usage = Usage { prompt: count(prompt.len()), completion: count(tokens.len()) };
+        let (finish, model) = (finish.name().to_owned(), self.id.clone());
+        Ok(Reply { outcome, text, finish, model, usage, token_ids: Some(tokens), tokens: None })
+    }
+
+    fn reached(&self, prompt: Vec<u32>, mut reply: Reply, origin: Origin) -> Reached {
+        let completion = reply.token_ids.take().unwrap_or_default();
+        let tokens = AnswerTokens { tokenizer: self.tokenizer.digest().to_owned(), prompt, completion };
+        Reached { reply, tokens, origin }
+    }
+}
+
+/// The tokens that end an answer: the tokenizer's, and those that the model's own settings for generation name.
+fn stop_ids(folder: &ModelFolder, tokenizer: &Tokenizer) -> Result<Vec<u32>, Failure> {
+    let mut ids: BTreeSet<u32> = tokenizer.eos().into_iter().collect();
+    for name in ["generation_config.json", "config.json"] {
+        if folder.get(name).is_none() {
+            continue;
+        }
+        let settings: serde_json::Value = folder.read_json(name)?;
+        let eos = settings.get("eos_token_id").unwrap_or(&serde_json::Value::Null);
+        let several = eos.as_array().map_or(std::slice::from_ref(eos), Vec::as_slice);
+        ids.extend(several.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()));
+    }
+    Ok(ids.into_iter().collect())
+}

@@ -1,0 +1,94 @@
+//! An `answers` stage whose teacher is a server.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Url;
+use serde_json::json;
+use stillhouse_stage::{Failure, Outcome};
+
+use super::{Chat, OpenAi};
+use crate::answers::{Output, Questions};
+use crate::asking::Asking;
+use crate::provider::Job;
+use crate::replies::ReplyStore;
+use crate::request::Identity;
+use crate::transport::endpoint::Address;
+use crate::transport::{Endpoint, Governor};
+
+/// What a server makes of a request: the same for all that speak this API.
+const FAMILY: &str = "openai-chat";
+const TELL_EVERY: Duration = Duration::from_millis(200);
+
+/// Answers the stage's prompts.
+pub fn run(settings: &OpenAi, job: &Job<'_>) -> Result<Outcome, Failure> {
+    let identity =
+        Identity { family: FAMILY, model: settings.model.clone(), revision: settings.revision.clone() };
+    let folder = job.context.store().replies_dir().join(identity.folder());
+    let store = ReplyStore::shared(&folder)?;
+    let asking = Asking::new(identity, store, connection(settings, job));
+    let (questions, total) = Questions::of(job.context, job.answers)?;
+    let mut output = Output::create(&job.context.out(), job.answers.capture.is_some())?;
+    let mut told = Instant::now();
+    let runtime = Failure::io(
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("teacher").enable_all().build(),
+        "cannot start the threads that ask",
+    )?;
+    let asked = runtime.block_on(asking.all(questions, job.context.cancel(), |question, reply, origin| {
+        output.write(question, reply, None, origin)?;
+        if told.elapsed() >= TELL_EVERY || output.written() == total {
+            told = Instant::now();
+            job.context.progress(output.written(), Some(total), "answers");
+        }
+        Ok(())
+    }));
+    asked?;
+    let (metrics, models) = output.finish(settings.limits().prices)?;
+    warn_of_another_model(settings, job, &models);
+    let provenance = json!({
+        "provider": "openai",
+        "model": settings.model,
+        "revision": settings.revision,
+        "models-as-the-server-named-them": models,
+        "terms": settings.terms(),
+    });
+    Ok(Outcome { metrics, provenance, resumed: false })
+}
+
+/// How to connect, once it is known that something has to be asked.
+fn connection(settings: &OpenAi, job: &Job<'_>) -> impl Fn() -> Result<Chat, Failure> + Send + Sync + 'static {
+    let (settings, teacher, offline) = (settings.clone(), job.teacher.to_owned(), job.context.order().offline);
+    move || {
+        if offline {
+            return Err(Failure::environment(format!("teacher {teacher} would have to be asked, but the run is offline"))
+                .hint("run without `--offline`: stored replies are used all the same"));
+        }
+        let base_url = Url::parse(&settings.base_url)
+            .map_err(|error| Failure::input(format!("teacher {teacher}: `base-url` is no URL: {error}")))?;
+        let (limits, variable) = (settings.limits(), settings.api_key_env.0.clone());
+        let key = variable.as_ref().and_then(|variable| std::env::var(variable).ok());
+        let address = Address { teacher: teacher.clone(), base_url, key_variable: variable };
+        let place = format!("{} {}", settings.base_url.0, settings.model);
+        Ok(Chat {
+            endpoint: Endpoint::new(address, key, &limits)?,
+            governor: Governor::shared(&place, &limits),
+            model: settings.model.clone(),
+            strict: settings.is_strict(),
+            attempts: limits.attempts,
+        })
+    }
+}
+
+/// A server may answer with another model than was asked for, or an alias may have moved between two replies.
+fn warn_of_another_model(settings: &OpenAi, job: &Job<'_>, models: &serde_json::Value) {
+    let names: Vec<&String> = models.as_object().into_iter().flat_map(|models| models.keys()).collect();
+    if names.len() > 1 {
+        let list: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        job.context.warn(format!(
+            "teacher {} answered as {}: `model = \"{}\"` has moved between replies",
+            job.teacher,
+            list.join(" and "),
+            settings.model
+        ));
+    }
+}
+
