@@ -14,6 +14,9 @@ pub enum StudentError {
     /// Examples, signals or a model folder's files.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The store.
+    #[error(transparent)]
+    Store(Box<stillhouse_store::StoreError>),
     /// A file can't be written or read.
     #[error("{}: {source}", path.display())]
     Io {
@@ -115,6 +118,7 @@ impl StudentError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Data(error) => error.hint(),
+            Self::Store(error) => error.hint().map(str::to_owned),
             Self::Io { source, .. } => (source.kind() == std::io::ErrorKind::StorageFull)
                 .then(|| "free some space, or use another store with --cache".into()),
             Self::Config { .. } => None,
@@ -154,7 +158,7 @@ impl From<StudentError> for LmError {
         let kind = match &error {
             StudentError::Device { .. } => LmErrorKind::Device,
             StudentError::Cancelled => LmErrorKind::Cancelled,
-            StudentError::Io { .. } => LmErrorKind::Internal,
+            StudentError::Io { .. } | StudentError::Store(_) => LmErrorKind::Internal,
             _ => LmErrorKind::Input,
         };
         Self { kind, message: error.to_string(), hint: error.hint() }

@@ -1,7 +1,25 @@
 //! Students: models, weights, losses, training and generation. The only crate that knows burn.
+//!
+//! | module | answers |
+//! |---|---|
+//! | [`model`] | what is computed: families, decoder |
+//! | [`weights`], [`init`] | with which numbers |
+//! | [`kernels`], [`backend`], [`device`], [`cpu`] | on what |
+//! | [`generate`], [`score`], [`language_model`] | how it is used |
+//! | [`loss`], [`optimizer`], [`schedule`], [`trainer`] | how numbers become better ones |
 
+pub mod backend;
+pub mod cpu;
+pub mod device;
 pub mod error;
+pub mod generate;
 pub mod init;
 pub mod kernels;
+pub mod language_model;
+pub mod loss;
 pub mod model;
+pub mod optimizer;
+pub mod schedule;
+pub mod score;
+pub mod trainer;
 pub mod weights;

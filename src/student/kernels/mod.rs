@@ -10,7 +10,7 @@ mod visibility;
 
 pub use visibility::Visibility;
 
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, activation};
 
 /// What one AdamW step needs beside the tensors.
@@ -165,16 +165,6 @@ pub trait Kernels: Backend {
             - first.clone() / denominator * (step.lr / correction1);
         Moments { weight, first, second }
     }
-}
-
-/// A backend a student trains on: kernels with and without the tape.
-pub trait TrainBackend: AutodiffBackend<InnerBackend: Kernels> + Kernels {}
-
-impl<B> TrainBackend for B
-where
-    B: AutodiffBackend + Kernels,
-    B::InnerBackend: Kernels,
-{
 }
 
 #[cfg(feature = "cuda")]

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod training;
+
 use std::path::{Path, PathBuf};
 
 use burn::backend::Flex;

@@ -1,0 +1,43 @@
+//! The backends of the one binary: the processor always, a GPU where the `cuda` feature is on.
+
+use burn::backend::{Autodiff, Flex};
+use burn::tensor::backend::AutodiffBackend;
+
+use crate::kernels::Kernels;
+use crate::loss::{Loss, LossSum, Positions};
+
+/// The processor.
+pub type Cpu = Flex;
+/// The processor with a tape for gradients.
+pub type CpuTape = Autodiff<Cpu>;
+/// A GPU.
+#[cfg(feature = "cuda")]
+pub type Cuda = burn::backend::Cuda;
+/// A GPU with a tape for gradients.
+#[cfg(feature = "cuda")]
+pub type CudaTape = Autodiff<Cuda>;
+
+/// A backend that students train on.
+pub trait TrainBackend: AutodiffBackend<InnerBackend: Kernels> + Kernels {
+    /// A loss on this backend: losses stand behind pointers, which can't be generic over backends themselves.
+    fn loss_sum(loss: &dyn Loss, positions: &Positions<'_, Self>) -> LossSum<Self>;
+}
+
+/// The backend under a tape.
+pub type Inner<B> = <B as AutodiffBackend>::InnerBackend;
+
+/// A device of a backend.
+pub type Device<B> = <B as burn::tensor::backend::BackendTypes>::Device;
+
+impl TrainBackend for CpuTape {
+    fn loss_sum(loss: &dyn Loss, positions: &Positions<'_, Self>) -> LossSum<Self> {
+        loss.sum_on_cpu(positions)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl TrainBackend for CudaTape {
+    fn loss_sum(loss: &dyn Loss, positions: &Positions<'_, Self>) -> LossSum<Self> {
+        loss.sum_on_cuda(positions)
+    }
+}

@@ -1,0 +1,20 @@
+//! Training: a student's weights as a function of its trajectory.
+//!
+//! ```text
+//! Plan ─keys→ Trajectory ─longest stored prefix→ State ─step, step, …→ State ─every n→ Checkpoint
+//! ```
+
+mod batch;
+mod checkpoint;
+mod head;
+mod run;
+mod source;
+mod state;
+mod trajectory;
+
+pub use batch::StepBatch;
+pub use checkpoint::{Checkpoint, CheckpointStore, StoredCheckpoints};
+pub use run::{Observer, Trained, Training};
+pub use source::{BatchSource, DatasetSource};
+pub use state::{LossPart, Losses, State, StepReport};
+pub use trajectory::{StepIdentity, Trajectory};

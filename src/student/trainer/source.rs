@@ -1,0 +1,112 @@
+//! Where steps get their data from: a dataset's examples, laid out by the batch plan, with the teacher's signals.
+
+use std::borrow::Cow;
+
+use stillhouse_data::batch::{Batch, BatchPlan};
+use stillhouse_data::example::ExampleReader;
+use stillhouse_data::signals::{SignalReader, TopK};
+
+use super::batch::StepBatch;
+use crate::error::{Result, StudentError};
+use crate::loss::Teacher;
+
+/// The data of any step, in any order.
+pub trait BatchSource {
+    /// Tokens and masks of a step (from 0): what trajectory keys are made from.
+    fn batch(&mut self, step: u64) -> Result<Batch>;
+    /// The teacher's side of it.
+    fn teacher(&mut self, batch: &Batch) -> Result<Teacher>;
+
+    /// Both.
+    fn step(&mut self, step: u64) -> Result<StepBatch> {
+        let batch = self.batch(step)?;
+        let teacher = self.teacher(&batch)?;
+        Ok(StepBatch { batch, teacher })
+    }
+}
+
+/// A dataset.
+pub struct DatasetSource {
+    examples: ExampleReader,
+    plan: BatchPlan,
+    signals: Option<SignalReader>,
+}
+
+impl DatasetSource {
+    /// Examples in the plan's order; `signals` where a loss needs them.
+    pub fn new(examples: ExampleReader, plan: BatchPlan, signals: Option<SignalReader>) -> Self {
+        Self { examples, plan, signals }
+    }
+
+    /// Looks at every example once: token ids must fit the vocabulary, and where signals are needed there must be some.
+    /// Gives the share of examples that have one (1 where none is needed).
+    ///
+    /// # Errors
+    /// An id beyond the vocabulary; signals of another width; not one example with a signal.
+    pub fn check(&self, vocabulary: usize) -> Result<f64> {
+        let mut signalled = 0;
+        for place in 0..self.examples.len() {
+            let example = self.examples.get(place)?;
+            if let Some(token) = example.tokens.iter().find(|token| **token as usize >= vocabulary) {
+                return Err(StudentError::training(
+                    format!("example {place} holds token {token}, but the student's vocabulary has {vocabulary} tokens"),
+                    "the dataset was tokenised with another tokenizer than the student's",
+                ));
+            }
+            if let Some(signals) = &self.signals {
+                signalled += usize::from(signals.find(&example.tokens)?.is_some());
+            }
+        }
+        let Some(signals) = &self.signals else { return Ok(1.0) };
+        let width = signals.header().vocabulary as usize;
+        if width != vocabulary {
+            return Err(StudentError::training(
+                format!("the teacher's signals are over {width} tokens, the student's vocabulary has {vocabulary}"),
+                "teacher and student must share a tokenizer to compare distributions token by token",
+            ));
+        }
+        if signalled == 0 {
+            return Err(StudentError::training(
+                "no training example has a teacher's signal, but a loss needs them",
+                "capture them: `capture = { … }` in the answers that the dataset is made from",
+            ));
+        }
+        Ok(signalled as f64 / self.examples.len() as f64)
+    }
+}
+
+impl BatchSource for DatasetSource {
+    fn batch(&mut self, step: u64) -> Result<Batch> {
+        let placements = self.plan.placements(step);
+        let get = |place| Ok(Cow::Owned(self.examples.get(place)?));
+        Ok(Batch::build(self.plan.rows(), self.plan.length(), &placements, get)?)
+    }
+
+    fn teacher(&mut self, batch: &Batch) -> Result<Teacher> {
+        let Some(signals) = &self.signals else { return Ok(Teacher::default()) };
+        // Where each counted position stands among the counted ones.
+        let mut ranks = vec![usize::MAX; batch.scored.len()];
+        let mut counted = 0;
+        for (rank, _) in ranks.iter_mut().zip(&batch.scored).filter(|(_, scored)| **scored) {
+            *rank = counted;
+            counted += 1;
+        }
+        let mut said = vec![TopK::default(); counted];
+        for placement in &batch.placements {
+            let example = self.examples.get(placement.example)?;
+            let Some(signal) = signals.find(&example.tokens)? else { continue };
+            // Position `offset + i` predicts token i + 1; the signal's first position predicts `first_position`.
+            let start = placement.row * batch.length + placement.offset;
+            for place in 0..signal.len() {
+                let token = signal.first_position() as usize + place;
+                if token == 0 || token >= example.tokens.len() {
+                    continue;
+                }
+                if let Some(slot) = said.get_mut(ranks[start + token - 1]) {
+                    signal.read(place, slot);
+                }
+            }
+        }
+        Ok(Teacher::new(said))
+    }
+}
