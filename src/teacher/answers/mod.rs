@@ -8,6 +8,9 @@ use stillhouse_data::lm::ModelLoader;
 use stillhouse_spec::Diagnostics;
 use stillhouse_stage::{Context, Failure, Kind, Needs, Outcome, StageKind, View, kind};
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{AnswersConfig, CaptureConfig, PrecisionConfig, Prompts, SamplingConfig};
 pub use output::{CAPTURED_FILE, Captured, Output};
 pub use questions::Questions;

@@ -3,9 +3,6 @@
 mod run;
 mod signals;
 
-#[cfg(test)]
-mod tests;
-
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Execution, Origin, Ref, Target};
 use stillhouse_stage::{Failure, Needs, Outcome, Placement};
 

@@ -1,0 +1,144 @@
+//! Runs the stage as the engine would: prompts in a store, definitions resolved, a folder for the output.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use stillhouse_data::answer::{ANSWERS_FILE, Answer, read_answers};
+use stillhouse_data::lm::{LanguageModel, LmError, LmErrorKind, ModelLoader};
+use stillhouse_data::model_folder::ModelFolder;
+use stillhouse_data::prompt::{Message, PROMPTS_FILE, Prompt, write_prompts};
+use stillhouse_stage::store::{Key, Store};
+use stillhouse_stage::{
+    Cancel, Context, Definition, EventSink, Failure, FileInput, Input, Outcome, StageEvent, StageKind as _, WorkOrder,
+};
+
+use crate::answers::Answers;
+
+/// A machine without models.
+pub struct NoModels;
+
+impl ModelLoader for NoModels {
+    fn load(&self, _: &ModelFolder, _: &str) -> Result<Box<dyn LanguageModel>, LmError> {
+        Err(LmError::new(LmErrorKind::Internal, "no model is needed"))
+    }
+}
+
+#[derive(Default)]
+struct Said(Mutex<Vec<StageEvent>>);
+
+impl EventSink for Said {
+    fn send(&self, event: StageEvent) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+/// A store and what the stage's table says.
+pub struct Bench {
+    pub folder: tempfile::TempDir,
+    pub store: Store,
+    pub loader: &'static dyn ModelLoader,
+    pub offline: bool,
+    pub cancel: Cancel,
+    pub model: Option<FileInput>,
+    said: Arc<Said>,
+}
+
+/// What a run left.
+pub struct Made {
+    pub outcome: Outcome,
+    pub out: PathBuf,
+}
+
+impl Made {
+    pub fn answers(&self) -> Vec<Answer> {
+        read_answers(&self.out.join(ANSWERS_FILE)).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        fs_err::read(self.out.join(ANSWERS_FILE)).unwrap()
+    }
+
+    pub fn metric(&self, name: &str) -> u64 {
+        self.outcome.metrics[name].as_u64().unwrap()
+    }
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("cache")).unwrap();
+        let said = Arc::default();
+        Self { folder, store, loader: &NoModels, offline: false, cancel: Cancel::default(), model: None, said }
+    }
+
+    pub fn warnings(&self) -> Vec<String> {
+        let said = self.said.0.lock().unwrap();
+        said.iter()
+            .filter_map(|event| match event {
+                StageEvent::Warning { message } => Some(message.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn run(&self, prompts: &[String], teacher: Value, answers: Value) -> Result<Made, Failure> {
+        let context = self.context(prompts, teacher, answers);
+        let outcome = Answers { loader: self.loader }.run(&context)?;
+        Ok(Made { outcome, out: context.out() })
+    }
+
+    fn context(&self, prompts: &[String], teacher: Value, mut config: Value) -> Context {
+        let attempt = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
+        fs_err::create_dir_all(attempt.join("out")).unwrap();
+        config["prompts"] = json!("p");
+        config["teacher"] = json!("t");
+        let output = self.prompts(prompts);
+        let definition = Definition { kind: "teacher".into(), name: "t".into(), config: teacher };
+        let order = WorkOrder {
+            stage: "answers.test".into(),
+            kind: "answers".into(),
+            key: Key::of("test", b""),
+            recipe: String::new(),
+            config,
+            definitions: BTreeMap::from([("teacher".into(), definition)]),
+            inputs: BTreeMap::from([("prompts".into(), Input { stage: "prompts.p".into(), output })]),
+            files: self.model.iter().map(|model| ("teacher.model.path".into(), model.clone())).collect(),
+            seed: 17,
+            device: "cpu".into(),
+            threads: 2,
+            offline: self.offline,
+            store: self.store.root().to_owned(),
+            attempt,
+            run: "test".into(),
+        };
+        Context::new(order, self.store.clone(), self.said.clone(), self.cancel.clone())
+    }
+
+    fn prompts(&self, prompts: &[String]) -> stillhouse_stage::store::Digest {
+        let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
+        let mut writer = write_prompts(&folder.path().join(PROMPTS_FILE)).unwrap();
+        for prompt in prompts {
+            writer.write(&Prompt::new(vec![Message::user(prompt.as_str())], None)).unwrap();
+        }
+        writer.finish().unwrap();
+        self.store.put_tree(folder.path()).unwrap().0
+    }
+
+    /// Whether any file below the cache and the attempts holds these bytes.
+    pub fn leaves_a_trace_of(&self, secret: &str) -> bool {
+        fn any(folder: &Path, found: &dyn Fn(&[u8]) -> bool) -> bool {
+            fs_err::read_dir(folder).unwrap().any(|entry| {
+                let path = entry.unwrap().path();
+                if path.is_dir() { any(&path, found) } else { found(&fs_err::read(&path).unwrap()) }
+            })
+        }
+        any(self.folder.path(), &|bytes| bytes.windows(secret.len()).any(|some| some == secret.as_bytes()))
+    }
+}
+
+/// `count` different prompts.
+pub fn prompts(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("question {number}")).collect()
+}

@@ -1,0 +1,125 @@
+//! What is wrong with the tables is said before anything is asked.
+
+use serde_json::{Value, json};
+use stillhouse_spec::{Config, Diagnostics, Node, Origin, Severity};
+
+use crate::answers::AnswersConfig;
+use crate::definition::TeacherConfig;
+
+fn wrong<C: Config>(body: Value) -> Vec<String> {
+    let mut report = Diagnostics::default();
+    let decoded = C::decode(&Node::from_json(&body), &mut report);
+    assert!(decoded.is_none() || report.has_errors() || report.sorted().is_empty() || only_warnings(&report));
+    said(&report)
+}
+
+fn only_warnings(report: &Diagnostics) -> bool {
+    report.sorted().iter().all(|diagnostic| diagnostic.severity == Severity::Warning)
+}
+
+fn said(report: &Diagnostics) -> Vec<String> {
+    let line = |message: &str, hint: Option<&str>| format!("{message} | {}", hint.unwrap_or_default());
+    report.sorted().iter().map(|diagnostic| line(&diagnostic.message, diagnostic.hint.as_deref())).collect()
+}
+
+fn teacher(change: impl FnOnce(&mut Value)) -> Value {
+    let mut body = json!({ "provider": "openai", "base-url": "http://127.0.0.1:8080/v1", "model": "m" });
+    change(&mut body);
+    body
+}
+
+#[test]
+fn a_sound_teacher_says_nothing() {
+    let full = teacher(|body| {
+        body["api-key-env"] = json!("TEACHER_API_KEY");
+        body["terms"] = json!({ "training": "allowed", "source": "Apache-2.0" });
+        body["limits"] = json!({ "concurrency": 16, "requests-per-minute": 600, "tokens-per-minute": 400_000, "budget-usd": 5.0 });
+        body["prices"] = json!({ "input": 0.15, "output": 0.6 });
+    });
+    assert_eq!(wrong::<TeacherConfig>(full), [""; 0]);
+}
+
+#[test]
+fn providers_are_suggested() {
+    assert_eq!(
+        wrong::<TeacherConfig>(json!({ "provider": "openia" })),
+        ["unknown provider `openia` | did you mean `openai`?"]
+    );
+    let missing = wrong::<TeacherConfig>(json!({ "model": "m" }));
+    assert!(missing[0].starts_with("missing `provider` | one of"), "{missing:?}");
+}
+
+#[test]
+fn what_is_missing_or_misspelt_is_named() {
+    let missing = wrong::<TeacherConfig>(json!({ "provider": "openai", "model": "m" }));
+    assert_eq!(missing, ["missing `base-url` | add `base-url = \"…\"`"]);
+    let misspelt = wrong::<TeacherConfig>(teacher(|body| body["modle"] = json!("m")));
+    assert_eq!(misspelt, ["unknown key `modle` | did you mean `model`?"]);
+    let secret = wrong::<TeacherConfig>(teacher(|body| body["api-key"] = json!("x")));
+    assert!(secret[0].contains("unknown key `api-key`") && secret[0].contains("environment variable"), "{secret:?}");
+}
+
+#[test]
+fn a_base_url_is_an_address_without_secrets() {
+    let of = |url: &str| wrong::<TeacherConfig>(teacher(|body| body["base-url"] = json!(url))).concat();
+    assert!(of("127.0.0.1:8080/v1").contains("`base-url`"));
+    assert!(of("ftp://host/v1").contains("must begin with http:// or https://"));
+    assert!(of("https://user:hunter2@host/v1").contains("must not carry a user, a password or a query"));
+    assert!(!of("https://host/v1?key=hunter2").contains("hunter2"));
+    assert_eq!(of("https://host/v1"), "");
+}
+
+#[test]
+fn a_budget_needs_prices() {
+    let body = teacher(|body| body["limits"] = json!({ "budget-usd": 5.0 }));
+    assert!(wrong::<TeacherConfig>(body)[0].starts_with("`budget-usd` needs `prices` |"));
+}
+
+#[test]
+fn capture_is_one_of_two() {
+    let of = |capture: Value| wrong::<AnswersConfig>(json!({ "prompts": "p", "teacher": "t", "capture": capture }));
+    assert_eq!(of(json!({ "top-k": 5 })), [""; 0]);
+    assert_eq!(of(json!({ "full": true, "precision": "f32" })), [""; 0]);
+    assert!(of(json!({}))[0].starts_with("`capture` is either `top-k` or `full`"));
+    assert!(of(json!({ "full": true, "top-k": 5 }))[0].starts_with("`capture` is either"));
+}
+
+#[test]
+fn samples_without_chance_get_a_warning() {
+    let body = json!({ "prompts": "p", "teacher": "t", "samples": 4, "sampling": { "temperature": 0.0 } });
+    assert!(wrong::<AnswersConfig>(body)[0].starts_with("4 samples at temperature 0 are all the same"));
+}
+
+#[test]
+fn openai_s_own_limits_are_known_before_anything_is_spent() {
+    let mut report = Diagnostics::default();
+    let answers = json!({ "prompts": "p", "teacher": "t", "capture": { "top-k": 64 }, "sampling": { "top-k": 40 } });
+    let answers = AnswersConfig::decode(&Node::from_json(&answers), &mut report).unwrap();
+    let mut of = |url: &str| {
+        let body = teacher(|body| body["base-url"] = json!(url));
+        let teacher = TeacherConfig::decode(&Node::from_json(&body), &mut report).unwrap();
+        let mut report = Diagnostics::default();
+        teacher.settings.check(&answers, Origin::NOWHERE, &mut report);
+        said(&report)
+    };
+    assert_eq!(of("http://127.0.0.1:8080/v1"), [""; 0]);
+    assert_eq!(of("https://api.openai.com/v1").len(), 2);
+}
+
+#[test]
+fn only_what_the_teacher_is_counts_in_a_key() {
+    let mut report = Diagnostics::default();
+    let mut described = |body: Value| format!("{:?}", TeacherConfig::decode(&Node::from_json(&body), &mut report).unwrap().describe());
+    let base = described(teacher(|_| ()));
+    let moved = described(teacher(|body| {
+        body["base-url"] = json!("https://elsewhere/v1");
+        body["api-key-env"] = json!("OTHER");
+        body["limits"] = json!({ "concurrency": 3, "timeout-seconds": 5.0 });
+        body["prices"] = json!({ "input": 1.0, "output": 1.0 });
+        body["terms"] = json!({ "training": "unclear" });
+        body["strict"] = json!(true);
+    }));
+    assert_eq!(base, moved);
+    assert_ne!(base, described(teacher(|body| body["model"] = json!("n"))));
+    assert_ne!(base, described(teacher(|body| body["revision"] = json!("q4"))));
+}

@@ -1,0 +1,170 @@
+//! The stage with a model that runs here: a made-up one, whose words can be computed by hand.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+use stillhouse_data::answer::Outcome;
+use stillhouse_data::lm::{
+    Finish, GenerateProgress, GenerateRequest, Generated, LanguageModel, LmError, ModelLoader,
+};
+use stillhouse_data::model_folder::ModelFolder;
+use stillhouse_data::signals::{SIGNALS_FILE, SequenceKey, SignalReader};
+use stillhouse_stage::{Class, FileInput};
+
+use super::bench::Bench;
+
+const WORDS: [&str; 8] = ["<end>", "one", "two", "three", "four", "five", "six", "seven"];
+
+/// Counts on from the prompt's last word, and ends after `seven`. Its distribution is peaked at the next word.
+struct Counting(&'static AtomicUsize);
+
+fn log_probs(after: u32) -> Vec<f32> {
+    let next = (after as usize + 1) % WORDS.len();
+    (0..WORDS.len()).map(|word| if word == next { 0.5f32.ln() } else { (0.5f32 / 7.0).ln() }).collect()
+}
+
+impl LanguageModel for Counting {
+    fn vocabulary(&self) -> usize {
+        WORDS.len()
+    }
+
+    fn max_length(&self) -> usize {
+        6
+    }
+
+    fn device(&self) -> String {
+        "cpu".to_owned()
+    }
+
+    fn score(&mut self, rows: &[Vec<u32>], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<(), LmError> {
+        for position in 0..self.max_length() {
+            for (row, tokens) in rows.iter().enumerate().filter(|(_, tokens)| position + 1 < tokens.len()) {
+                visit(row, position, &log_probs(tokens[position]));
+            }
+        }
+        Ok(())
+    }
+
+    fn generate(
+        &mut self,
+        requests: &[GenerateRequest],
+        _: &mut dyn FnMut(GenerateProgress),
+    ) -> Result<Vec<Generated>, LmError> {
+        self.0.fetch_add(requests.len(), Ordering::Relaxed);
+        let continued = requests.iter().map(|request| {
+            let mut tokens = Vec::new();
+            let mut last = request.prompt[request.prompt.len() - 1];
+            while tokens.len() < request.sampling.max_tokens && request.prompt.len() + tokens.len() < self.max_length() {
+                last = (last + 1) % WORDS.len() as u32;
+                tokens.push(last);
+                if request.sampling.stop_ids.contains(&last) {
+                    return Generated { tokens, finish: Finish::Stop };
+                }
+            }
+            Generated { tokens, finish: Finish::Length }
+        });
+        Ok(continued.collect())
+    }
+}
+
+struct Loader {
+    generated: &'static AtomicUsize,
+}
+
+impl ModelLoader for Loader {
+    fn load(&self, _: &ModelFolder, device: &str) -> Result<Box<dyn LanguageModel>, LmError> {
+        assert_eq!(device, "cpu");
+        Ok(Box::new(Counting(self.generated)))
+    }
+}
+
+/// A bench with the model folder in place, and the count of what was generated.
+fn bench() -> (Bench, &'static AtomicUsize) {
+    let mut bench = Bench::new();
+    let folder = bench.folder.path().join("model");
+    let vocabulary: BTreeMap<&str, usize> = WORDS.iter().enumerate().map(|(id, word)| (*word, id)).collect();
+    let tokenizer = json!({
+        "version": "1.0",
+        "added_tokens": [{ "id": 0, "content": "<end>", "special": true, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false }],
+        "pre_tokenizer": { "type": "Whitespace" },
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "<end>" },
+    });
+    fs_err::create_dir_all(&folder).unwrap();
+    fs_err::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    fs_err::write(folder.join("config.json"), r#"{"eos_token_id": [0]}"#).unwrap();
+    let digest_of = |name: &str| bench.store.digest_of(&folder.join(name)).unwrap().0;
+    let members = ["config.json", "tokenizer.json"].map(|name| (name.to_owned(), digest_of(name)));
+    bench.model = Some(FileInput { path: folder.clone(), digest: digest_of("config.json"), members: BTreeMap::from(members) });
+    let generated: &'static AtomicUsize = Box::leak(Box::default());
+    bench.loader = Box::leak(Box::new(Loader { generated }));
+    (bench, generated)
+}
+
+fn prompts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn teacher() -> serde_json::Value {
+    json!({ "provider": "local", "model": "m", "batch": 2 })
+}
+
+#[test]
+fn a_local_teacher_answers_in_order_and_tells_its_tokens() {
+    let (bench, _) = bench();
+    let made = bench.run(&prompts(&["five", "one two", "seven"]), teacher(), json!({})).unwrap();
+    let answers = made.answers();
+    let seen: Vec<_> = answers.iter().map(|answer| (answer.text.as_str(), answer.outcome)).collect();
+    assert_eq!(seen, [("six seven", Outcome::Ok), ("three four five six", Outcome::Cut), ("", Outcome::Empty)]);
+    let tokens = answers[0].tokens.as_ref().unwrap();
+    assert_eq!((&tokens.prompt, &tokens.completion), (&vec![5], &vec![6, 7, 0]));
+    assert_eq!(made.outcome.metrics["tokens"], json!({ "prompt": 4, "completion": 8 }));
+}
+
+#[test]
+fn what_was_generated_is_not_generated_again_and_capture_does_not_change_it() {
+    let (bench, generated) = bench();
+    let texts = prompts(&["five", "one two", "three"]);
+    let made = bench.run(&texts, teacher(), json!({})).unwrap();
+    let captured = bench.run(&texts, teacher(), json!({ "capture": { "full": true, "precision": "f32" } })).unwrap();
+    assert_eq!(generated.load(Ordering::Relaxed), 3);
+    assert_eq!(made.bytes(), captured.bytes());
+    assert_eq!(captured.metric("from-cache"), 3);
+}
+
+#[test]
+fn signals_are_found_by_content_and_speak_of_the_completion_only() {
+    let (bench, _) = bench();
+    let answers = json!({ "capture": { "top-k": 3, "precision": "f32" } });
+    let made = bench.run(&prompts(&["five", "one two"]), teacher(), answers).unwrap();
+    let reader = SignalReader::open(&made.out.join(SIGNALS_FILE)).unwrap();
+    assert_eq!((reader.len(), reader.header().vocabulary), (2, 8));
+    let teacher = &reader.header().teachers[0];
+    let sequence = made.answers()[0].tokens.as_ref().unwrap().sequence();
+    let signal = reader.get(&SequenceKey::of(teacher, &sequence)).unwrap().unwrap();
+    assert_eq!((signal.first_position(), signal.len()), (1, 3));
+    let first = signal.position(0);
+    assert_eq!(first.ids, [6, 0, 1], "after five comes six; the others are equal, the lowest ids stand for them");
+    assert_eq!(first.log_probs[0], 0.5f32.ln());
+    assert_eq!(made.outcome.metrics["signals"]["positions"], 7);
+}
+
+#[test]
+fn the_whole_vocabulary_is_kept_where_it_is_wanted() {
+    let (bench, _) = bench();
+    let made = bench.run(&prompts(&["six"]), teacher(), json!({ "capture": { "full": true, "precision": "f32" } })).unwrap();
+    let reader = SignalReader::open(&made.out.join(SIGNALS_FILE)).unwrap();
+    let sequence = made.answers()[0].tokens.as_ref().unwrap().sequence();
+    let signal = reader.find(&sequence).unwrap().unwrap();
+    assert!(signal.is_dense());
+    assert_eq!(signal.position(1).log_probs, log_probs(7));
+}
+
+#[test]
+fn a_prompt_that_leaves_no_room_is_named() {
+    let (bench, _) = bench();
+    let failure = bench.run(&prompts(&["one", "one two three four five six"]), teacher(), json!({})).err().unwrap();
+    assert_eq!(failure.class, Class::Input);
+    assert!(failure.message.starts_with("prompt 2 (") && failure.message.contains("has 6 tokens"), "{failure}");
+}

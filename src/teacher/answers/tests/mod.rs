@@ -1,0 +1,4 @@
+mod bench;
+mod checks;
+mod local;
+mod server;
