@@ -22,10 +22,24 @@ const FRESH: Duration = Duration::from_secs(600);
 impl Store {
     /// Stores bytes. An existing blob is not rewritten.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        self.put_new_bytes(bytes, durable::temporary_with)
+    }
+
+    /// Like [`Store::put_bytes`] for what is kept elsewhere as well and checked whenever it is read:
+    /// after a power cut it may be damaged.
+    pub(crate) fn put_bytes_unsynced(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        self.put_new_bytes(bytes, durable::temporary_unsynced)
+    }
+
+    fn put_new_bytes(
+        &self,
+        bytes: &[u8],
+        write: impl Fn(&Path, u32, &[u8], &Path) -> Result<TempPath, StoreError>,
+    ) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
         let target = self.blob_path(&digest);
         if !self.reuse_blob(&digest, bytes.len() as u64)? {
-            let file = durable::temporary_with(&self.layout().tmp(), BLOB_MODE, bytes, &target)?;
+            let file = write(&self.layout().tmp(), BLOB_MODE, bytes, &target)?;
             durable::name_if_free(file, &target)?;
         }
         Ok(digest)

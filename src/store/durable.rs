@@ -1,12 +1,16 @@
 //! Writing files that are there whole or not at all, also after a power cut.
 //!
-//! The order is always: content into `tmp/` → fsync of the content → the name. What may be skipped is
-//! the fsync of the folder that holds the name, and it is skipped for blobs: a blob whose name got
-//! lost is *absent*, and an absent blob only makes its record read as "run the producer again". A
-//! record is the last step and its folder is synced, so finished work stays finished. That makes
-//! three content syncs (blob, tree, record) and one folder sync for a stage with one output file.
+//! The order is always: content into `tmp/` → sync of the content → the name. A stage with one output
+//! file then costs three waits for the disk: the blob's content, the record's content, the record's
+//! folder. Two more are left out, because what a power cut can do without them is harmless:
+//!
+//! - **The folder of a blob.** A blob whose name got lost is *absent*, and an absent blob only makes
+//!   its record read as "run the producer again". The record's folder is synced, so that finished work
+//!   stays finished.
+//! - **The content of a small tree.** The record carries the same text, and a tree's blob is compared
+//!   with its digest whenever it is read, so a damaged one is set aside and counts as absent.
 
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -32,20 +36,37 @@ pub(crate) fn temporary(folder: &Path, mode: u32) -> Result<NamedTempFile, Store
         .map_err(StoreError::io("write into", folder))
 }
 
-/// A temporary file with `bytes` in it, synced.
+/// A temporary file with `bytes` in it, synced; it is about to become `target`.
 pub(crate) fn temporary_with(
     folder: &Path,
     mode: u32,
     bytes: &[u8],
     target: &Path,
 ) -> Result<TempPath, StoreError> {
-    let mut file = temporary(folder, mode)?;
-    file.write_all(bytes)
-        .map_err(StoreError::io("write", target))?;
-    file.as_file()
-        .sync_all()
-        .map_err(StoreError::io("write", target))?;
+    let file = temporary(folder, mode)?;
+    fill(&file, bytes, true).map_err(StoreError::io("write", target))?;
     Ok(file.into_temp_path())
+}
+
+/// Like [`temporary_with`] for content that is worth nothing or is checked whenever it is read.
+pub(crate) fn temporary_unsynced(
+    folder: &Path,
+    mode: u32,
+    bytes: &[u8],
+    target: &Path,
+) -> Result<TempPath, StoreError> {
+    let file = temporary(folder, mode)?;
+    fill(&file, bytes, false).map_err(StoreError::io("write", target))?;
+    Ok(file.into_temp_path())
+}
+
+fn fill(file: &NamedTempFile, bytes: &[u8], sync: bool) -> io::Result<()> {
+    file.as_file().write_all(bytes)?;
+    if sync {
+        file.as_file().sync_all()
+    } else {
+        Ok(())
+    }
 }
 
 /// Gives `file` the name `target` unless that is taken; never replaces.
@@ -55,6 +76,7 @@ pub(crate) fn name_if_free(file: TempPath, target: &Path) -> Result<Naming, Stor
     match try_name(file, target) {
         Ok(naming) => Ok(naming),
         Err((file, error)) if error.kind() == io::ErrorKind::NotFound => {
+            // Not synced: only blobs come here, unless somebody removed a folder of the store.
             create_parent(target)?;
             try_name(file, target).map_err(|(_, error)| StoreError::io("write", target)(error))
         }
@@ -89,20 +111,19 @@ pub(crate) fn name_replacing(file: TempPath, target: &Path) -> Result<(), StoreE
     sync_parent(target)
 }
 
-/// Makes the names in the folder of `path` durable.
+/// Makes the name of `path` durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
-    let parent = path.parent().unwrap_or(path);
-    File::open(parent)
-        .and_then(|folder| folder.sync_all())
-        .map_err(StoreError::io("sync", parent))
+    sync_folder(path.parent().unwrap_or(path))
 }
 
-/// Creates the folder of `path` and makes its own name durable.
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    fs_err::File::open(folder)
+        .and_then(|open| open.sync_all())
+        .map_err(StoreError::io("sync", folder))
+}
+
 fn create_parent(path: &Path) -> Result<(), StoreError> {
     let parent = path.parent().unwrap_or(path);
-    if parent.is_dir() {
-        return Ok(());
-    }
-    fs_err::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
-    sync_parent(parent)
+    fs_err::create_dir_all(parent).map_err(StoreError::io("create", parent))
 }

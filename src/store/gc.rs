@@ -21,6 +21,10 @@ use crate::records::StoredRecord;
 use crate::store::Store;
 use crate::tree::Tree;
 
+/// Temporary files younger than this may be about to be named, whatever the options say: to take one
+/// away would fail its writer.
+const TEMPORARY_GRACE: Duration = Duration::from_secs(3600);
+
 /// What to collect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GcOptions {
@@ -29,7 +33,7 @@ pub struct GcOptions {
     /// Records and checkpoints that were neither made nor used for this long go too; `None` keeps
     /// them all and collects only what nothing names.
     pub keep: Option<Duration>,
-    /// Blobs and temporary files younger than this stay, whoever they belong to.
+    /// Blobs younger than this stay, whoever they belong to.
     pub grace: Duration,
 }
 
@@ -114,7 +118,7 @@ impl Store {
             }
         }
         doomed.extend(self.doomed_blobs(&marked, options.grace, &mut report)?);
-        let temporary = self.old_temporary_files(options.grace)?;
+        let temporary = self.old_temporary_files(options.grace.max(TEMPORARY_GRACE))?;
         report.temporary = temporary.len() as u64;
         doomed.extend(temporary);
 

@@ -89,19 +89,22 @@ impl Index {
         &self.entries
     }
 
-    pub(crate) fn history(&self, kind: &str, stage: &str) -> Vec<IndexEntry> {
-        let newest_first = |positions: Option<&Vec<usize>>| {
+    /// The entries of a kind, newest first, with those of `stage` before all others.
+    pub(crate) fn history<'a>(
+        &'a self,
+        kind: &str,
+        stage: &'a str,
+    ) -> impl Iterator<Item = &'a IndexEntry> {
+        let newest_first = |positions: Option<&'a Vec<usize>>| {
             positions
                 .into_iter()
                 .flatten()
                 .rev()
                 .map(|&at| &self.entries[at])
-                .collect::<Vec<_>>()
         };
-        let same = newest_first(self.by_stage.get(&(kind.to_owned(), stage.to_owned())));
-        let others = newest_first(self.by_kind.get(kind));
-        let others = others.into_iter().filter(|entry| entry.stage != stage);
-        same.into_iter().chain(others).cloned().collect()
+        let same = self.by_stage.get(&(kind.to_owned(), stage.to_owned()));
+        let others = newest_first(self.by_kind.get(kind)).filter(move |entry| entry.stage != stage);
+        newest_first(same).chain(others)
     }
 
     /// Adds one line. A line feed goes before it as well, so that a line torn by a crash spoils
@@ -174,8 +177,9 @@ impl Store {
             text.push('\n');
         }
         let path = self.layout().area("records").join(FILE);
-        let written = durable::temporary_with(&self.layout().tmp(), 0o644, text.as_bytes(), &path)
-            .and_then(|file| durable::name_replacing(file, &path));
+        let written =
+            durable::temporary_unsynced(&self.layout().tmp(), 0o644, text.as_bytes(), &path)
+                .and_then(|file| durable::name_replacing(file, &path));
         if let Err(error) = written {
             tracing::debug!(%error, "the index of records is kept in memory only");
         }

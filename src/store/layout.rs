@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{Digest, Key};
+use crate::durable;
 use crate::error::StoreError;
 
 /// The format of stores that this program writes. Raised when an older program must not touch them.
@@ -50,6 +51,14 @@ impl Layout {
             let path = layout.root.join(area);
             fs_err::create_dir_all(&path).map_err(StoreError::io("create", &path))?;
         }
+        // The 256 folders of records exist from the start: making one later costs a sync of its
+        // parent, for nearly each of the first records. Those of blobs need none; see `durable`.
+        let records = layout.root.join("records");
+        for first in 0..=u8::MAX {
+            let path = records.join(format!("{first:02x}"));
+            fs_err::create_dir_all(&path).map_err(StoreError::io("create", &path))?;
+        }
+        durable::sync_folder(&records)?;
         for (name, content) in [
             (".gitignore", "*\n"),
             ("CACHEDIR.TAG", CACHEDIR_TAG),

@@ -27,6 +27,10 @@
 //!   stat-cache                (path, size, times, inode) → digest; rebuildable
 //!   FORMAT  CACHEDIR.TAG  .gitignore
 //! ```
+//!
+//! Nothing here needs a daemon, and every method may block on the disk. Unix only, for now: positioned
+//! reads, inodes and modes are used as they are.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod attempts;
 mod blobs;

@@ -15,9 +15,6 @@ use crate::record::{Lookup, Published, RECORD_FORMAT, Record};
 use crate::store::Store;
 use crate::tree::Tree;
 
-/// Trees up to this many files are kept inside the record, so that a look-up reads one file.
-const INLINE_FILES: usize = 64;
-
 /// What lies in `records/ab/<key>.json`.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct StoredRecord {
@@ -107,10 +104,20 @@ impl Store {
         Ok(self.index()?.entries().to_vec())
     }
 
-    /// Earlier records to compare a stage with, best first: the same stage and kind, newest first,
-    /// then the same kind under other names, newest first.
-    pub fn history(&self, kind: &str, stage: &str) -> Result<Vec<IndexEntry>, StoreError> {
-        Ok(self.index()?.history(kind, stage))
+    /// Up to `limit` earlier records to compare a stage with, best first: the same kind and stage,
+    /// newest first, then the same kind under other names, newest first.
+    pub fn history(
+        &self,
+        kind: &str,
+        stage: &str,
+        limit: usize,
+    ) -> Result<Vec<IndexEntry>, StoreError> {
+        Ok(self
+            .index()?
+            .history(kind, stage)
+            .take(limit)
+            .cloned()
+            .collect())
     }
 
     /// Replaces a record that is no proof of anything. Under the removing lock, since a rename that
@@ -152,7 +159,7 @@ impl Store {
         tree: &Tree,
         path: &Path,
     ) -> Result<tempfile::TempPath, StoreError> {
-        let inline = (tree.entries().len() <= INLINE_FILES).then(|| tree.to_text());
+        let inline = tree.fits_into_record().then(|| tree.to_text());
         let stored = StoredRecord {
             record: record.clone(),
             tree: inline,

@@ -208,7 +208,7 @@ fn load(file: &Path, tmp: &Path) -> BTreeMap<String, (Stamp, Digest)> {
                 serde_json::to_string(&line).ok().map(|line| line + "\n")
             })
             .collect();
-        let rewritten = durable::temporary_with(tmp, 0o644, text.as_bytes(), file)
+        let rewritten = durable::temporary_unsynced(tmp, 0o644, text.as_bytes(), file)
             .and_then(|temporary| durable::name_replacing(temporary, file));
         if let Err(error) = rewritten {
             tracing::debug!(%error, "stat cache not compacted");

@@ -9,6 +9,9 @@ use crate::error::StoreError;
 /// The first line of a tree's text. Another meaning of the lines gets another number.
 const HEADER: &str = "stillhouse/tree/1";
 
+/// Trees up to this many files are kept inside their record, so that a look-up reads one file.
+const RECORD_FILES: usize = 64;
+
 /// One file of a [`Tree`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TreeEntry {
@@ -112,6 +115,11 @@ impl Tree {
         Self {
             entries: kept.cloned().collect(),
         }
+    }
+
+    /// Whether a record carries a copy of this tree.
+    pub(crate) fn fits_into_record(&self) -> bool {
+        self.entries.len() <= RECORD_FILES
     }
 
     /// The canonical text.

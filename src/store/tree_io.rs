@@ -39,8 +39,17 @@ impl Store {
         // In parallel, because each file waits for the disk to confirm it.
         let entries = entries_of(files, |at| self.adopt_file(at))?;
         let tree = Tree::new(entries)?;
-        let digest = self.put_bytes(tree.to_text().as_bytes())?;
+        let digest = self.put_tree_text(&tree)?;
         Ok((digest, tree))
+    }
+
+    /// Stores the list only; the blobs it names are stored apart.
+    fn put_tree_text(&self, tree: &Tree) -> Result<Digest, StoreError> {
+        let text = tree.to_text();
+        if tree.fits_into_record() {
+            return self.put_bytes_unsynced(text.as_bytes());
+        }
+        self.put_bytes(text.as_bytes())
     }
 
     /// The tree of a folder outside the store, through the stat cache; nothing is stored. Symbolic

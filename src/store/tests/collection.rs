@@ -1,0 +1,330 @@
+//! Garbage collection, verification, attempts and runs.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use common::{key, record_of, store, write_files};
+use stillhouse_store::{
+    CheckpointFile, CheckpointManifest, GcOptions, LeaseOwner, PinTarget, Record, Store, StoreError,
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn age(path: &Path, by: Duration) {
+    let file = fs_err::File::open(path).unwrap();
+    file.file().set_modified(SystemTime::now() - by).unwrap();
+}
+
+fn old_blob(store: &Store, content: &str) -> stillhouse_store::Digest {
+    let digest = store.put_bytes(content.as_bytes()).unwrap();
+    age(&store.blob_path(&digest), DAY);
+    digest
+}
+
+/// A published record whose files are all `by` old.
+fn old_record(store: &Store, stage: &str, by: Duration) -> Record {
+    let record = record_of(store, stage, &[("out", stage)]);
+    store.publish(record.clone()).unwrap();
+    let tree = store.tree(&record.output).unwrap().unwrap();
+    let hex = record.key.to_string();
+    let file = store
+        .root()
+        .join("records")
+        .join(&hex[..2])
+        .join(hex + ".json");
+    for path in [
+        file,
+        store.blob_path(&record.output),
+        store.blob_path(&tree.entries()[0].digest),
+    ] {
+        age(&path, by);
+    }
+    record
+}
+
+fn owner() -> LeaseOwner {
+    LeaseOwner::this_process("r", "student.small")
+}
+
+#[test]
+fn what_nothing_names_goes_and_a_dry_run_only_says_so() {
+    let (_folder, store) = store();
+    let record = old_record(&store, "command.a", 9 * DAY);
+    let (garbage, young) = (
+        old_blob(&store, "garbage"),
+        store.put_bytes(b"young").unwrap(),
+    );
+    let dry = store
+        .gc(&GcOptions {
+            dry_run: true,
+            ..Default::default()
+        })
+        .unwrap();
+    assert_eq!((dry.blobs, dry.blob_bytes, dry.kept_blobs), (1, 7, 3));
+    assert!(store.has(&garbage));
+    let wet = store.gc(&GcOptions::default()).unwrap();
+    assert_eq!((wet.blobs, wet.dry_run), (1, false));
+    assert!(!store.has(&garbage) && store.has(&young));
+    assert!(store.record(&record.key).unwrap().is_some());
+}
+
+#[test]
+fn records_unused_for_long_go_unless_pinned() {
+    let (_folder, store) = store();
+    let [old, pinned, output, used, young] = ["old", "pinned", "output", "used", "young"]
+        .map(|name| old_record(&store, &format!("command.{name}"), 9 * DAY));
+    store.pin("best", PinTarget::Record(pinned.key)).unwrap();
+    // Pinning looked the record up, which counts as use: make it old again.
+    let pinned = old_record(&store, "command.pinned", 9 * DAY)
+        .key
+        .min(pinned.key);
+    store
+        .pin("files", PinTarget::Output(output.output))
+        .unwrap();
+    store.record(&used.key).unwrap();
+    let young_key = old_record(&store, "command.young", DAY).key;
+    assert_eq!(young_key, young.key);
+
+    let options = GcOptions {
+        keep: Some(7 * DAY),
+        ..Default::default()
+    };
+    let report = store.gc(&options).unwrap();
+    let mut gone = vec![old.key, output.key];
+    gone.sort();
+    assert_eq!(report.records, gone);
+    assert_eq!(store.record(&old.key).unwrap(), None);
+    assert!(!store.has(&old.output));
+    for kept in [pinned, used.key, young.key] {
+        assert!(store.record(&kept).unwrap().is_some());
+    }
+    let tree = store.tree(&output.output).unwrap().unwrap();
+    assert!(
+        store.has(&tree.entries()[0].digest),
+        "a pinned output keeps its files"
+    );
+    assert_eq!(store.records().unwrap().len(), 3, "the index follows");
+    assert!(store.unpin("files").unwrap() && !store.unpin("files").unwrap());
+    assert!(store.verify().unwrap().is_sound());
+}
+
+#[test]
+fn a_held_lease_keeps_every_record_and_checkpoint() {
+    let (_folder, store) = store();
+    let record = old_record(&store, "command.a", 9 * DAY);
+    let options = GcOptions {
+        keep: Some(7 * DAY),
+        ..Default::default()
+    };
+    let run = store.create_run().unwrap();
+    let report = store.gc(&options).unwrap();
+    assert_eq!((report.records.len(), report.held.len()), (0, 1));
+    drop(run);
+    assert_eq!(store.gc(&options).unwrap().records, [record.key]);
+}
+
+#[test]
+fn checkpoints_keep_their_blobs_until_removed() {
+    let (_folder, store) = store();
+    let weights = old_blob(&store, "weights");
+    let file = CheckpointFile {
+        digest: weights,
+        length: 7,
+    };
+    let manifest = CheckpointManifest {
+        step: 100,
+        files: [("weights".to_owned(), file)].into(),
+        meta: serde_json::json!({ "rng": [1, 2] }),
+    };
+    let trajectory = key("T100");
+    assert!(!store.has_checkpoint(&trajectory).unwrap());
+    store.put_checkpoint(&trajectory, &manifest).unwrap();
+    store.gc(&GcOptions::default()).unwrap();
+    assert_eq!(
+        store.checkpoint(&trajectory).unwrap(),
+        Some(manifest.clone())
+    );
+    assert_eq!(store.checkpoints().unwrap(), [trajectory]);
+
+    fs_err::remove_file(store.blob_path(&weights)).unwrap();
+    assert_eq!(
+        store.checkpoint(&trajectory).unwrap(),
+        None,
+        "not whole, so not there"
+    );
+    let error = store.put_checkpoint(&trajectory, &manifest).unwrap_err();
+    assert!(
+        matches!(error, StoreError::IncompleteOutput { .. }),
+        "{error}"
+    );
+
+    old_blob(&store, "weights");
+    assert!(store.remove_checkpoint(&trajectory).unwrap());
+    assert!(!store.remove_checkpoint(&trajectory).unwrap());
+    assert_eq!(store.gc(&GcOptions::default()).unwrap().blobs, 1);
+}
+
+#[test]
+fn an_unreadable_pin_stops_collection() {
+    let (_folder, store) = store();
+    let garbage = old_blob(&store, "garbage");
+    write_files(&store.root().join("pins"), &[("best", "{")]);
+    let error = store.gc(&GcOptions::default()).unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(store.has(&garbage));
+    assert!(store.pin("x", PinTarget::Record(key("no"))).is_err());
+}
+
+#[test]
+fn an_unfinished_file_is_never_seen_and_is_collected_when_old() {
+    let (_folder, store) = store();
+    let tmp = store.root().join("tmp");
+    write_files(&tmp, &[("half", "written"), ("now", "being written")]);
+    age(&tmp.join("half"), DAY);
+    let options = GcOptions {
+        grace: Duration::ZERO,
+        ..Default::default()
+    };
+    assert_eq!(store.gc(&options).unwrap().temporary, 1);
+    assert!(!tmp.join("half").exists() && tmp.join("now").exists());
+}
+
+#[test]
+fn verify_finds_damage_and_names_what_it_broke() {
+    let (_folder, store) = store();
+    let record = old_record(&store, "command.a", DAY);
+    old_record(&store, "command.b", DAY);
+    assert!(store.verify().unwrap().is_sound());
+    let blob = store.tree(&record.output).unwrap().unwrap().entries()[0].digest;
+    fs_err::remove_file(store.blob_path(&blob)).unwrap();
+    fs_err::write(store.blob_path(&blob), "command.A").unwrap();
+    assert!(
+        store.record(&record.key).unwrap().is_some(),
+        "a look-up does not read blobs"
+    );
+    let report = store.verify().unwrap();
+    assert_eq!(
+        (report.blobs, report.corrupt.as_slice()),
+        (4, [blob].as_slice())
+    );
+    assert_eq!(report.broken.len(), 1);
+    assert_eq!(report.broken[0].key, record.key);
+    assert_eq!(store.record(&record.key).unwrap(), None);
+}
+
+#[test]
+fn stats_count_what_was_put() {
+    let (_folder, store) = store();
+    store.put_bytes(b"12345").unwrap();
+    let stats = store.stats().unwrap();
+    let blobs = stats
+        .areas
+        .iter()
+        .find(|area| area.name == "blobs")
+        .unwrap();
+    assert_eq!((blobs.files, blobs.bytes), (1, 5));
+    assert_eq!((stats.files(), stats.bytes()), (1, 5));
+}
+
+mod sweeping_attempts {
+    use super::*;
+
+    #[test]
+    fn clears_scratch_keeps_logs_and_spares_the_living() {
+        let (_folder, store) = store();
+        let files = [
+            ("log", "it failed"),
+            ("events.jsonl", "{}"),
+            ("scratch/big", "xxxx"),
+            ("core", "y"),
+        ];
+        let (dead, living, silent) = (key("dead"), key("living"), key("silent"));
+        let dirs = [&dead, &living].map(|key| store.attempt_dir(key, "1").unwrap());
+        dirs.iter().for_each(|dir| write_files(dir, &files));
+        store.attempt_dir(&silent, "1").unwrap();
+        let lease = store.lease(&living.to_string(), &owner()).unwrap().unwrap();
+        let report = store.sweep_attempts().unwrap();
+        assert_eq!(
+            (report.running, report.kept, report.removed, report.bytes),
+            (1, 1, 1, 5)
+        );
+        assert!(dirs[0].join("log").exists() && dirs[0].join("events.jsonl").exists());
+        assert!(!dirs[0].join("scratch").exists() && !dirs[0].join("core").exists());
+        assert!(dirs[1].join("scratch/big").exists());
+        drop(lease);
+        store.remove_attempt(&living, "1").unwrap();
+        assert!(!dirs[1].parent().unwrap().exists());
+        assert!(
+            store
+                .attempt_dir(&dead, "1")
+                .unwrap_err()
+                .to_string()
+                .contains("exists")
+        );
+    }
+
+    #[test]
+    fn keeps_the_newest_fifty_logs() {
+        let (_folder, store) = store();
+        for number in 0..60_u32 {
+            let dir = store.attempt_dir(&key("a"), &number.to_string()).unwrap();
+            write_files(&dir, &[("log", "x")]);
+            age(
+                &dir.join("log"),
+                Duration::from_secs(u64::from(number) * 60),
+            );
+        }
+        let report = store.sweep_attempts().unwrap();
+        assert_eq!((report.kept, report.removed), (50, 10));
+        let dir = store.root().join("attempts").join(key("a").to_string());
+        assert!(dir.join("0").exists() && dir.join("49").exists() && !dir.join("50").exists());
+    }
+}
+
+mod runs {
+    use super::*;
+
+    #[test]
+    fn sort_by_time_and_are_found_by_a_part_of_their_name() {
+        let (_folder, store) = store();
+        assert!(
+            store
+                .find_run("last")
+                .unwrap_err()
+                .to_string()
+                .contains("no runs yet")
+        );
+        let runs: Vec<_> = (0..3).map(|_| store.create_run().unwrap()).collect();
+        let ids: Vec<&str> = runs.iter().rev().map(|run| run.id()).collect();
+        let listed = store.runs().unwrap();
+        assert_eq!(
+            listed.iter().map(|run| run.id.as_str()).collect::<Vec<_>>(),
+            ids
+        );
+        assert!(listed.iter().all(|run| run.live));
+        assert_eq!(store.find_run("last").unwrap().id, ids[0]);
+        assert_eq!(store.find_run(ids[1]).unwrap().id, ids[1]);
+        assert!(
+            store
+                .find_run("2")
+                .unwrap_err()
+                .to_string()
+                .contains("several")
+        );
+        assert!(
+            store
+                .find_run("zzz")
+                .unwrap_err()
+                .to_string()
+                .contains("no run \"zzz\"")
+        );
+        assert!(store.find_run("").is_err());
+        let path = runs[0].entry().events_path();
+        assert!(path.ends_with(format!("runs/{}/events.jsonl", runs[0].id())));
+        drop(runs);
+        assert!(store.runs().unwrap().iter().all(|run| !run.live));
+    }
+}
