@@ -120,3 +120,8 @@ pub fn run(
         }
     })
 }
+
+/// Now, to the second: RFC 3339, UTC.
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

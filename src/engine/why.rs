@@ -209,7 +209,7 @@ impl Today<'_> {
         let partial = crate::plan::recipe_of(node, BTreeMap::new(), &stage.files);
         let mut fields = flatten_recipe(&partial.text());
         for (path, (upstream, _)) in &node.inputs {
-            let field = format!("inputs.{path}");
+            let field = format!("inputs.{}", path.strip_prefix("inputs.").unwrap_or(path));
             let known = self.plan.stage(*upstream).is_some_and(|stage| matches!(stage.decision, Decision::Reuse(_)));
             let value = match (known, before.get(&field)) {
                 (true, Some(old)) => old.clone(),
@@ -229,9 +229,9 @@ impl Today<'_> {
         depth: usize,
     ) -> Result<(), StoreError> {
         let node = &self.experiment.graph[stage.id];
-        let Some((upstream, _)) = reason.field.strip_prefix("inputs.").and_then(|path| node.inputs.get(path)) else {
-            return Ok(());
-        };
+        let path = reason.field.strip_prefix("inputs.");
+        let upstream = path.and_then(|path| node.inputs.get(path).or_else(|| node.inputs.get(&reason.field)));
+        let Some((upstream, _)) = upstream else { return Ok(()) };
         let Some(planned) = self.plan.stage(*upstream) else { return Ok(()) };
         let deeper = if matches!(planned.decision, Decision::Reuse(_)) {
             Vec::new()
@@ -256,6 +256,8 @@ fn flatten_recipe(text: &str) -> BTreeMap<String, String> {
                 for (path, digest) in value.as_object().into_iter().flatten() {
                     let short = digest.as_str().and_then(|text| text.parse::<Digest>().ok());
                     let shown = short.map_or_else(|| digest.to_string(), |digest| format!("{}…", digest.short()));
+                    // `[command.X]` calls its own tables `inputs` and `files`: once is enough.
+                    let path = path.strip_prefix(&format!("{name}.")).unwrap_or(path);
                     fields.insert(format!("{name}.{path}"), shown);
                 }
             }

@@ -147,8 +147,11 @@ impl Task {
                 return Err(Failure::interrupted());
             }
             if !told && let Some(holder) = self.store.lease_holder(&name)? {
-                let holder = format!("run {} on {} (process {})", holder.run, holder.host, holder.pid);
-                _ = self.sender.send(Message::Waiting { id: self.id, holder });
+                // Another stage of this run that happens to ask for the same is no news.
+                if holder.run != self.run_id {
+                    let holder = format!("run {} on {} (process {})", holder.run, holder.host, holder.pid);
+                    _ = self.sender.send(Message::Waiting { id: self.id, holder });
+                }
                 told = true;
             }
             std::thread::sleep(POLL);
@@ -271,7 +274,7 @@ impl Task {
                 "inputs": inputs,
                 "stage": outcome.provenance,
             }),
-            created: jiff::Timestamp::now().to_string(),
+            created: super::now(),
             seconds,
             run: self.run_id.clone(),
         };

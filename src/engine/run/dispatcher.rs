@@ -114,7 +114,7 @@ impl<'a> Dispatcher<'a> {
             experiment: self.experiment.name.clone(),
             file: self.experiment.file.display().to_string(),
             stages: wanted.len(),
-            time: jiff::Timestamp::now().to_string(),
+            time: super::now(),
             version: self.options.version.clone(),
         });
         let plan = Arc::clone(&self.plan);

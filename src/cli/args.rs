@@ -1,0 +1,268 @@
+//! Arguments.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A declarative experiment orchestrator for distilling language models: one TOML file becomes distilled, evaluated
+/// students, and only what changed is run again.
+#[derive(Debug, Parser)]
+#[command(name = "stillhouse", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Arguments {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done (plan --exit-code: nothing to do), 1 the experiment file is wrong, 2 plan --exit-code: there is work,
+3 a stage failed (data, settings, training, command), 4 the machine (disk, permissions, memory), 5 a teacher,
+6 a budget, 64 wrong arguments, 70 a fault of stillhouse, 130 stopped.";
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The store of everything that was made.
+    #[arg(long, global = true, env = "STILLHOUSE_CACHE", default_value = "cache", value_name = "DIR")]
+    pub cache: PathBuf,
+    /// How data is printed.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Whether to use colour.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Whether to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Yes.
+    Always,
+    /// No.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say everything that is wrong with experiment files, at once.
+    Check(Check),
+    /// Say what would run, and why.
+    Plan(Plan),
+    /// Run an experiment.
+    Run(Run),
+    /// Say field by field why a stage runs, or why it is reused.
+    Why(Why),
+    /// List past runs.
+    Runs(Runs),
+    /// Show a run or the result of a stage.
+    Show(Show),
+    /// Show the log of a stage.
+    Log(Log),
+    /// Look after the store.
+    Cache(Cache),
+    /// Print the JSON Schema of experiment files.
+    Schema,
+    /// List the kinds of tables and their keys.
+    Kinds(Kinds),
+    /// Say what this machine offers: devices, store, threads.
+    Doctor,
+    /// Write an example experiment to start from.
+    Init(Init),
+    /// Do one work order (started by `run`).
+    #[command(hide = true)]
+    Worker(Worker),
+}
+
+/// An experiment file and changes to it.
+#[derive(Clone, Debug, Args)]
+pub struct Experiment {
+    /// The experiment file.
+    pub file: PathBuf,
+    /// Set a value as if it stood in the file, e.g. `student.small.steps=200`.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Experiment files.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Set a value as if it stood in the files.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// Which experiment.
+    #[command(flatten)]
+    pub experiment: Experiment,
+    /// Exit with 0 if nothing is to do, with 2 if there is work.
+    #[arg(long)]
+    pub exit_code: bool,
+    /// Show reused stages too.
+    #[arg(long, short)]
+    pub all: bool,
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Which experiment.
+    #[command(flatten)]
+    pub experiment: Experiment,
+    /// Run only this stage and what it needs; may be given several times.
+    #[arg(long, value_name = "STAGE")]
+    pub only: Vec<String>,
+    /// Go on with what does not depend on a failed stage.
+    #[arg(long)]
+    pub keep_going: bool,
+    /// How many stages compute at the same time [default: as many as there are processors].
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// `auto`, `cpu` or `cuda:N`.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Never use the network: what is not in the store fails.
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// `why`
+#[derive(Debug, Args)]
+pub struct Why {
+    /// Which experiment.
+    #[command(flatten)]
+    pub experiment: Experiment,
+    /// The stage, e.g. `student.small`.
+    pub stage: String,
+}
+
+/// `runs`
+#[derive(Debug, Args)]
+pub struct Runs {
+    /// At most so many, newest first.
+    #[arg(long, short = 'n', default_value_t = 20)]
+    pub limit: usize,
+}
+
+/// `show`
+#[derive(Debug, Args)]
+pub struct Show {
+    /// A run (`last`, an id), a stage (`student.small`: its newest result) or a key.
+    pub what: String,
+}
+
+/// `log`
+#[derive(Debug, Args)]
+pub struct Log {
+    /// The stage, e.g. `command.train`; without one, the log of the whole run.
+    pub stage: Option<String>,
+    /// The run [default: the newest that has the log].
+    #[arg(long)]
+    pub run: Option<String>,
+}
+
+/// `cache`
+#[derive(Debug, Args)]
+pub struct Cache {
+    /// What to do with the store.
+    #[command(subcommand)]
+    pub action: CacheAction,
+}
+
+/// What to do with the store.
+#[derive(Debug, Subcommand)]
+pub enum CacheAction {
+    /// Say how much is in it.
+    Stats,
+    /// Read everything again and compare it with its digest.
+    Verify,
+    /// Remove what nothing needs.
+    Gc(Gc),
+    /// Keep a result whatever `gc` is told.
+    Pin(Pin),
+    /// Undo a pin.
+    Unpin(Unpin),
+}
+
+/// `cache gc`
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// Only say what would go.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also remove results not made or used for so many days.
+    #[arg(long, value_name = "DAYS")]
+    pub keep_days: Option<u64>,
+}
+
+/// `cache pin`
+#[derive(Debug, Args)]
+pub struct Pin {
+    /// The pin's name.
+    pub name: String,
+    /// A stage (its newest result) or a key.
+    pub what: String,
+}
+
+/// `cache unpin`
+#[derive(Debug, Args)]
+pub struct Unpin {
+    /// The pin's name.
+    pub name: String,
+}
+
+/// `kinds`
+#[derive(Debug, Args)]
+pub struct Kinds {
+    /// Only this kind, with all its keys.
+    pub kind: Option<String>,
+}
+
+/// `init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Where to write it.
+    #[arg(default_value = "experiment.toml")]
+    pub file: PathBuf,
+}
+
+/// `worker`
+#[derive(Debug, Args)]
+pub struct Worker {
+    /// The attempt's folder.
+    pub attempt: PathBuf,
+    /// End when standard input does.
+    #[arg(long)]
+    pub tied: bool,
+}
+
+/// Parses the arguments of this process; help and mistakes are printed here.
+pub fn parse() -> Result<Arguments, ExitCode> {
+    Arguments::try_parse().map_err(|error| {
+        let code = if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+        // A closed pipe is no reason to fail.
+        _ = error.print();
+        code
+    })
+}

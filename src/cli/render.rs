@@ -1,0 +1,49 @@
+//! Everything that prints: data to standard output, words to standard error.
+
+pub mod diagnostics;
+pub mod event_log;
+pub mod json_lines;
+pub mod live;
+pub mod plan;
+pub mod summary;
+
+use std::io::{IsTerminal, Write};
+
+use serde_json::json;
+use stillhouse_stage::Failure;
+
+use crate::args::{Color, Format, Global};
+
+/// Data, to standard output.
+pub fn data(text: &str) {
+    // A reader that went away (`| head`) is no fault of the command.
+    _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// Words, to standard error.
+pub fn words(text: &str) {
+    _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Whether standard error shall be coloured.
+pub fn colours(global: &Global) -> bool {
+    match global.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    }
+}
+
+/// A failure: one line, and what to do on a line of its own. With `--format json` a JSON object on standard error.
+pub fn failure(failure: &Failure, global: &Global) {
+    if global.format == Format::Json {
+        words(&json!({ "error": failure.message, "class": failure.class, "hint": failure.hint }).to_string());
+        return;
+    }
+    let label = if colours(global) { "\u{1b}[1;31merror\u{1b}[0m" } else { "error" };
+    words(&format!("{label}: {}", failure.message));
+    if let Some(hint) = &failure.hint {
+        words(&format!("hint: {hint}"));
+    }
+}
+

@@ -1,0 +1,60 @@
+//! Plans and explanations in words.
+
+use stillhouse_engine::plan::PlannedStage;
+use stillhouse_engine::{Comparison, Decision, Experiment, Plan};
+use stillhouse_store::{Store, StoreError};
+
+/// Reasons shown a stage in a plan; `why` shows all.
+const REASONS: usize = 4;
+
+/// A plan: a line a stage that may run, with its reasons; reused stages only if `all`.
+pub fn text(plan: &Plan, experiment: &Experiment, store: &Store, all: bool) -> Result<String, StoreError> {
+    let mut lines = Vec::new();
+    let width = plan.stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0).min(48);
+    for stage in &plan.stages {
+        if matches!(stage.decision, Decision::Reuse(_)) && !all {
+            continue;
+        }
+        let why = plan.why(stage, experiment, store)?;
+        let reasons = why.lines();
+        let first = reasons.first().cloned().unwrap_or_default();
+        lines.push(format!("{:<6} {:<width$}  {first}", stage.decision.word(), stage.name).trim_end().to_owned());
+        let more = reasons.iter().skip(1);
+        lines.extend(more.clone().take(REASONS - 1).map(|reason| format!("{:<6} {:<width$}  {reason}", "", "")));
+        if reasons.len() > REASONS {
+            let left = reasons.len() - REASONS;
+            lines.push(format!("{:<6} {:<width$}  and {left} more: stillhouse why {} {}", "", "", experiment.file.display(), stage.name));
+        }
+    }
+    if !lines.is_empty() {
+        lines.push(String::new());
+    }
+    if experiment.cells > 1 {
+        lines.push(format!(
+            "sweep: {} cells, {} stages; {} would be needed if cells shared nothing ({} saved)",
+            experiment.cells,
+            plan.stages.len(),
+            experiment.stages_unshared,
+            experiment.stages_unshared - plan.stages.len(),
+        ));
+    }
+    let counts = plan.counts();
+    lines.push(format!("{} to run, {} maybe, {} reused", counts.run, counts.maybe, counts.reuse));
+    Ok(lines.join("\n"))
+}
+
+/// One stage, explained.
+pub fn why(stage: &PlannedStage, why: &Comparison) -> String {
+    let mut lines = vec![format!("{}: {}", stage.name, stage.decision.word())];
+    lines.push(format!("  {}", why.summary));
+    lines.extend(why.reasons.iter().map(|reason| format!("    {}", reason.line())));
+    if let Some(earlier) = &why.against
+        && !matches!(stage.decision, Decision::Reuse(_))
+    {
+        lines.push(format!("  compared with {} of run {} ({}, key {})", earlier.stage, earlier.run, earlier.created, earlier.key.short()));
+    }
+    if let Some(key) = &stage.key {
+        lines.push(format!("  key {key}"));
+    }
+    lines.join("\n")
+}
