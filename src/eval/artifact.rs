@@ -114,7 +114,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bootstrap = Bootstrap { seed: 17, ..Bootstrap::default() };
         let shares = [1.0, 0.0].map(|numerator| Share { numerator, denominator: 1.0 });
-        let score = Figure::ratio("fraction", Better::Higher).score(&bootstrap, &shares).unwrap();
+        let score = Figure::ratio("fraction", Better::Higher).score(&bootstrap.ratio(&shares).unwrap()).unwrap();
         let item = |example, matches| Item {
             example,
             values: BTreeMap::from([("matches", matches)]),

@@ -1,13 +1,12 @@
 //! What a metric measures with: the models, the data its table names, the settings of intervals.
 
-use std::path::PathBuf;
-
+use stillhouse_data::dataset::{DatasetArtifact, HOLDOUT, TRAIN};
 use stillhouse_data::example::{ExampleReader, Row};
 use stillhouse_data::lm::{LanguageModel, ModelLoader};
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_data::tokenizer::Tokenizer;
 use stillhouse_spec::Config;
-use stillhouse_stage::{Artifact, Context, Failure};
+use stillhouse_stage::{Context, Failure};
 
 use crate::bootstrap::Bootstrap;
 use crate::scoring::Scorer;
@@ -27,8 +26,8 @@ impl Split {
     #[must_use]
     pub fn part(self) -> &'static str {
         match self {
-            Self::Holdout => "holdout",
-            Self::Train => "train",
+            Self::Holdout => HOLDOUT,
+            Self::Train => TRAIN,
         }
     }
 }
@@ -144,34 +143,22 @@ impl<'a> Bench<'a> {
     /// A part without rows; data tokenised with another tokenizer than the measured model's.
     pub fn part(&mut self, split: Split) -> Result<Part, Failure> {
         let artifact = self.context.input(&format!("{}.data", self.path))?;
-        let examples = ExampleReader::open(&self.part_folder(&artifact, split)?)?;
+        let stage = artifact.stage.clone();
+        let dataset = DatasetArtifact::new(artifact);
+        let examples = dataset.examples(split.part())?;
         if examples.is_empty() {
-            return Err(Failure::input(format!("{} has no {} rows to measure on", artifact.stage, split.part()))
+            return Err(Failure::input(format!("{stage} has no {} rows to measure on", split.part()))
                 .hint("give the dataset a `holdout`, or more rows"));
         }
-        let files = ModelFolder::from_files(&artifact.stage, artifact.files("tokenizer"));
-        let tokenizer = Tokenizer::load(&files)?;
         let subject = self.models.subject();
-        if tokenizer.digest() != subject.tokenizer.digest() {
+        if dataset.tokenizer()?.digest() != subject.tokenizer.digest() {
             return Err(Failure::input(format!(
-                "{} is tokenised with another tokenizer than that of {}",
-                artifact.stage, subject.label
+                "{stage} is tokenised with another tokenizer than that of {}",
+                subject.label
             ))
             .hint("measure on a dataset with the model's own `tokenizer`"));
         }
-        Ok(Part { stage: artifact.stage.clone(), examples })
-    }
-
-    /// A folder in which the part's files have their names: blobs of the store have none.
-    fn part_folder(&self, artifact: &Artifact, split: Split) -> Result<PathBuf, Failure> {
-        let folder = self.context.scratch().join(artifact.digest.to_string()).join(split.part());
-        if !folder.exists() {
-            fs_err::create_dir_all(&folder)?;
-            for (name, blob) in artifact.files(split.part()) {
-                fs_err::os::unix::fs::symlink(blob, folder.join(name))?;
-            }
-        }
-        Ok(folder)
+        Ok(Part { stage, examples })
     }
 
     /// The model that is measured.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::{Bootstrap, BootstrapError, Interval, Share};
+use crate::bootstrap::{BootstrapError, Estimate, Interval};
 
 /// One figure of an evaluation, as it stands in the record and in `scores.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,26 +52,25 @@ impl Figure {
         Self { unit, better, transform: |ratio| ratio }
     }
 
-    /// The score of a figure over `shares`.
+    /// The figure that follows from an estimate of the ratio.
     ///
     /// # Errors
-    /// See [`Bootstrap::ratio`].
-    pub fn score(&self, bootstrap: &Bootstrap, shares: &[Share]) -> Result<Score, BootstrapError> {
-        let estimate = bootstrap.ratio(shares)?;
+    /// A value that no number can hold.
+    pub fn score(&self, estimate: &Estimate) -> Result<Score, BootstrapError> {
         let value = (self.transform)(estimate.value);
+        if !value.is_finite() {
+            return Err(BootstrapError::Overflow { ratio: estimate.value });
+        }
+        let bound = |ratio| Some((self.transform)(ratio)).filter(|bound: &f64| bound.is_finite());
         let (low, high, note) = match estimate.interval {
-            Interval::Bounds { low, high } => (Some((self.transform)(low)), Some((self.transform)(high)), None),
+            Interval::Bounds { low, high } => (bound(low), bound(high), None),
             Interval::NoSpread => (Some(value), Some(value), Some("every example scored the same")),
             Interval::OneExample => (None, None, Some("one example: no interval")),
         };
-        let finite = |bound: f64| bound.is_finite();
-        if !finite(value) {
-            return Err(BootstrapError::Overflow { ratio: estimate.value });
-        }
         Ok(Score {
             value,
-            low: low.filter(|bound| finite(*bound)),
-            high: high.filter(|bound| finite(*bound)),
+            low,
+            high,
             n: estimate.examples,
             unit: self.unit.to_owned(),
             better: self.better,
@@ -83,17 +82,19 @@ impl Figure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bootstrap::{Bootstrap, Share};
 
     const PERPLEXITY: Figure = Figure { unit: "", better: Better::Lower, transform: f64::exp };
 
-    fn share(numerator: f64, denominator: f64) -> Share {
-        Share { numerator, denominator }
+    fn estimate(pairs: &[(f64, f64)]) -> Estimate {
+        let shares: Vec<Share> =
+            pairs.iter().map(|&(numerator, denominator)| Share { numerator, denominator }).collect();
+        Bootstrap::default().ratio(&shares).unwrap()
     }
 
     #[test]
     fn value_and_bounds_go_through_the_same_transform() {
-        let shares = [share(1.0, 1.0), share(9.0, 3.0)];
-        let score = PERPLEXITY.score(&Bootstrap::default(), &shares).unwrap();
+        let score = PERPLEXITY.score(&estimate(&[(1.0, 1.0), (9.0, 3.0)])).unwrap();
         assert_eq!(score.value, 2.5_f64.exp());
         assert_eq!((score.low, score.high), (Some(1.0_f64.exp()), Some(3.0_f64.exp())));
         assert_eq!((score.n, score.note), (2, None));
@@ -101,21 +102,21 @@ mod tests {
 
     #[test]
     fn one_example_has_no_interval_and_says_so() {
-        let score = PERPLEXITY.score(&Bootstrap::default(), &[share(0.0, 1.0)]).unwrap();
+        let score = PERPLEXITY.score(&estimate(&[(0.0, 1.0)])).unwrap();
         assert_eq!((score.value, score.low, score.high), (1.0, None, None));
         assert_eq!(score.note.as_deref(), Some("one example: no interval"));
     }
 
     #[test]
     fn a_value_no_number_can_hold_is_an_error() {
-        let error = PERPLEXITY.score(&Bootstrap::default(), &[share(1_000.0, 1.0)]).unwrap_err();
+        let error = PERPLEXITY.score(&estimate(&[(1_000.0, 1.0)])).unwrap_err();
         assert_eq!(error, BootstrapError::Overflow { ratio: 1_000.0 });
     }
 
     #[test]
     fn a_score_survives_json() {
         let score = Figure::ratio("fraction", Better::Higher)
-            .score(&Bootstrap::default(), &[share(1.0, 1.0), share(0.0, 1.0), share(1.0, 1.0)])
+            .score(&estimate(&[(1.0, 1.0), (0.0, 1.0), (1.0, 1.0)]))
             .unwrap();
         let json = serde_json::to_string(&score).unwrap();
         assert!(json.contains(r#""better":"higher""#), "{json}");

@@ -127,3 +127,6 @@ fn measured_folder(context: &Context) -> Result<ModelFolder, Failure> {
     let folder = ModelFolder::open(&context.file("model.path")?)?;
     Ok(ModelFolder { label, ..folder })
 }
+
+#[cfg(test)]
+mod tests;

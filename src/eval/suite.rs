@@ -43,3 +43,6 @@ impl Kind for SuiteKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,13 +114,13 @@ fn agreements_of(
 }
 
 fn measurement(agreements: &[Agreed], bootstrap: &Bootstrap) -> Result<Measurement, Failure> {
-    let over_tokens = |numerator: fn(&Agreed) -> f64| -> Vec<Share> {
+    let over_tokens = |numerator: fn(&Agreed) -> f64| {
         let share = |one: &Agreed| Share { numerator: numerator(one), denominator: one.tokens as f64 };
-        agreements.iter().map(share).collect()
+        bootstrap.ratio(&agreements.iter().map(share).collect::<Vec<_>>())
     };
     let scores = BTreeMap::from([
-        ("kl", KL.score(bootstrap, &over_tokens(|one| one.kl))?),
-        ("top-1", TOP_1.score(bootstrap, &over_tokens(|one| one.same as f64))?),
+        ("kl", KL.score(&over_tokens(|one| one.kl)?)?),
+        ("top-1", TOP_1.score(&over_tokens(|one| one.same as f64)?)?),
     ]);
     let items = agreements.iter().enumerate().map(|(example, one)| Item {
         example,

@@ -169,7 +169,7 @@ fn measurement(
             texts: BTreeMap::from([("answer", answer.clone()), ("wanted", question.wanted.clone())]),
         });
     }
-    let score = EXACT_MATCH.score(bootstrap, &shares)?;
+    let score = EXACT_MATCH.score(&bootstrap.ratio(&shares)?)?;
     Ok(Measurement { scores: BTreeMap::from([("exact-match", score)]), items })
 }
 

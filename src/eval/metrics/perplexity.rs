@@ -75,18 +75,15 @@ fn likelihoods_of(model: &mut Scorer<'_>, first: usize, batch: &[Example]) -> Re
 }
 
 fn measurement(likelihoods: &[Likelihood], bootstrap: &Bootstrap) -> Result<Measurement, Failure> {
-    let over = |denominator: fn(&Likelihood) -> u64| -> Vec<Share> {
+    let over = |denominator: fn(&Likelihood) -> u64| {
         let share = |one: &Likelihood| Share { numerator: one.nll, denominator: denominator(one) as f64 };
-        likelihoods.iter().map(share).collect()
+        bootstrap.ratio(&likelihoods.iter().map(share).collect::<Vec<_>>())
     };
-    let tokens = over(|one| one.tokens);
-    let mut scores = BTreeMap::from([
-        ("nll", NLL.score(bootstrap, &tokens)?),
-        ("perplexity", PERPLEXITY.score(bootstrap, &tokens)?),
-    ]);
+    let per_token = over(|one| one.tokens)?;
+    let mut scores = BTreeMap::from([("nll", NLL.score(&per_token)?), ("perplexity", PERPLEXITY.score(&per_token)?)]);
     // Rows of special tokens only stand for no text, so there may be no byte to divide by.
     if likelihoods.iter().any(|one| one.bytes > 0) {
-        scores.insert("bits-per-byte", BITS_PER_BYTE.score(bootstrap, &over(|one| one.bytes))?);
+        scores.insert("bits-per-byte", BITS_PER_BYTE.score(&over(|one| one.bytes)?)?);
     }
     let items = likelihoods.iter().enumerate().map(|(example, one)| Item {
         example,
