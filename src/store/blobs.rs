@@ -158,7 +158,7 @@ impl Store {
     /// The length of a blob that is there.
     pub(crate) fn blob_length(&self, digest: &Digest) -> Option<u64> {
         let meta = fs_err::metadata(self.blob_path(digest)).ok()?;
-        meta.is_file().then(|| meta.len())
+        meta.is_file().then_some(meta.len())
     }
 
     pub(crate) fn quarantine_blob(&self, digest: &Digest) -> Result<(), StoreError> {

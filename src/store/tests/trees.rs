@@ -152,7 +152,8 @@ fn laying_out_a_tree_with_a_missing_blob_names_it() {
 #[test]
 fn unfit_files_are_refused_before_anything_is_moved() {
     use std::os::unix::ffi::OsStrExt;
-    let unfit: [(&str, &dyn Fn(&std::path::Path)); 4] = [
+    type Spoil<'a> = &'a dyn Fn(&std::path::Path);
+    let unfit: [(&str, Spoil); 4] = [
         ("symbolic link", &|out| {
             symlink("/etc/passwd", out.join("z")).unwrap()
         }),
