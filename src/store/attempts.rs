@@ -45,11 +45,7 @@ impl Store {
     /// An attempt of that name exists already, or the folder cannot be made.
     pub fn attempt_dir(&self, key: &Key, id: &str) -> Result<PathBuf, StoreError> {
         check_name("attempt", id)?;
-        let path = self
-            .layout()
-            .area("attempts")
-            .join(key.to_string())
-            .join(id);
+        let path = self.layout().area("attempts").join(key.to_string()).join(id);
         let parent = path.parent().unwrap_or(&path);
         fs_err::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
         fs_err::create_dir(&path).map_err(StoreError::io("create", &path))?;
@@ -111,11 +107,8 @@ impl Store {
 /// Removes everything but logs from an attempt.
 fn clear_scratch(attempt: &Path, freed: &mut u64) -> Result<Swept, StoreError> {
     let modified = fs_err::metadata(attempt).and_then(|meta| meta.modified());
-    let mut swept = Swept {
-        path: attempt.to_owned(),
-        modified: modified.unwrap_or(SystemTime::UNIX_EPOCH),
-        log_bytes: 0,
-    };
+    let mut swept =
+        Swept { path: attempt.to_owned(), modified: modified.unwrap_or(SystemTime::UNIX_EPOCH), log_bytes: 0 };
     for entry in list(attempt)? {
         let path = entry.path();
         let length = bytes_under(&path);
@@ -146,11 +139,9 @@ fn is_log(path: &Path) -> bool {
 /// Bytes of plain files at and under a path; links count nothing and are not followed.
 pub(crate) fn bytes_under(path: &Path) -> u64 {
     match fs_err::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => list(path)
-            .unwrap_or_default()
-            .iter()
-            .map(|entry| bytes_under(&entry.path()))
-            .sum(),
+        Ok(meta) if meta.is_dir() => {
+            list(path).unwrap_or_default().iter().map(|entry| bytes_under(&entry.path())).sum()
+        }
         Ok(meta) if meta.is_file() => meta.len(),
         _ => 0,
     }
@@ -159,15 +150,9 @@ pub(crate) fn bytes_under(path: &Path) -> u64 {
 /// Removes a file, link or folder; it may be gone already.
 fn remove(path: &Path) -> Result<(), StoreError> {
     let folder = fs_err::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
-    let removed = if folder {
-        fs_err::remove_dir_all(path)
-    } else {
-        fs_err::remove_file(path)
-    };
+    let removed = if folder { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) };
     match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::io("remove", path)(error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
         _ => Ok(()),
     }
 }

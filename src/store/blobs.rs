@@ -51,14 +51,10 @@ impl Store {
         let mut source = fs_err::File::open(path).map_err(StoreError::io("read", path))?;
         // Copied first and hashed afterwards: what gets the name is what was hashed, whatever
         // happens to the source meanwhile.
-        let length = io::copy(&mut source, &mut file.as_file())
-            .map_err(StoreError::io("copy into the store", path))?;
-        let digest = hash::of_open_file(file.as_file(), length)
-            .map_err(StoreError::io("read", file.path()))?;
+        let length = io::copy(&mut source, &mut file.as_file()).map_err(StoreError::io("copy into the store", path))?;
+        let digest = hash::of_open_file(file.as_file(), length).map_err(StoreError::io("read", file.path()))?;
         if !self.reuse_blob(&digest, length)? {
-            file.as_file()
-                .sync_all()
-                .map_err(StoreError::io("copy into the store", path))?;
+            file.as_file().sync_all().map_err(StoreError::io("copy into the store", path))?;
             durable::name_if_free(file.into_temp_path(), &self.blob_path(&digest))?;
         }
         Ok((digest, length))
@@ -71,23 +67,17 @@ impl Store {
         let file = fs_err::File::open(path).map_err(StoreError::io("read", path))?;
         let meta = file.metadata().map_err(StoreError::io("read", path))?;
         if !meta.is_file() {
-            return Err(StoreError::UnfitForTree {
-                path: path.into(),
-                reason: "it is not a plain file",
-            });
+            return Err(StoreError::UnfitForTree { path: path.into(), reason: "it is not a plain file" });
         }
         let tmp = self.layout().tmp();
-        let store_device = fs_err::metadata(&tmp)
-            .map_err(StoreError::io("read", &tmp))?
-            .dev();
+        let store_device = fs_err::metadata(&tmp).map_err(StoreError::io("read", &tmp))?.dev();
         if meta.nlink() > 1 || meta.dev() != store_device {
             let stored = self.put_file(path)?;
             fs_err::remove_file(path).map_err(StoreError::io("remove", path))?;
             return Ok(stored);
         }
         let length = meta.len();
-        let digest =
-            hash::of_open_file(file.file(), length).map_err(StoreError::io("read", path))?;
+        let digest = hash::of_open_file(file.file(), length).map_err(StoreError::io("read", path))?;
         if self.reuse_blob(&digest, length)? {
             fs_err::remove_file(path).map_err(StoreError::io("remove", path))?;
             return Ok((digest, length));
@@ -100,8 +90,7 @@ impl Store {
             file.sync_all()
         };
         settle().map_err(StoreError::io("move into the store", path))?;
-        let mut source =
-            TempPath::try_from_path(path).map_err(StoreError::io("move into the store", path))?;
+        let mut source = TempPath::try_from_path(path).map_err(StoreError::io("move into the store", path))?;
         // Should the move fail, the producer's file stays where it is.
         source.disable_cleanup(true);
         if durable::name_if_free(source, &self.blob_path(&digest))? == Naming::Taken {

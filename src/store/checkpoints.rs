@@ -36,20 +36,14 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::IncompleteOutput`] when a file is not in the store.
-    pub fn put_checkpoint(
-        &self,
-        key: &Key,
-        manifest: &CheckpointManifest,
-    ) -> Result<(), StoreError> {
+    pub fn put_checkpoint(&self, key: &Key, manifest: &CheckpointManifest) -> Result<(), StoreError> {
         let _shared = self.lock_for_publishing()?;
         if let Some(reason) = self.missing_checkpoint_file(manifest) {
             return Err(StoreError::IncompleteOutput { key: *key, reason });
         }
         let path = self.layout().checkpoint(key);
-        let mut bytes = serde_json::to_vec(manifest).map_err(|error| StoreError::Invalid {
-            what: "a checkpoint",
-            reason: error.to_string(),
-        })?;
+        let mut bytes = serde_json::to_vec(manifest)
+            .map_err(|error| StoreError::Invalid { what: "a checkpoint", reason: error.to_string() })?;
         bytes.push(b'\n');
         let file = durable::temporary_with(&self.layout().tmp(), 0o444, &bytes, &path)?;
         durable::name_replacing(file, &path)
@@ -87,17 +81,11 @@ impl Store {
     pub fn checkpoints(&self) -> Result<Vec<Key>, StoreError> {
         let files = crate::index::list(&self.layout().area("checkpoints"))?;
         let key = |name: std::ffi::OsString| name.to_str()?.strip_suffix(".json")?.parse().ok();
-        Ok(files
-            .into_iter()
-            .filter_map(|entry| key(entry.file_name()))
-            .collect())
+        Ok(files.into_iter().filter_map(|entry| key(entry.file_name())).collect())
     }
 
     /// The manifest as written, without a look at its files.
-    pub(crate) fn checkpoint_manifest(
-        &self,
-        key: &Key,
-    ) -> Result<Option<CheckpointManifest>, StoreError> {
+    pub(crate) fn checkpoint_manifest(&self, key: &Key) -> Result<Option<CheckpointManifest>, StoreError> {
         let path = self.layout().checkpoint(key);
         match fs_err::read(&path) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes)

@@ -124,10 +124,7 @@ impl Key {
     /// The domain (such as `stillhouse/stage/1`) keeps recipes of different sorts apart; it must not
     /// contain a NUL byte, which would make the border between the two ambiguous.
     pub fn of(domain: &str, bytes: &[u8]) -> Self {
-        debug_assert!(
-            !domain.contains('\0'),
-            "a key's domain must not contain NUL"
-        );
+        debug_assert!(!domain.contains('\0'), "a key's domain must not contain NUL");
         let mut hasher = blake3::Hasher::new();
         hasher.update(domain.as_bytes()).update(b"\0").update(bytes);
         Self(*hasher.finalize().as_bytes())
@@ -141,15 +138,8 @@ mod tests {
     /// Pinned: a change here makes every store in the world unreadable.
     #[test]
     fn a_digest_is_plain_blake3_and_a_key_is_domain_separated() {
-        assert_eq!(
-            Digest::of(b"").to_string(),
-            "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
-        );
-        assert_eq!(
-            Key::of("a", b"b").as_bytes(),
-            Digest::of(b"a\0b").as_bytes(),
-            "the preimage is domain, NUL, bytes"
-        );
+        assert_eq!(Digest::of(b"").to_string(), "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
+        assert_eq!(Key::of("a", b"b").as_bytes(), Digest::of(b"a\0b").as_bytes(), "the preimage is domain, NUL, bytes");
         assert_ne!(Key::of("a", b"b"), Key::of("ab", b""));
     }
 

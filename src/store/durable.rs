@@ -37,12 +37,7 @@ pub(crate) fn temporary(folder: &Path, mode: u32) -> Result<NamedTempFile, Store
 }
 
 /// A temporary file with `bytes` in it, synced; it is about to become `target`.
-pub(crate) fn temporary_with(
-    folder: &Path,
-    mode: u32,
-    bytes: &[u8],
-    target: &Path,
-) -> Result<TempPath, StoreError> {
+pub(crate) fn temporary_with(folder: &Path, mode: u32, bytes: &[u8], target: &Path) -> Result<TempPath, StoreError> {
     let file = temporary(folder, mode)?;
     fill(&file, bytes, true).map_err(StoreError::io("write", target))?;
     Ok(file.into_temp_path())
@@ -62,11 +57,7 @@ pub(crate) fn temporary_unsynced(
 
 fn fill(file: &NamedTempFile, bytes: &[u8], sync: bool) -> io::Result<()> {
     file.as_file().write_all(bytes)?;
-    if sync {
-        file.as_file().sync_all()
-    } else {
-        Ok(())
-    }
+    if sync { file.as_file().sync_all() } else { Ok(()) }
 }
 
 /// Gives `file` the name `target` unless that is taken; never replaces.
@@ -106,8 +97,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
 /// Gives `file` the name `target`, replacing what has it, and syncs the folder.
 pub(crate) fn name_replacing(file: TempPath, target: &Path) -> Result<(), StoreError> {
     create_parent(target)?;
-    file.persist(target)
-        .map_err(|failed| StoreError::io("write", target)(failed.error))?;
+    file.persist(target).map_err(|failed| StoreError::io("write", target)(failed.error))?;
     sync_parent(target)
 }
 
@@ -118,9 +108,7 @@ pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
 
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    fs_err::File::open(folder)
-        .and_then(|open| open.sync_all())
-        .map_err(StoreError::io("sync", folder))
+    fs_err::File::open(folder).and_then(|open| open.sync_all()).map_err(StoreError::io("sync", folder))
 }
 
 fn create_parent(path: &Path) -> Result<(), StoreError> {

@@ -126,12 +126,10 @@ impl StoreError {
     /// What the user can do about it, where that is known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NotAStore { .. } => {
-                Some("run an experiment first, or name another store with --cache DIR")
+            Self::NotAStore { .. } => Some("run an experiment first, or name another store with --cache DIR"),
+            Self::ForeignFolder { .. } => {
+                Some("name an empty or new folder with --cache DIR: a store hides its content from git")
             }
-            Self::ForeignFolder { .. } => Some(
-                "name an empty or new folder with --cache DIR: a store hides its content from git",
-            ),
             Self::NewerFormat { .. } => {
                 Some("use the newer program that wrote it, or name another store with --cache DIR")
             }
@@ -139,12 +137,10 @@ impl StoreError {
                 "free some space (`stillhouse cache gc` drops what nothing needs), then run again: \
                  what is finished is kept",
             ),
-            Self::ReadOnly { .. } => Some(
-                "make the folder writable for this user, or name another store with --cache DIR",
-            ),
-            Self::Corrupt { .. } => {
-                Some("`stillhouse cache verify` finds damaged files and sets them aside")
+            Self::ReadOnly { .. } => {
+                Some("make the folder writable for this user, or name another store with --cache DIR")
             }
+            Self::Corrupt { .. } => Some("`stillhouse cache verify` finds damaged files and sets them aside"),
             Self::MissingBlob { .. } | Self::IncompleteOutput { .. } => {
                 Some("run again: the stage that makes it is executed once more")
             }
@@ -152,12 +148,10 @@ impl StoreError {
                 "a stage's output may hold plain files and folders with UTF-8 names without control \
                  characters",
             ),
-            Self::ChangedWhileRead { .. } => {
-                Some("wait until whatever writes the file has finished, then run again")
+            Self::ChangedWhileRead { .. } => Some("wait until whatever writes the file has finished, then run again"),
+            Self::BadName { .. } => {
+                Some("use letters, digits, dots, dashes and underscores, and start with none of the dots")
             }
-            Self::BadName { .. } => Some(
-                "use letters, digits, dots, dashes and underscores, and start with none of the dots",
-            ),
             Self::Io { .. } | Self::NotFound { .. } | Self::Invalid { .. } => None,
         }
     }
@@ -173,25 +167,13 @@ impl StoreError {
             let source = without_path(error);
             let path = path.to_owned();
             match source.kind() {
-                io::ErrorKind::StorageFull
-                | io::ErrorKind::QuotaExceeded
-                | io::ErrorKind::FileTooLarge => Self::DiskFull {
-                    doing,
-                    path,
-                    source,
-                },
-                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-                    Self::ReadOnly {
-                        doing,
-                        path,
-                        source,
-                    }
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                    Self::DiskFull { doing, path, source }
                 }
-                _ => Self::Io {
-                    doing,
-                    path,
-                    source,
-                },
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                    Self::ReadOnly { doing, path, source }
+                }
+                _ => Self::Io { doing, path, source },
             }
         }
     }
@@ -201,9 +183,9 @@ impl StoreError {
 /// name the same path twice. Reasons that std has no words for stay as they are.
 fn without_path(error: io::Error) -> io::Error {
     use io::ErrorKind::{
-        AlreadyExists, CrossesDevices, DirectoryNotEmpty, FileTooLarge, IsADirectory,
-        NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy,
-        StaleNetworkFileHandle, StorageFull, TimedOut, TooManyLinks, UnexpectedEof,
+        AlreadyExists, CrossesDevices, DirectoryNotEmpty, FileTooLarge, IsADirectory, NotADirectory, NotFound,
+        PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy, StaleNetworkFileHandle, StorageFull,
+        TimedOut, TooManyLinks, UnexpectedEof,
     };
     match error.kind() {
         kind @ (AlreadyExists
@@ -242,22 +224,14 @@ mod tests {
             .map_err(StoreError::io("write", path))
             .unwrap_err();
         assert!(error.is_disk_full(), "{error:?}");
-        assert_eq!(
-            error.to_string(),
-            "no space left to write /dev/full: no storage space"
-        );
+        assert_eq!(error.to_string(), "no space left to write /dev/full: no storage space");
         assert!(error.hint().unwrap().contains("cache gc"));
     }
 
     #[test]
     fn a_message_names_the_path_once() {
         let path = Path::new("/definitely/not/there");
-        let error = fs_err::read(path)
-            .map_err(StoreError::io("read", path))
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "cannot read /definitely/not/there: entity not found"
-        );
+        let error = fs_err::read(path).map_err(StoreError::io("read", path)).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read /definitely/not/there: entity not found");
     }
 }

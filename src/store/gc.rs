@@ -39,11 +39,7 @@ pub struct GcOptions {
 
 impl Default for GcOptions {
     fn default() -> Self {
-        Self {
-            dry_run: false,
-            keep: None,
-            grace: Duration::from_secs(3600),
-        }
+        Self { dry_run: false, keep: None, grace: Duration::from_secs(3600) }
     }
 }
 
@@ -79,18 +75,11 @@ impl Store {
     /// A disk that fails, or a pin or record that cannot be read: what it needs is unknown then, so
     /// nothing is removed.
     pub fn gc(&self, options: &GcOptions) -> Result<GcReport, StoreError> {
-        let mut report = GcReport {
-            dry_run: options.dry_run,
-            ..GcReport::default()
-        };
+        let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
         if !options.dry_run {
             report.attempts = self.sweep_attempts()?;
         }
-        let _lock = if options.dry_run {
-            self.lock_for_publishing()
-        } else {
-            self.lock_for_removing()
-        }?;
+        let _lock = if options.dry_run { self.lock_for_publishing() } else { self.lock_for_removing() }?;
         report.held = self.held_leases()?;
         let keep = options.keep.filter(|_| report.held.is_empty());
 
@@ -160,11 +149,7 @@ impl Store {
             return Ok(());
         };
         marked.insert(stored.record.output);
-        match stored
-            .tree
-            .as_deref()
-            .and_then(|text| Tree::parse(text).ok())
-        {
+        match stored.tree.as_deref().and_then(|text| Tree::parse(text).ok()) {
             Some(tree) => {
                 marked.extend(tree.entries().iter().map(|entry| entry.digest));
                 Ok(())
@@ -174,20 +159,14 @@ impl Store {
     }
 
     /// Marks a blob, and the files of it if it is a tree.
-    fn mark_output(
-        &self,
-        digest: &Digest,
-        marked: &mut BTreeSet<Digest>,
-    ) -> Result<(), StoreError> {
+    fn mark_output(&self, digest: &Digest, marked: &mut BTreeSet<Digest>) -> Result<(), StoreError> {
         marked.insert(*digest);
         let bytes = match self.read(digest) {
             Ok(bytes) => bytes,
             Err(StoreError::MissingBlob { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let tree = String::from_utf8(bytes)
-            .ok()
-            .and_then(|text| Tree::parse(&text).ok());
+        let tree = String::from_utf8(bytes).ok().and_then(|text| Tree::parse(&text).ok());
         if let Some(tree) = tree {
             marked.extend(tree.entries().iter().map(|entry| entry.digest));
         }
@@ -219,9 +198,7 @@ impl Store {
     }
 
     fn old_temporary_files(&self, grace: Duration) -> Result<Vec<PathBuf>, StoreError> {
-        let files = list(&self.layout().tmp())?
-            .into_iter()
-            .map(|entry| entry.path());
+        let files = list(&self.layout().tmp())?.into_iter().map(|entry| entry.path());
         Ok(files.filter(|path| is_older(path, Some(grace))).collect())
     }
 }

@@ -11,9 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use blake3::Hasher;
-use blake3::hazmat::{
-    ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
-};
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 
 use crate::digest::Digest;
 
@@ -37,13 +35,8 @@ pub(crate) fn of_open_file(file: &File, length: u64) -> io::Result<Digest> {
         return of_small_file(file, length);
     }
     let left = left_subtree_len(length);
-    let (left, right) = rayon::join(
-        || subtree(file, 0, left),
-        || subtree(file, left, length - left),
-    );
-    Ok(Digest::from_bytes(
-        *merge_subtrees_root(&left?, &right?, Mode::Hash).as_bytes(),
-    ))
+    let (left, right) = rayon::join(|| subtree(file, 0, left), || subtree(file, left, length - left));
+    Ok(Digest::from_bytes(*merge_subtrees_root(&left?, &right?, Mode::Hash).as_bytes()))
 }
 
 fn of_small_file(file: &File, length: u64) -> io::Result<Digest> {
@@ -69,20 +62,12 @@ fn subtree(file: &File, offset: u64, length: u64) -> io::Result<ChainingValue> {
         });
     }
     let left = left_subtree_len(length);
-    let (left, right) = rayon::join(
-        || subtree(file, offset, left),
-        || subtree(file, offset + left, length - left),
-    );
+    let (left, right) = rayon::join(|| subtree(file, offset, left), || subtree(file, offset + left, length - left));
     Ok(merge_subtrees_non_root(&left?, &right?, Mode::Hash))
 }
 
 /// Reads `count` bytes at `offset` into this thread's buffer and hands them to `use_part`.
-fn with_part<T>(
-    file: &File,
-    offset: u64,
-    count: usize,
-    use_part: impl FnOnce(&[u8]) -> T,
-) -> io::Result<T> {
+fn with_part<T>(file: &File, offset: u64, count: usize, use_part: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
     BUFFER.with_borrow_mut(|buffer| {
         if buffer.len() < count {
             buffer.resize(count, 0);
@@ -119,17 +104,11 @@ mod tests {
             17 * part - 1023,
             21 * part + 1025,
         ];
-        let bytes: Vec<u8> = (0..22 * part)
-            .map(|i| (i % 251) as u8 ^ (i / 251) as u8)
-            .collect();
+        let bytes: Vec<u8> = (0..22 * part).map(|i| (i % 251) as u8 ^ (i / 251) as u8).collect();
         for size in sizes {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(&bytes[..size]).unwrap();
-            assert_eq!(
-                of_open_file(&file, size as u64).unwrap(),
-                Digest::of(&bytes[..size]),
-                "{size} bytes"
-            );
+            assert_eq!(of_open_file(&file, size as u64).unwrap(), Digest::of(&bytes[..size]), "{size} bytes");
         }
     }
 

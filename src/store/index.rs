@@ -73,11 +73,7 @@ impl Index {
                 continue;
             }
             let position = index.entries.len();
-            index
-                .by_kind
-                .entry(entry.kind.clone())
-                .or_default()
-                .push(position);
+            index.by_kind.entry(entry.kind.clone()).or_default().push(position);
             let stage = (entry.kind.clone(), entry.stage.clone());
             index.by_stage.entry(stage).or_default().push(position);
             index.entries.push(entry);
@@ -90,18 +86,9 @@ impl Index {
     }
 
     /// The entries of a kind, newest first, with those of `stage` before all others.
-    pub(crate) fn history<'a>(
-        &'a self,
-        kind: &str,
-        stage: &'a str,
-    ) -> impl Iterator<Item = &'a IndexEntry> {
-        let newest_first = |positions: Option<&'a Vec<usize>>| {
-            positions
-                .into_iter()
-                .flatten()
-                .rev()
-                .map(|&at| &self.entries[at])
-        };
+    pub(crate) fn history<'a>(&'a self, kind: &str, stage: &'a str) -> impl Iterator<Item = &'a IndexEntry> {
+        let newest_first =
+            |positions: Option<&'a Vec<usize>>| positions.into_iter().flatten().rev().map(|&at| &self.entries[at]);
         let same = self.by_stage.get(&(kind.to_owned(), stage.to_owned()));
         let others = newest_first(self.by_kind.get(kind)).filter(move |entry| entry.stage != stage);
         newest_first(same).chain(others)
@@ -127,10 +114,7 @@ impl Index {
 }
 
 fn json_line(entry: &IndexEntry) -> Result<String, StoreError> {
-    serde_json::to_string(entry).map_err(|error| StoreError::Invalid {
-        what: "a record",
-        reason: error.to_string(),
-    })
+    serde_json::to_string(entry).map_err(|error| StoreError::Invalid { what: "a record", reason: error.to_string() })
 }
 
 impl Store {
@@ -177,9 +161,8 @@ impl Store {
             text.push('\n');
         }
         let path = self.layout().area("records").join(FILE);
-        let written =
-            durable::temporary_unsynced(&self.layout().tmp(), 0o644, text.as_bytes(), &path)
-                .and_then(|file| durable::name_replacing(file, &path));
+        let written = durable::temporary_unsynced(&self.layout().tmp(), 0o644, text.as_bytes(), &path)
+            .and_then(|file| durable::name_replacing(file, &path));
         if let Err(error) = written {
             tracing::debug!(%error, "the index of records is kept in memory only");
         }
@@ -197,9 +180,7 @@ impl Store {
             }
             for entry in list(&folder.path())? {
                 let name = entry.file_name();
-                let key = name
-                    .to_str()
-                    .and_then(|name| name.strip_suffix(".json")?.parse().ok());
+                let key = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok());
                 keys.extend(key.filter(|key| self.layout().record(key) == entry.path()));
             }
         }
@@ -221,9 +202,7 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<fs_err::DirEntry>, StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(StoreError::io("read", folder)(error)),
     };
-    let mut entries = entries
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(StoreError::io("read", folder))?;
+    let mut entries = entries.collect::<io::Result<Vec<_>>>().map_err(StoreError::io("read", folder))?;
     entries.sort_by_key(fs_err::DirEntry::file_name);
     Ok(entries)
 }

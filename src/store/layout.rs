@@ -15,18 +15,8 @@ const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder is a stillhouse store: it can be recomputed from the experiments.\n";
 
 /// The folders of a store, in the order of the crate's picture.
-pub(crate) const AREAS: [&str; 10] = [
-    "blobs",
-    "records",
-    "replies",
-    "checkpoints",
-    "attempts",
-    "leases",
-    "pins",
-    "runs",
-    "quarantine",
-    "tmp",
-];
+pub(crate) const AREAS: [&str; 10] =
+    ["blobs", "records", "replies", "checkpoints", "attempts", "leases", "pins", "runs", "quarantine", "tmp"];
 
 /// What else may lie in a folder that becomes a store.
 const FILES: [&str; 4] = ["FORMAT", "CACHEDIR.TAG", ".gitignore", "stat-cache"];
@@ -59,11 +49,9 @@ impl Layout {
             fs_err::create_dir_all(&path).map_err(StoreError::io("create", &path))?;
         }
         durable::sync_folder(&records)?;
-        for (name, content) in [
-            (".gitignore", "*\n"),
-            ("CACHEDIR.TAG", CACHEDIR_TAG),
-            ("FORMAT", &format!("{FORMAT}\n")),
-        ] {
+        for (name, content) in
+            [(".gitignore", "*\n"), ("CACHEDIR.TAG", CACHEDIR_TAG), ("FORMAT", &format!("{FORMAT}\n"))]
+        {
             let path = layout.root.join(name);
             if path.exists() {
                 continue;
@@ -75,7 +63,10 @@ impl Layout {
                 fs_err::write(temporary.path(), content)?;
                 let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
                 temporary.as_file().set_permissions(readable)?;
-                temporary.as_file().sync_all()?;
+                if name == "FORMAT" {
+                    // The others may come back empty from a power cut; this one would look damaged.
+                    temporary.as_file().sync_all()?;
+                }
                 temporary.persist(&path).map_err(|error| error.error)?;
                 Ok(())
             };
@@ -104,15 +95,10 @@ impl Layout {
         };
         match text.trim().parse::<u32>() {
             Ok(found) if found <= FORMAT => Ok(Some(found)),
-            Ok(found) => Err(StoreError::NewerFormat {
-                path: self.root.clone(),
-                found,
-                supported: FORMAT,
-            }),
-            Err(_) => Err(StoreError::Corrupt {
-                path,
-                reason: "it should hold one number, the store's format".to_owned(),
-            }),
+            Ok(found) => Err(StoreError::NewerFormat { path: self.root.clone(), found, supported: FORMAT }),
+            Err(_) => {
+                Err(StoreError::Corrupt { path, reason: "it should hold one number, the store's format".to_owned() })
+            }
         }
     }
 
@@ -125,14 +111,8 @@ impl Layout {
             Err(error) => return Err(StoreError::io("read", &self.root)(error)),
         };
         for entry in entries {
-            let name = entry
-                .map_err(StoreError::io("read", &self.root))?
-                .file_name();
-            if !AREAS
-                .iter()
-                .chain(&FILES)
-                .any(|known| OsStr::new(known) == name)
-            {
+            let name = entry.map_err(StoreError::io("read", &self.root))?.file_name();
+            if !AREAS.iter().chain(&FILES).any(|known| OsStr::new(known) == name) {
                 return Err(StoreError::ForeignFolder {
                     path: self.root.clone(),
                     found: name.to_string_lossy().into_owned(),
@@ -181,10 +161,7 @@ impl Layout {
 pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), StoreError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if name.is_empty() || name.len() > 200 || name.starts_with('.') || !name.chars().all(plain) {
-        return Err(StoreError::BadName {
-            what,
-            name: name.chars().take(200).collect(),
-        });
+        return Err(StoreError::BadName { what, name: name.chars().take(200).collect() });
     }
     Ok(())
 }

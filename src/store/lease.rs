@@ -41,10 +41,7 @@ impl LeaseOwner {
             .into_iter()
             .find_map(|path| fs_err::read_to_string(path).ok())
             .or_else(|| std::env::var("HOSTNAME").ok());
-        let host = host
-            .as_deref()
-            .map(str::trim)
-            .filter(|host| !host.is_empty());
+        let host = host.as_deref().map(str::trim).filter(|host| !host.is_empty());
         Self {
             run: run.to_owned(),
             host: host.unwrap_or("unknown").to_owned(),
@@ -80,10 +77,7 @@ impl Store {
                     return Err(StoreError::io("lock", &path)(error));
                 }
             }
-            let mut lease = Lease {
-                path: path.clone(),
-                file,
-            };
+            let mut lease = Lease { path: path.clone(), file };
             if !lease.still_held() {
                 // The holder before removed the file between our open and our lock. What we locked
                 // has no name: drop it without touching the name, which is somebody else's by now.
@@ -109,18 +103,10 @@ impl Store {
             Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path)(error)),
         }
         let mut text = String::new();
-        file.read_to_string(&mut text)
-            .map_err(StoreError::io("read", &path))?;
+        file.read_to_string(&mut text).map_err(StoreError::io("read", &path))?;
         // Locked and not signed yet: held, by somebody who is about to say so.
-        let unknown = || LeaseOwner {
-            run: "unknown".into(),
-            host: "unknown".into(),
-            pid: 0,
-            stage: "unknown".into(),
-        };
-        Ok(Some(
-            serde_json::from_str(&text).unwrap_or_else(|_| unknown()),
-        ))
+        let unknown = || LeaseOwner { run: "unknown".into(), host: "unknown".into(), pid: 0, stage: "unknown".into() };
+        Ok(Some(serde_json::from_str(&text).unwrap_or_else(|_| unknown())))
     }
 
     /// The names of all leases that somebody holds, sorted.
@@ -156,8 +142,7 @@ impl Lease {
     fn sign(&mut self, owner: &LeaseOwner) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
-        self.file
-            .write_all(serde_json::to_string(owner)?.as_bytes())
+        self.file.write_all(serde_json::to_string(owner)?.as_bytes())
     }
 }
 
@@ -187,12 +172,7 @@ mod tests {
     use super::*;
 
     fn owner(stage: &str) -> LeaseOwner {
-        LeaseOwner {
-            run: "r1".into(),
-            host: "h".into(),
-            pid: std::process::id(),
-            stage: stage.into(),
-        }
+        LeaseOwner { run: "r1".into(), host: "h".into(), pid: std::process::id(), stage: stage.into() }
     }
 
     fn store() -> (tempfile::TempDir, Store) {
@@ -206,10 +186,7 @@ mod tests {
         let (_folder, store) = store();
         let lease = store.lease("a", &owner("student.small")).unwrap().unwrap();
         assert!(store.lease("a", &owner("x")).unwrap().is_none());
-        assert_eq!(
-            store.lease_holder("a").unwrap().unwrap().stage,
-            "student.small"
-        );
+        assert_eq!(store.lease_holder("a").unwrap().unwrap().stage, "student.small");
         assert_eq!(store.held_leases().unwrap(), ["a"]);
         drop(lease);
         assert_eq!(store.lease_holder("a").unwrap(), None);
@@ -233,10 +210,7 @@ mod tests {
         assert!(!lost.still_held());
         let second = store.lease("a", &owner("second")).unwrap().unwrap();
         drop(lost);
-        assert!(
-            second.still_held(),
-            "the loser must not remove the winner's file"
-        );
+        assert!(second.still_held(), "the loser must not remove the winner's file");
     }
 
     #[test]

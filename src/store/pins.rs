@@ -42,12 +42,9 @@ impl Store {
             return Err(StoreError::NotFound { reason });
         }
         let path = self.layout().area("pins").join(name);
-        let text = serde_json::to_string(&target).map_err(|error| StoreError::Invalid {
-            what: "a pin",
-            reason: error.to_string(),
-        })?;
-        let file =
-            durable::temporary_with(&self.layout().tmp(), 0o644, (text + "\n").as_bytes(), &path)?;
+        let text = serde_json::to_string(&target)
+            .map_err(|error| StoreError::Invalid { what: "a pin", reason: error.to_string() })?;
+        let file = durable::temporary_with(&self.layout().tmp(), 0o644, (text + "\n").as_bytes(), &path)?;
         durable::name_replacing(file, &path)
     }
 
@@ -72,10 +69,8 @@ impl Store {
         for entry in list(&self.layout().area("pins"))? {
             let path = entry.path();
             let bytes = fs_err::read(&path).map_err(StoreError::io("read", &path))?;
-            let target = serde_json::from_slice(&bytes).map_err(|error| StoreError::Corrupt {
-                path,
-                reason: error.to_string(),
-            })?;
+            let target = serde_json::from_slice(&bytes)
+                .map_err(|error| StoreError::Corrupt { path, reason: error.to_string() })?;
             pins.insert(entry.file_name().to_string_lossy().into_owned(), target);
         }
         Ok(pins)

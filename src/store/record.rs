@@ -38,10 +38,7 @@ pub struct Record {
 
 /// What is known of a key.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "taken apart at once, never kept in numbers"
-)]
+#[expect(clippy::large_enum_variant, reason = "taken apart at once, never kept in numbers")]
 pub enum Lookup {
     /// It was made, and its output is there.
     Found(Record),
@@ -56,10 +53,7 @@ pub enum Lookup {
 
 /// How publishing a record ended.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "taken apart at once, never kept in numbers"
-)]
+#[expect(clippy::large_enum_variant, reason = "taken apart at once, never kept in numbers")]
 pub enum Published {
     /// This record is the key's record now.
     Won,

@@ -47,8 +47,7 @@ impl Store {
             Err(error) => return Err(StoreError::io("read", &path)(error)),
         };
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)
-            .map_err(StoreError::io("read", &path))?;
+        file.read_to_end(&mut bytes).map_err(StoreError::io("read", &path))?;
         let stored = match parse(&bytes, key, &path)? {
             Ok(stored) => stored,
             Err(reason) => return Ok(Lookup::Broken { reason }),
@@ -67,10 +66,7 @@ impl Store {
     pub fn publish(&self, record: Record) -> Result<Published, StoreError> {
         if !record.seconds.is_finite() {
             let reason = format!("{} seconds", record.seconds);
-            return Err(StoreError::Invalid {
-                what: "a record",
-                reason,
-            });
+            return Err(StoreError::Invalid { what: "a record", reason });
         }
         let shared = self.lock_for_publishing()?;
         let tree = self.whole_output(&record)?;
@@ -106,18 +102,8 @@ impl Store {
 
     /// Up to `limit` earlier records to compare a stage with, best first: the same kind and stage,
     /// newest first, then the same kind under other names, newest first.
-    pub fn history(
-        &self,
-        kind: &str,
-        stage: &str,
-        limit: usize,
-    ) -> Result<Vec<IndexEntry>, StoreError> {
-        Ok(self
-            .index()?
-            .history(kind, stage)
-            .take(limit)
-            .cloned()
-            .collect())
+    pub fn history(&self, kind: &str, stage: &str, limit: usize) -> Result<Vec<IndexEntry>, StoreError> {
+        Ok(self.index()?.history(kind, stage).take(limit).cloned().collect())
     }
 
     /// Replaces a record that is no proof of anything. Under the removing lock, since a rename that
@@ -137,15 +123,9 @@ impl Store {
 
     /// The output's tree, if every blob of it is there.
     fn whole_output(&self, record: &Record) -> Result<Tree, StoreError> {
-        let incomplete = |reason| StoreError::IncompleteOutput {
-            key: record.key,
-            reason,
-        };
+        let incomplete = |reason| StoreError::IncompleteOutput { key: record.key, reason };
         let Some(tree) = self.tree(&record.output)? else {
-            return Err(incomplete(format!(
-                "its tree {} is missing",
-                record.output.short()
-            )));
+            return Err(incomplete(format!("its tree {} is missing", record.output.short())));
         };
         match self.missing_blob(&tree) {
             Some(reason) => Err(incomplete(reason)),
@@ -153,21 +133,11 @@ impl Store {
         }
     }
 
-    fn write_record(
-        &self,
-        record: &Record,
-        tree: &Tree,
-        path: &Path,
-    ) -> Result<tempfile::TempPath, StoreError> {
+    fn write_record(&self, record: &Record, tree: &Tree, path: &Path) -> Result<tempfile::TempPath, StoreError> {
         let inline = tree.fits_into_record().then(|| tree.to_text());
-        let stored = StoredRecord {
-            record: record.clone(),
-            tree: inline,
-        };
-        let mut bytes = serde_json::to_vec(&stored).map_err(|error| StoreError::Invalid {
-            what: "a record",
-            reason: error.to_string(),
-        })?;
+        let stored = StoredRecord { record: record.clone(), tree: inline };
+        let mut bytes = serde_json::to_vec(&stored)
+            .map_err(|error| StoreError::Invalid { what: "a record", reason: error.to_string() })?;
         bytes.push(b'\n');
         durable::temporary_with(&self.layout().tmp(), 0o444, &bytes, path)
     }
@@ -177,17 +147,11 @@ impl Store {
     }
 
     /// What is wrong with a recorded output, if anything is.
-    fn output_problem(
-        &self,
-        output: &Digest,
-        inline: Option<&str>,
-    ) -> Result<Option<String>, StoreError> {
+    fn output_problem(&self, output: &Digest, inline: Option<&str>) -> Result<Option<String>, StoreError> {
         let lost = || Some(format!("its tree {} is missing or damaged", output.short()));
         let tree = match inline {
             Some(text) => {
-                if Digest::of(text.as_bytes()) != *output
-                    || self.blob_length(output) != Some(text.len() as u64)
-                {
+                if Digest::of(text.as_bytes()) != *output || self.blob_length(output) != Some(text.len() as u64) {
                     return Ok(lost());
                 }
                 Tree::parse(text).ok()
@@ -203,22 +167,16 @@ impl Store {
 
     /// The first blob of a tree that is not there with its length, in words.
     pub(crate) fn missing_blob(&self, tree: &Tree) -> Option<String> {
-        tree.entries()
-            .iter()
-            .find_map(|entry| match self.blob_length(&entry.digest) {
-                Some(length) if length == entry.length => None,
-                Some(length) => Some(format!(
-                    "{} ({}) has {length} bytes instead of {}",
-                    entry.path,
-                    entry.digest.short(),
-                    entry.length
-                )),
-                None => Some(format!(
-                    "{} ({}) is missing",
-                    entry.path,
-                    entry.digest.short()
-                )),
-            })
+        tree.entries().iter().find_map(|entry| match self.blob_length(&entry.digest) {
+            Some(length) if length == entry.length => None,
+            Some(length) => Some(format!(
+                "{} ({}) has {length} bytes instead of {}",
+                entry.path,
+                entry.digest.short(),
+                entry.length
+            )),
+            None => Some(format!("{} ({}) is missing", entry.path, entry.digest.short())),
+        })
     }
 }
 
@@ -226,10 +184,7 @@ impl Store {
 /// once a day, so that planning does not write; a store that may not be written stays as it is.
 fn note_use(record: &File) {
     const DAY: Duration = Duration::from_secs(24 * 3600);
-    let age = record
-        .metadata()
-        .and_then(|meta| meta.modified())
-        .map(|time| time.elapsed());
+    let age = record.metadata().and_then(|meta| meta.modified()).map(|time| time.elapsed());
     if matches!(age, Ok(Ok(age)) if age > DAY) {
         let _ = record.set_modified(SystemTime::now());
     }
@@ -252,23 +207,14 @@ fn parse(bytes: &[u8], key: &Key, path: &Path) -> Result<Result<StoredRecord, St
             if stored.record.key == *key {
                 return Ok(Ok(stored));
             }
-            Ok(Err(format!(
-                "its record is that of another key, {}",
-                stored.record.key.short()
-            )))
+            Ok(Err(format!("its record is that of another key, {}", stored.record.key.short())))
         }
         other => match serde_json::from_slice::<AnyFormat>(bytes) {
-            Ok(AnyFormat {
-                record: FormatOnly { format },
-            }) if format > RECORD_FORMAT => Err(StoreError::NewerFormat {
-                path: path.to_owned(),
-                found: format,
-                supported: RECORD_FORMAT,
-            }),
+            Ok(AnyFormat { record: FormatOnly { format } }) if format > RECORD_FORMAT => {
+                Err(StoreError::NewerFormat { path: path.to_owned(), found: format, supported: RECORD_FORMAT })
+            }
             _ => {
-                let why = other
-                    .err()
-                    .map_or_else(|| "an unknown format".into(), |e| e.to_string());
+                let why = other.err().map_or_else(|| "an unknown format".into(), |e| e.to_string());
                 Ok(Err(format!("its record cannot be read: {why}")))
             }
         },

@@ -74,14 +74,7 @@ impl Store {
                         let Some(lease) = self.lease(&lease_name(&id), &owner)? else {
                             continue;
                         };
-                        return Ok(Run {
-                            entry: RunEntry {
-                                id,
-                                path,
-                                live: true,
-                            },
-                            _lease: lease,
-                        });
+                        return Ok(Run { entry: RunEntry { id, path, live: true }, _lease: lease });
                     }
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     Err(error) => return Err(StoreError::io("create", &path)(error)),
@@ -102,11 +95,7 @@ impl Store {
                 continue;
             }
             let live = self.lease_holder(&lease_name(&id))?.is_some();
-            runs.push(RunEntry {
-                path: entry.path(),
-                id,
-                live,
-            });
+            runs.push(RunEntry { path: entry.path(), id, live });
         }
         Ok(runs)
     }
@@ -119,11 +108,7 @@ impl Store {
         let runs = self.runs()?;
         let not_found = |reason| Err(StoreError::NotFound { reason });
         let whole = |run: &&RunEntry| run.id == text;
-        if let Some(run) = runs
-            .iter()
-            .find(whole)
-            .or(runs.first().filter(|_| text == "last"))
-        {
+        if let Some(run) = runs.iter().find(whole).or(runs.first().filter(|_| text == "last")) {
             return Ok(run.clone());
         }
         let fits = |run: &&RunEntry| run.id.starts_with(text) || run.id.ends_with(text);
@@ -131,13 +116,8 @@ impl Store {
         match (fitting.next(), fitting.next()) {
             _ if runs.is_empty() => not_found("there are no runs yet".to_owned()),
             (Some(run), None) if !text.is_empty() => Ok(run.clone()),
-            (Some(a), Some(b)) => {
-                not_found(format!("{text:?} means several runs: {}, {} …", a.id, b.id))
-            }
-            _ => not_found(format!(
-                "there is no run {text:?}; the last one is {}",
-                runs[0].id
-            )),
+            (Some(a), Some(b)) => not_found(format!("{text:?} means several runs: {}, {} …", a.id, b.id)),
+            _ => not_found(format!("there is no run {text:?}; the last one is {}", runs[0].id)),
         }
     }
 }

@@ -104,8 +104,7 @@ impl Store {
 
 impl Stamp {
     fn of(meta: &Metadata) -> Self {
-        let nanoseconds =
-            |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+        let nanoseconds = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
         Self {
             size: meta.size(),
             inode: meta.ino(),
@@ -117,9 +116,7 @@ impl Stamp {
     /// Waits until a later write would leave another stamp, if that is soon. Otherwise `false`: the
     /// stamp is too young to be remembered.
     fn let_it_age(self) -> bool {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let changed = u64::try_from(self.changed).unwrap_or(0);
         let Some(age) = now.checked_sub(Duration::from_nanos(changed)) else {
             return false; // From the future: no telling.
@@ -135,11 +132,7 @@ impl Stamp {
 
 impl StatCache {
     pub(crate) fn new(file: PathBuf, tmp: PathBuf) -> Self {
-        Self {
-            file,
-            tmp,
-            known: None,
-        }
+        Self { file, tmp, known: None }
     }
 
     fn get(&mut self, path: &Path, stamp: Stamp) -> Option<Digest> {
@@ -152,17 +145,10 @@ impl StatCache {
     fn insert(&mut self, path: &Path, stamp: Stamp, digest: Digest) {
         let Some(path) = path.to_str() else { return };
         self.known().insert(path.to_owned(), (stamp, digest));
-        let line = Line {
-            path: path.to_owned(),
-            stamp,
-            digest,
-        };
+        let line = Line { path: path.to_owned(), stamp, digest };
         let append = || {
             let line = format!("\n{}\n", serde_json::to_string(&line)?);
-            let mut file = fs_err::OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(&self.file)?;
+            let mut file = fs_err::OpenOptions::new().append(true).create(true).open(&self.file)?;
             file.write_all(line.as_bytes())
         };
         if let Err(error) = append() {
@@ -181,17 +167,9 @@ fn load(file: &Path, tmp: &Path) -> BTreeMap<String, (Stamp, Digest)> {
     let bytes = fs_err::read(file).unwrap_or_default();
     let mut known = BTreeMap::new();
     let mut lines = 0;
-    for line in bytes
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty())
-    {
+    for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         lines += 1;
-        if let Ok(Line {
-            path,
-            stamp,
-            digest,
-        }) = serde_json::from_slice(line)
-        {
+        if let Ok(Line { path, stamp, digest }) = serde_json::from_slice(line) {
             known.insert(path, (stamp, digest));
         }
     }
@@ -200,11 +178,7 @@ fn load(file: &Path, tmp: &Path) -> BTreeMap<String, (Stamp, Digest)> {
         let text: String = known
             .iter()
             .filter_map(|(path, (stamp, digest))| {
-                let line = Line {
-                    path: path.clone(),
-                    stamp: *stamp,
-                    digest: *digest,
-                };
+                let line = Line { path: path.clone(), stamp: *stamp, digest: *digest };
                 serde_json::to_string(&line).ok().map(|line| line + "\n")
             })
             .collect();

@@ -41,17 +41,11 @@ impl Store {
     /// Counts files and bytes in each area.
     pub fn stats(&self) -> Result<Stats, StoreError> {
         let area = |name: &&'static str| {
-            let mut stats = AreaStats {
-                name,
-                files: 0,
-                bytes: 0,
-            };
+            let mut stats = AreaStats { name, files: 0, bytes: 0 };
             count(&self.layout().area(name), &mut stats)?;
             Ok(stats)
         };
-        Ok(Stats {
-            areas: AREAS.iter().map(area).collect::<Result<_, StoreError>>()?,
-        })
+        Ok(Stats { areas: AREAS.iter().map(area).collect::<Result<_, StoreError>>()? })
     }
 }
 

@@ -53,13 +53,7 @@ impl Store {
     fn at(layout: Layout) -> Self {
         let stat_cache = Mutex::new(StatCache::new(layout.root.join("stat-cache"), layout.tmp()));
         let index = Mutex::new(IndexCache::default());
-        Self {
-            inner: Arc::new(Inner {
-                layout,
-                index,
-                stat_cache,
-            }),
-        }
+        Self { inner: Arc::new(Inner { layout, index, stat_cache }) }
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -68,17 +62,11 @@ impl Store {
 
     /// The caches hold nothing that is not on the disk, so a panic under the lock leaves them sound.
     pub(crate) fn index_cache(&self) -> MutexGuard<'_, IndexCache> {
-        self.inner
-            .index
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn stat_cache(&self) -> MutexGuard<'_, StatCache> {
-        self.inner
-            .stat_cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.stat_cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Held while something that names blobs is published. Many may hold it at once; garbage

@@ -49,31 +49,18 @@ impl Tree {
     /// A path that is unfit, there twice, or both a file and a folder.
     pub fn new(mut entries: Vec<TreeEntry>) -> Result<Self, StoreError> {
         entries.sort();
-        let invalid = |reason| {
-            Err(StoreError::Invalid {
-                what: "a tree",
-                reason,
-            })
-        };
+        let invalid = |reason| Err(StoreError::Invalid { what: "a tree", reason });
         let mut folders = BTreeSet::new();
         for entry in &entries {
             if let Some(reason) = unfit(&entry.path) {
                 return invalid(format!("the path {:?} {reason}", entry.path));
             }
-            folders.extend(
-                entry
-                    .path
-                    .match_indices('/')
-                    .map(|(at, _)| &entry.path[..at]),
-            );
+            folders.extend(entry.path.match_indices('/').map(|(at, _)| &entry.path[..at]));
         }
         if let Some(pair) = entries.windows(2).find(|pair| pair[0].path == pair[1].path) {
             return invalid(format!("the path {:?} is there twice", pair[0].path));
         }
-        if let Some(entry) = entries
-            .iter()
-            .find(|entry| folders.contains(entry.path.as_str()))
-        {
+        if let Some(entry) = entries.iter().find(|entry| folders.contains(entry.path.as_str())) {
             return invalid(format!("{:?} is both a file and a folder", entry.path));
         }
         Ok(Self { entries })
@@ -86,9 +73,7 @@ impl Tree {
 
     /// The file at `path`.
     pub fn get(&self, path: &str) -> Option<&TreeEntry> {
-        let found = self
-            .entries
-            .binary_search_by(|entry| entry.path.as_str().cmp(path));
+        let found = self.entries.binary_search_by(|entry| entry.path.as_str().cmp(path));
         found.ok().map(|at| &self.entries[at])
     }
 
@@ -106,15 +91,10 @@ impl Tree {
     /// `model/` does not notice that `log.txt` changed.
     pub fn part(&self, tops: &[&str]) -> Self {
         let inside = |path: &str| {
-            tops.iter().any(|top| {
-                path.strip_prefix(top)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            })
+            tops.iter().any(|top| path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
         };
         let kept = self.entries.iter().filter(|entry| inside(&entry.path));
-        Self {
-            entries: kept.cloned().collect(),
-        }
+        Self { entries: kept.cloned().collect() }
     }
 
     /// Whether a record carries a copy of this tree.
@@ -125,13 +105,7 @@ impl Tree {
     /// The canonical text.
     pub fn to_text(&self) -> String {
         let mut text = format!("{HEADER}\n");
-        for TreeEntry {
-            path,
-            digest,
-            length,
-            executable,
-        } in &self.entries
-        {
+        for TreeEntry { path, digest, length, executable } in &self.entries {
             let mark = if *executable { 'x' } else { '-' };
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{digest} {length} {mark} {path}");
@@ -144,20 +118,14 @@ impl Tree {
     /// # Errors
     /// Says which line is wrong and why.
     pub fn parse(text: &str) -> Result<Self, StoreError> {
-        let wrong = |line: usize, why: &str| StoreError::Invalid {
-            what: "a tree",
-            reason: format!("line {line} {why}"),
-        };
-        let Some(body) = text
-            .strip_prefix(HEADER)
-            .and_then(|rest| rest.strip_prefix('\n'))
-        else {
+        let wrong =
+            |line: usize, why: &str| StoreError::Invalid { what: "a tree", reason: format!("line {line} {why}") };
+        let Some(body) = text.strip_prefix(HEADER).and_then(|rest| rest.strip_prefix('\n')) else {
             return Err(wrong(1, "is not the header of a tree"));
         };
         let mut entries = Vec::new();
         for (at, line) in body.split_terminator('\n').enumerate() {
-            let entry =
-                parse_line(line).ok_or_else(|| wrong(at + 2, "is not an entry of a tree"))?;
+            let entry = parse_line(line).ok_or_else(|| wrong(at + 2, "is not an entry of a tree"))?;
             entries.push(entry);
         }
         let tree = Self::new(entries)?;
@@ -177,12 +145,7 @@ fn parse_line(line: &str) -> Option<TreeEntry> {
         "-" => false,
         _ => return None,
     };
-    Some(TreeEntry {
-        path: parts.next()?.to_owned(),
-        digest,
-        length,
-        executable,
-    })
+    Some(TreeEntry { path: parts.next()?.to_owned(), digest, length, executable })
 }
 
 /// Why a path cannot be in a tree, if it cannot.
@@ -193,9 +156,7 @@ pub(crate) fn unfit(path: &str) -> Option<&'static str> {
         return Some("contains a control character");
     }
     let odd = |part: &str| matches!(part, "" | "." | "..");
-    path.split('/')
-        .any(odd)
-        .then_some("is not a plain relative path")
+    path.split('/').any(odd).then_some("is not a plain relative path")
 }
 
 #[cfg(test)]
@@ -203,12 +164,7 @@ mod tests {
     use super::*;
 
     fn entry(path: &str) -> TreeEntry {
-        TreeEntry {
-            path: path.into(),
-            digest: Digest::of(path.as_bytes()),
-            length: 3,
-            executable: false,
-        }
+        TreeEntry { path: path.into(), digest: Digest::of(path.as_bytes()), length: 3, executable: false }
     }
 
     fn tree(paths: &[&str]) -> Tree {
@@ -222,10 +178,7 @@ mod tests {
         run.executable = true;
         let tree = Tree::new(vec![run, entry("a file")]).unwrap();
         let (a, b) = (Digest::of(b"a file"), Digest::of(b"b/run"));
-        assert_eq!(
-            tree.to_text(),
-            format!("stillhouse/tree/1\n{a} 3 - a file\n{b} 3 x b/run\n")
-        );
+        assert_eq!(tree.to_text(), format!("stillhouse/tree/1\n{a} 3 - a file\n{b} 3 x b/run\n"));
         assert_eq!(tree.digest(), Digest::of(tree.to_text().as_bytes()));
     }
 
@@ -233,25 +186,13 @@ mod tests {
     fn a_part_is_cut_at_whole_names() {
         let whole = tree(&["model", "model.txt", "models/x", "other/model/x"]);
         assert_eq!(whole.part(&["model"]), tree(&["model"]));
-        assert_eq!(
-            whole.part(&["models", "other"]),
-            tree(&["models/x", "other/model/x"])
-        );
+        assert_eq!(whole.part(&["models", "other"]), tree(&["models/x", "other/model/x"]));
         assert_eq!(whole.part(&[]), tree(&[]));
     }
 
     #[test]
     fn unfit_paths_are_refused_with_their_name() {
-        for path in [
-            "",
-            "/a",
-            "a//b",
-            "a/",
-            ".",
-            "a/../b",
-            "line\nbreak",
-            "tab\t",
-        ] {
+        for path in ["", "/a", "a//b", "a/", ".", "a/../b", "line\nbreak", "tab\t"] {
             let error = Tree::new(vec![entry(path)]).unwrap_err().to_string();
             assert!(error.contains(&format!("{path:?}")), "{error}");
         }
@@ -259,13 +200,9 @@ mod tests {
 
     #[test]
     fn a_path_is_there_once_and_is_a_file_or_a_folder() {
-        let twice = Tree::new(vec![entry("a"), entry("a")])
-            .unwrap_err()
-            .to_string();
+        let twice = Tree::new(vec![entry("a"), entry("a")]).unwrap_err().to_string();
         assert!(twice.contains("there twice"), "{twice}");
-        let both = Tree::new(vec![entry("a"), entry("a-b"), entry("a/b")])
-            .unwrap_err()
-            .to_string();
+        let both = Tree::new(vec![entry("a"), entry("a-b"), entry("a/b")]).unwrap_err().to_string();
         assert!(both.contains("both a file and a folder"), "{both}");
     }
 

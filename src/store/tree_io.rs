@@ -94,9 +94,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::MissingBlob`], or a file that is there already.
     pub fn export(&self, tree: &Tree, into: &Path) -> Result<(), StoreError> {
-        self.lay_out(tree, into, |entry, blob, target| {
-            copy(blob, target, if entry.executable { 0o755 } else { 0o644 })
-        })
+        self.lay_out(tree, into, |entry, blob, target| copy(blob, target, if entry.executable { 0o755 } else { 0o644 }))
     }
 
     fn lay_out(
@@ -123,9 +121,7 @@ impl Store {
             match place(entry, &blob, &target) {
                 Ok(()) => {}
                 Err(_) if !self.has(&entry.digest) => {
-                    return Err(StoreError::MissingBlob {
-                        digest: entry.digest,
-                    });
+                    return Err(StoreError::MissingBlob { digest: entry.digest });
                 }
                 Err(error) => return Err(StoreError::io("write", &target)(error)),
             }
@@ -143,18 +139,9 @@ fn entries_of(
     files: Vec<Found>,
     digest: impl Fn(&Path) -> Result<(Digest, u64), StoreError> + Sync,
 ) -> Result<Vec<TreeEntry>, StoreError> {
-    let entry = |Found {
-                     at,
-                     path,
-                     executable,
-                 }: Found| {
+    let entry = |Found { at, path, executable }: Found| {
         let (digest, length) = digest(&at)?;
-        Ok(TreeEntry {
-            path,
-            digest,
-            length,
-            executable,
-        })
+        Ok(TreeEntry { path, digest, length, executable })
     };
     files.into_par_iter().map(entry).collect()
 }
@@ -175,12 +162,7 @@ fn walk_into(
 ) -> Result<(), StoreError> {
     /// Deeper than any real output; a loop of links ends here.
     const DEEPEST: usize = 64;
-    let refuse = |path: &Path, reason| {
-        Err(StoreError::UnfitForTree {
-            path: path.into(),
-            reason,
-        })
-    };
+    let refuse = |path: &Path, reason| Err(StoreError::UnfitForTree { path: path.into(), reason });
     if depth > DEEPEST {
         return refuse(folder, "it is nested too deeply");
     }
@@ -202,20 +184,12 @@ fn walk_into(
                 }
             }
         }
-        let path = if prefix.is_empty() {
-            name
-        } else {
-            format!("{prefix}/{name}")
-        };
+        let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
         if meta.is_dir() {
             walk_into(&at, &path, links, depth + 1, files)?;
         } else if meta.is_file() {
             let executable = meta.permissions().mode() & 0o100 != 0;
-            files.push(Found {
-                at,
-                path,
-                executable,
-            });
+            files.push(Found { at, path, executable });
         } else {
             return refuse(&at, "it is neither a file nor a folder");
         }

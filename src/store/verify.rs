@@ -86,10 +86,7 @@ impl Store {
             }
             for entry in list(&folder.path())? {
                 let (folder, rest) = (folder.file_name(), entry.file_name());
-                let hex = folder
-                    .to_str()
-                    .zip(rest.to_str())
-                    .map(|(a, b)| format!("{a}{b}"));
+                let hex = folder.to_str().zip(rest.to_str()).map(|(a, b)| format!("{a}{b}"));
                 digests.extend(hex.and_then(|hex| hex.parse::<Digest>().ok()));
             }
         }

@@ -3,10 +3,7 @@
 //! Hashing is compared with `b3sum` where that is installed; the rest is beside its bar. Set
 //! `STILLHOUSE_BENCH_DIR` to measure another disk than that of the temporary folder.
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a bench that fails has nothing to clean up"
-)]
+#![expect(clippy::unwrap_used, reason = "a bench that fails has nothing to clean up")]
 
 use std::io::Write;
 use std::path::Path;
@@ -22,14 +19,8 @@ fn main() {
     let folder = tempfile::tempdir_in(base.map_or_else(std::env::temp_dir, Into::into)).unwrap();
     let store = Store::open(&folder.path().join("cache")).unwrap();
     // A word on the command line picks the benches that contain it.
-    let wanted = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with('-'));
-    let run = |name: &str| {
-        wanted
-            .as_ref()
-            .is_none_or(|wanted| name.contains(wanted.as_str()))
-    };
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let run = |name: &str| wanted.as_ref().is_none_or(|wanted| name.contains(wanted.as_str()));
     if run("hashing") {
         hashing(folder.path());
     }
@@ -56,9 +47,7 @@ fn best(mut work: impl FnMut()) -> Duration {
 
 fn hashing(folder: &Path) {
     let path = folder.join("big");
-    let block: Vec<u8> = (0..1 << 20)
-        .map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect();
+    let block: Vec<u8> = (0..1 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let mut file = fs_err::File::create(&path).unwrap();
     for _ in 0..GIGABYTE / block.len() {
         file.write_all(&block).unwrap();
@@ -68,17 +57,9 @@ fn hashing(folder: &Path) {
     let ours = || {
         Digest::of_file(&path).unwrap();
     };
-    let b3sum = || {
-        Command::new("b3sum")
-            .arg(&path)
-            .stdout(Stdio::null())
-            .status()
-    };
+    let b3sum = || Command::new("b3sum").arg(&path).stdout(Stdio::null()).status();
     if !b3sum().is_ok_and(|status| status.success()) {
-        println!(
-            "hash 1 GiB            {:6.2} GB/s (b3sum is not installed)",
-            rate(best(ours))
-        );
+        println!("hash 1 GiB            {:6.2} GB/s (b3sum is not installed)", rate(best(ours)));
     } else {
         // In turns, so that other work on the machine meets both alike.
         let (mut our_time, mut their_time) = (Duration::MAX, Duration::MAX);
@@ -90,9 +71,7 @@ fn hashing(folder: &Path) {
         }
         let percent = 100.0 * their_time.as_secs_f64() / our_time.as_secs_f64();
         let (ours, theirs) = (rate(our_time), rate(their_time));
-        println!(
-            "hash 1 GiB            {ours:6.2} GB/s, b3sum {theirs:.2}: {percent:.0} % (bar: 80 %)"
-        );
+        println!("hash 1 GiB            {ours:6.2} GB/s, b3sum {theirs:.2}: {percent:.0} % (bar: 80 %)");
     }
     fs_err::remove_file(&path).unwrap();
 }
@@ -136,10 +115,7 @@ fn tiny_stages(store: &Store, folder: &Path) {
         file.sync_all().unwrap();
     }
     let bare = start.elapsed().as_secs_f64() * 1e3;
-    println!(
-        "100 tiny stages       {time:6.0} ms (bar: well under 1 s); 300 bare syncs {:.0} ms",
-        3.0 * bare
-    );
+    println!("100 tiny stages       {time:6.0} ms (bar: well under 1 s); 300 bare syncs {:.0} ms", 3.0 * bare);
 }
 
 fn many_records(root: &Path) {
@@ -162,18 +138,13 @@ fn many_records(root: &Path) {
     });
     let each = time.as_secs_f64() * 1e6 / f64::from(RECORDS);
     println!("look-up, warm         {each:6.1} µs (bar: 50 µs)");
-    let missing: Vec<Key> = (0..RECORDS)
-        .map(|n| Key::of("no", &n.to_le_bytes()))
-        .collect();
+    let missing: Vec<Key> = (0..RECORDS).map(|n| Key::of("no", &n.to_le_bytes())).collect();
     let time = best(|| {
         for key in &missing {
             assert_eq!(store.lookup(key).unwrap(), Lookup::Missing);
         }
     });
-    println!(
-        "look-up of nothing    {:6.1} µs",
-        time.as_secs_f64() * 1e6 / f64::from(RECORDS)
-    );
+    println!("look-up of nothing    {:6.1} µs", time.as_secs_f64() * 1e6 / f64::from(RECORDS));
     let time = best(|| {
         let fresh = Store::open_existing(root).unwrap();
         assert_eq!(fresh.records().unwrap().len(), RECORDS as usize);
@@ -185,10 +156,7 @@ fn many_records(root: &Path) {
             assert!(store.history("command", &stage, 1).unwrap().len() == 1);
         }
     });
-    println!(
-        "history, one entry    {:6.1} µs",
-        time.as_secs_f64() * 1e6 / f64::from(RECORDS)
-    );
+    println!("history, one entry    {:6.1} µs", time.as_secs_f64() * 1e6 / f64::from(RECORDS));
     let time = best(|| {
         assert!(store.verify().unwrap().is_sound());
     });

@@ -30,16 +30,8 @@ fn old_record(store: &Store, stage: &str, by: Duration) -> Record {
     store.publish(record.clone()).unwrap();
     let tree = store.tree(&record.output).unwrap().unwrap();
     let hex = record.key.to_string();
-    let file = store
-        .root()
-        .join("records")
-        .join(&hex[..2])
-        .join(hex + ".json");
-    for path in [
-        file,
-        store.blob_path(&record.output),
-        store.blob_path(&tree.entries()[0].digest),
-    ] {
+    let file = store.root().join("records").join(&hex[..2]).join(hex + ".json");
+    for path in [file, store.blob_path(&record.output), store.blob_path(&tree.entries()[0].digest)] {
         age(&path, by);
     }
     record
@@ -53,16 +45,8 @@ fn owner() -> LeaseOwner {
 fn what_nothing_names_goes_and_a_dry_run_only_says_so() {
     let (_folder, store) = store();
     let record = old_record(&store, "command.a", 9 * DAY);
-    let (garbage, young) = (
-        old_blob(&store, "garbage"),
-        store.put_bytes(b"young").unwrap(),
-    );
-    let dry = store
-        .gc(&GcOptions {
-            dry_run: true,
-            ..Default::default()
-        })
-        .unwrap();
+    let (garbage, young) = (old_blob(&store, "garbage"), store.put_bytes(b"young").unwrap());
+    let dry = store.gc(&GcOptions { dry_run: true, ..Default::default() }).unwrap();
     assert_eq!((dry.blobs, dry.blob_bytes, dry.kept_blobs), (1, 7, 3));
     assert!(store.has(&garbage));
     let wet = store.gc(&GcOptions::default()).unwrap();
@@ -78,20 +62,13 @@ fn records_unused_for_long_go_unless_pinned() {
         .map(|name| old_record(&store, &format!("command.{name}"), 9 * DAY));
     store.pin("best", PinTarget::Record(pinned.key)).unwrap();
     // Pinning looked the record up, which counts as use: make it old again.
-    let pinned = old_record(&store, "command.pinned", 9 * DAY)
-        .key
-        .min(pinned.key);
-    store
-        .pin("files", PinTarget::Output(output.output))
-        .unwrap();
+    let pinned = old_record(&store, "command.pinned", 9 * DAY).key.min(pinned.key);
+    store.pin("files", PinTarget::Output(output.output)).unwrap();
     store.record(&used.key).unwrap();
     let young_key = old_record(&store, "command.young", DAY).key;
     assert_eq!(young_key, young.key);
 
-    let options = GcOptions {
-        keep: Some(7 * DAY),
-        ..Default::default()
-    };
+    let options = GcOptions { keep: Some(7 * DAY), ..Default::default() };
     let report = store.gc(&options).unwrap();
     let mut gone = vec![old.key, output.key];
     gone.sort();
@@ -102,10 +79,7 @@ fn records_unused_for_long_go_unless_pinned() {
         assert!(store.record(&kept).unwrap().is_some());
     }
     let tree = store.tree(&output.output).unwrap().unwrap();
-    assert!(
-        store.has(&tree.entries()[0].digest),
-        "a pinned output keeps its files"
-    );
+    assert!(store.has(&tree.entries()[0].digest), "a pinned output keeps its files");
     assert_eq!(store.records().unwrap().len(), 3, "the index follows");
     assert!(store.unpin("files").unwrap() && !store.unpin("files").unwrap());
     assert!(store.verify().unwrap().is_sound());
@@ -115,10 +89,7 @@ fn records_unused_for_long_go_unless_pinned() {
 fn a_held_lease_keeps_every_record_and_checkpoint() {
     let (_folder, store) = store();
     let record = old_record(&store, "command.a", 9 * DAY);
-    let options = GcOptions {
-        keep: Some(7 * DAY),
-        ..Default::default()
-    };
+    let options = GcOptions { keep: Some(7 * DAY), ..Default::default() };
     let run = store.create_run().unwrap();
     let report = store.gc(&options).unwrap();
     assert_eq!((report.records.len(), report.held.len()), (0, 1));
@@ -130,10 +101,7 @@ fn a_held_lease_keeps_every_record_and_checkpoint() {
 fn checkpoints_keep_their_blobs_until_removed() {
     let (_folder, store) = store();
     let weights = old_blob(&store, "weights");
-    let file = CheckpointFile {
-        digest: weights,
-        length: 7,
-    };
+    let file = CheckpointFile { digest: weights, length: 7 };
     let manifest = CheckpointManifest {
         step: 100,
         files: [("weights".to_owned(), file)].into(),
@@ -143,23 +111,13 @@ fn checkpoints_keep_their_blobs_until_removed() {
     assert!(!store.has_checkpoint(&trajectory).unwrap());
     store.put_checkpoint(&trajectory, &manifest).unwrap();
     store.gc(&GcOptions::default()).unwrap();
-    assert_eq!(
-        store.checkpoint(&trajectory).unwrap(),
-        Some(manifest.clone())
-    );
+    assert_eq!(store.checkpoint(&trajectory).unwrap(), Some(manifest.clone()));
     assert_eq!(store.checkpoints().unwrap(), [trajectory]);
 
     fs_err::remove_file(store.blob_path(&weights)).unwrap();
-    assert_eq!(
-        store.checkpoint(&trajectory).unwrap(),
-        None,
-        "not whole, so not there"
-    );
+    assert_eq!(store.checkpoint(&trajectory).unwrap(), None, "not whole, so not there");
     let error = store.put_checkpoint(&trajectory, &manifest).unwrap_err();
-    assert!(
-        matches!(error, StoreError::IncompleteOutput { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::IncompleteOutput { .. }), "{error}");
 
     old_blob(&store, "weights");
     assert!(store.remove_checkpoint(&trajectory).unwrap());
@@ -184,10 +142,7 @@ fn an_unfinished_file_is_never_seen_and_is_collected_when_old() {
     let tmp = store.root().join("tmp");
     write_files(&tmp, &[("half", "written"), ("now", "being written")]);
     age(&tmp.join("half"), DAY);
-    let options = GcOptions {
-        grace: Duration::ZERO,
-        ..Default::default()
-    };
+    let options = GcOptions { grace: Duration::ZERO, ..Default::default() };
     assert_eq!(store.gc(&options).unwrap().temporary, 1);
     assert!(!tmp.join("half").exists() && tmp.join("now").exists());
 }
@@ -201,15 +156,9 @@ fn verify_finds_damage_and_names_what_it_broke() {
     let blob = store.tree(&record.output).unwrap().unwrap().entries()[0].digest;
     fs_err::remove_file(store.blob_path(&blob)).unwrap();
     fs_err::write(store.blob_path(&blob), "command.A").unwrap();
-    assert!(
-        store.record(&record.key).unwrap().is_some(),
-        "a look-up does not read blobs"
-    );
+    assert!(store.record(&record.key).unwrap().is_some(), "a look-up does not read blobs");
     let report = store.verify().unwrap();
-    assert_eq!(
-        (report.blobs, report.corrupt.as_slice()),
-        (4, [blob].as_slice())
-    );
+    assert_eq!((report.blobs, report.corrupt.as_slice()), (4, [blob].as_slice()));
     assert_eq!(report.broken.len(), 1);
     assert_eq!(report.broken[0].key, record.key);
     assert_eq!(store.record(&record.key).unwrap(), None);
@@ -220,11 +169,7 @@ fn stats_count_what_was_put() {
     let (_folder, store) = store();
     store.put_bytes(b"12345").unwrap();
     let stats = store.stats().unwrap();
-    let blobs = stats
-        .areas
-        .iter()
-        .find(|area| area.name == "blobs")
-        .unwrap();
+    let blobs = stats.areas.iter().find(|area| area.name == "blobs").unwrap();
     assert_eq!((blobs.files, blobs.bytes), (1, 5));
     assert_eq!((stats.files(), stats.bytes()), (1, 5));
 }
@@ -235,35 +180,21 @@ mod sweeping_attempts {
     #[test]
     fn clears_scratch_keeps_logs_and_spares_the_living() {
         let (_folder, store) = store();
-        let files = [
-            ("log", "it failed"),
-            ("events.jsonl", "{}"),
-            ("scratch/big", "xxxx"),
-            ("core", "y"),
-        ];
+        let files = [("log", "it failed"), ("events.jsonl", "{}"), ("scratch/big", "xxxx"), ("core", "y")];
         let (dead, living, silent) = (key("dead"), key("living"), key("silent"));
         let dirs = [&dead, &living].map(|key| store.attempt_dir(key, "1").unwrap());
         dirs.iter().for_each(|dir| write_files(dir, &files));
         store.attempt_dir(&silent, "1").unwrap();
         let lease = store.lease(&living.to_string(), &owner()).unwrap().unwrap();
         let report = store.sweep_attempts().unwrap();
-        assert_eq!(
-            (report.running, report.kept, report.removed, report.bytes),
-            (1, 1, 1, 5)
-        );
+        assert_eq!((report.running, report.kept, report.removed, report.bytes), (1, 1, 1, 5));
         assert!(dirs[0].join("log").exists() && dirs[0].join("events.jsonl").exists());
         assert!(!dirs[0].join("scratch").exists() && !dirs[0].join("core").exists());
         assert!(dirs[1].join("scratch/big").exists());
         drop(lease);
         store.remove_attempt(&living, "1").unwrap();
         assert!(!dirs[1].parent().unwrap().exists());
-        assert!(
-            store
-                .attempt_dir(&dead, "1")
-                .unwrap_err()
-                .to_string()
-                .contains("exists")
-        );
+        assert!(store.attempt_dir(&dead, "1").unwrap_err().to_string().contains("exists"));
     }
 
     #[test]
@@ -272,10 +203,7 @@ mod sweeping_attempts {
         for number in 0..60_u32 {
             let dir = store.attempt_dir(&key("a"), &number.to_string()).unwrap();
             write_files(&dir, &[("log", "x")]);
-            age(
-                &dir.join("log"),
-                Duration::from_secs(u64::from(number) * 60),
-            );
+            age(&dir.join("log"), Duration::from_secs(u64::from(number) * 60));
         }
         let report = store.sweep_attempts().unwrap();
         assert_eq!((report.kept, report.removed), (50, 10));
@@ -290,37 +218,16 @@ mod runs {
     #[test]
     fn sort_by_time_and_are_found_by_a_part_of_their_name() {
         let (_folder, store) = store();
-        assert!(
-            store
-                .find_run("last")
-                .unwrap_err()
-                .to_string()
-                .contains("no runs yet")
-        );
+        assert!(store.find_run("last").unwrap_err().to_string().contains("no runs yet"));
         let runs: Vec<_> = (0..3).map(|_| store.create_run().unwrap()).collect();
         let ids: Vec<&str> = runs.iter().rev().map(|run| run.id()).collect();
         let listed = store.runs().unwrap();
-        assert_eq!(
-            listed.iter().map(|run| run.id.as_str()).collect::<Vec<_>>(),
-            ids
-        );
+        assert_eq!(listed.iter().map(|run| run.id.as_str()).collect::<Vec<_>>(), ids);
         assert!(listed.iter().all(|run| run.live));
         assert_eq!(store.find_run("last").unwrap().id, ids[0]);
         assert_eq!(store.find_run(ids[1]).unwrap().id, ids[1]);
-        assert!(
-            store
-                .find_run("2")
-                .unwrap_err()
-                .to_string()
-                .contains("several")
-        );
-        assert!(
-            store
-                .find_run("zzz")
-                .unwrap_err()
-                .to_string()
-                .contains("no run \"zzz\"")
-        );
+        assert!(store.find_run("2").unwrap_err().to_string().contains("several"));
+        assert!(store.find_run("zzz").unwrap_err().to_string().contains("no run \"zzz\""));
         assert!(store.find_run("").is_err());
         let path = runs[0].entry().events_path();
         assert!(path.ends_with(format!("runs/{}/events.jsonl", runs[0].id())));

@@ -20,18 +20,8 @@ fn work_until_killed(root: &str) {
         let record = record_of(&store, &stage, &files);
         let tree = store.tree(&record.output).unwrap().unwrap();
         let file = &tree.entries()[0];
-        let files = [(
-            "weights".to_owned(),
-            CheckpointFile {
-                digest: file.digest,
-                length: file.length,
-            },
-        )];
-        let manifest = CheckpointManifest {
-            step: 1,
-            files: files.into(),
-            meta: serde_json::Value::Null,
-        };
+        let files = [("weights".to_owned(), CheckpointFile { digest: file.digest, length: file.length })];
+        let manifest = CheckpointManifest { step: 1, files: files.into(), meta: serde_json::Value::Null };
         store.put_checkpoint(&record.key, &manifest).unwrap();
         store.publish(record).unwrap();
     }
@@ -45,9 +35,7 @@ fn killed_writers_leave_only_whole_records() {
     let (folder, store) = store();
     let root = store.root().to_str().unwrap();
     for round in 0..12_u64 {
-        let mut children: Vec<_> = (0..2)
-            .map(|_| spawn("killed_writers_leave_only_whole_records", root))
-            .collect();
+        let mut children: Vec<_> = (0..2).map(|_| spawn("killed_writers_leave_only_whole_records", root)).collect();
         std::thread::sleep(Duration::from_millis(60 + 23 * round));
         for child in &mut children {
             child.kill().unwrap();
@@ -56,11 +44,7 @@ fn killed_writers_leave_only_whole_records() {
     }
     let fresh = Store::open(store.root()).unwrap();
     let records = fresh.records().unwrap();
-    assert!(
-        records.len() >= 10,
-        "{} records: the children did no work",
-        records.len()
-    );
+    assert!(records.len() >= 10, "{} records: the children did no work", records.len());
     let mut found = 0;
     for entry in &records {
         match fresh.lookup(&entry.key).unwrap() {
@@ -98,29 +82,18 @@ fn of_racing_processes_exactly_one_wins_each_key() {
             store.publish(record).unwrap() == Published::Won
         });
         let wins = wins.count();
-        fs_err::write(
-            store.root().join(format!("replies/wins-{me}")),
-            wins.to_string(),
-        )
-        .unwrap();
+        fs_err::write(store.root().join(format!("replies/wins-{me}")), wins.to_string()).unwrap();
         return;
     }
     let (_folder, store) = store();
     let root = store.root().to_str().unwrap();
-    let mut children: Vec<_> = (0..4)
-        .map(|_| spawn("of_racing_processes_exactly_one_wins_each_key", root))
-        .collect();
+    let mut children: Vec<_> = (0..4).map(|_| spawn("of_racing_processes_exactly_one_wins_each_key", root)).collect();
     for child in &mut children {
         assert!(child.wait().unwrap().success());
     }
     let wins: Vec<u32> = fs_err::read_dir(store.replies_dir())
         .unwrap()
-        .map(|entry| {
-            fs_err::read_to_string(entry.unwrap().path())
-                .unwrap()
-                .parse()
-                .unwrap()
-        })
+        .map(|entry| fs_err::read_to_string(entry.unwrap().path()).unwrap().parse().unwrap())
         .collect();
     assert_eq!(wins.len(), 4);
     assert_eq!(wins.iter().sum::<u32>(), KEYS, "{wins:?}");
@@ -145,10 +118,7 @@ fn of_racing_threads_one_replaces_a_broken_record() {
                 usize::from(store.publish(record).unwrap() == Published::Won)
             };
             let threads = ["a", "b", "c"].map(|me| scope.spawn(move || publish(me)));
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .sum()
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(wins, 1);
     }
@@ -166,20 +136,14 @@ fn a_killed_holder_frees_its_lease_at_once() {
         }
     }
     let (_folder, store) = store();
-    let mut holder = spawn(
-        "a_killed_holder_frees_its_lease_at_once",
-        store.root().to_str().unwrap(),
-    );
+    let mut holder = spawn("a_killed_holder_frees_its_lease_at_once", store.root().to_str().unwrap());
     while !store.root().join("replies/ready").exists() {
         assert_eq!(holder.try_wait().unwrap(), None, "the child ended early");
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(store.lease("stage", &owner("x")).unwrap().is_none());
     let named = store.lease_holder("stage").unwrap().unwrap();
-    assert_eq!(
-        (named.pid, named.stage.as_str()),
-        (holder.id(), "student.x")
-    );
+    assert_eq!((named.pid, named.stage.as_str()), (holder.id(), "student.x"));
     holder.kill().unwrap();
     holder.wait().unwrap();
     assert_eq!(store.lease_holder("stage").unwrap(), None);
@@ -218,32 +182,17 @@ fn collecting_beside_writers_breaks_no_record() {
                 .unwrap()
         })
         .collect();
-    let options = stillhouse_store::GcOptions {
-        grace: Duration::ZERO,
-        ..Default::default()
-    };
-    while children
-        .iter_mut()
-        .any(|child| child.try_wait().unwrap().is_none())
-    {
+    let options = stillhouse_store::GcOptions { grace: Duration::ZERO, ..Default::default() };
+    while children.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
         store.gc(&options).unwrap();
         // Room for the writers, who would otherwise be collected again before they can record.
         std::thread::sleep(Duration::from_millis(40));
     }
     for child in &mut children {
         let mut words = String::new();
-        child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut words)
-            .unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
         assert!(child.wait().unwrap().success(), "{words}");
     }
     let report = store.verify().unwrap();
-    assert_eq!(
-        (report.records, report.is_sound()),
-        (50, true),
-        "{report:?}"
-    );
+    assert_eq!((report.records, report.is_sound()), (50, true), "{report:?}");
 }

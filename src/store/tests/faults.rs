@@ -15,15 +15,9 @@ use stillhouse_store::{LeaseOwner, Lookup, Store, StoreError};
 fn a_store_is_marked_as_a_cache_and_ignored_by_git() {
     let (_folder, store) = store();
     let read = |name| fs_err::read_to_string(store.root().join(name)).unwrap();
-    assert_eq!(
-        (read(".gitignore").as_str(), read("FORMAT").as_str()),
-        ("*\n", "1\n")
-    );
+    assert_eq!((read(".gitignore").as_str(), read("FORMAT").as_str()), ("*\n", "1\n"));
     assert!(read("CACHEDIR.TAG").starts_with("Signature: 8a477f597d28d172789f06886806bc55\n"));
-    assert!(
-        Store::open(store.root()).is_ok(),
-        "opening again changes nothing"
-    );
+    assert!(Store::open(store.root()).is_ok(), "opening again changes nothing");
 }
 
 #[test]
@@ -31,23 +25,13 @@ fn a_newer_format_is_refused_before_anything_is_touched() {
     let (folder, _) = store();
     let root = folder.path().join("new");
     write_files(&root, &[("FORMAT", "2\n"), ("surprise", "x")]);
-    for error in [
-        Store::open(&root).unwrap_err(),
-        Store::open_existing(&root).unwrap_err(),
-    ] {
-        assert!(
-            error
-                .to_string()
-                .ends_with("has format 2; this program knows formats up to 1")
-        );
+    for error in [Store::open(&root).unwrap_err(), Store::open_existing(&root).unwrap_err()] {
+        assert!(error.to_string().ends_with("has format 2; this program knows formats up to 1"));
         assert!(error.hint().unwrap().contains("newer program"));
     }
     assert_eq!(fs_err::read_dir(&root).unwrap().count(), 2);
     fs_err::write(root.join("FORMAT"), "new\n").unwrap();
-    assert!(matches!(
-        Store::open(&root).unwrap_err(),
-        StoreError::Corrupt { .. }
-    ));
+    assert!(matches!(Store::open(&root).unwrap_err(), StoreError::Corrupt { .. }));
 }
 
 #[test]
@@ -55,20 +39,12 @@ fn a_folder_with_other_things_in_it_never_becomes_a_store() {
     let folder = tempfile::tempdir().unwrap();
     write_files(folder.path(), &[("thesis.tex", "years of work")]);
     let error = Store::open(folder.path()).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("holds other things (thesis.tex)"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("holds other things (thesis.tex)"), "{error}");
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 1);
     let half_made = folder.path().join("cache");
     write_files(&half_made, &[(".gitignore", "*\n")]);
     fs_err::create_dir(half_made.join("blobs")).unwrap();
-    assert!(
-        Store::open(&half_made).is_ok(),
-        "what a crash left is completed"
-    );
+    assert!(Store::open(&half_made).is_ok(), "what a crash left is completed");
 }
 
 #[test]
@@ -80,10 +56,7 @@ fn looking_needs_a_store_and_makes_none() {
     assert!(!root.exists());
     fs_err::write(&root, "a file").unwrap();
     let error = Store::open(&root).unwrap_err();
-    assert!(
-        error.to_string().contains(root.to_str().unwrap()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(root.to_str().unwrap()), "{error}");
 }
 
 fn words(output: &Output) -> String {
@@ -124,21 +97,11 @@ fn a_read_only_store_answers_and_refuses_to_change() {
     if let Some(root) = role() {
         let root = Path::new(&root);
         let store = Store::open_existing(root).unwrap();
-        assert!(matches!(
-            store.lookup(&key("command.a")).unwrap(),
-            Lookup::Found(_)
-        ));
+        assert!(matches!(store.lookup(&key("command.a")).unwrap(), Lookup::Found(_)));
         assert_eq!(store.history("command", "command.a", 5).unwrap().len(), 1);
         assert!(store.verify().is_ok() && store.stats().is_ok() && store.runs().is_ok());
-        assert!(
-            store.digest_of(&root.join("FORMAT")).is_ok(),
-            "works without remembering"
-        );
-        assert_eq!(
-            Store::open(root).unwrap().root(),
-            root,
-            "nothing to write, nothing to refuse"
-        );
+        assert!(store.digest_of(&root.join("FORMAT")).is_ok(), "works without remembering");
+        assert_eq!(Store::open(root).unwrap().root(), root, "nothing to write, nothing to refuse");
         let owner = LeaseOwner::this_process("r", "s");
         let errors = [
             store.put_bytes(b"new").map(drop).unwrap_err(),
@@ -149,18 +112,13 @@ fn a_read_only_store_answers_and_refuses_to_change() {
         ];
         for error in errors {
             assert!(matches!(error, StoreError::ReadOnly { .. }), "{error:?}");
-            assert!(
-                error.to_string().contains(root.to_str().unwrap()),
-                "{error}"
-            );
+            assert!(error.to_string().contains(root.to_str().unwrap()), "{error}");
             assert!(error.hint().unwrap().contains("writable"));
         }
         return;
     }
     let (folder, store) = store();
-    store
-        .publish(record_of(&store, "command.a", &[("out", "x")]))
-        .unwrap();
+    store.publish(record_of(&store, "command.a", &[("out", "x")])).unwrap();
     let program = program_in(folder.path());
     fs_err::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     make_read_only(store.root());
@@ -168,11 +126,7 @@ fn a_read_only_store_answers_and_refuses_to_change() {
     let template = child("a_read_only_store_answers_and_refuses_to_change", root);
     let mut command = Command::new(program);
     command.args(template.get_args());
-    command.envs(
-        template
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
+    command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
     if fs_err::metadata(store.root()).unwrap().uid() == 0 {
         command.uid(65534).gid(65534);
     }
@@ -192,10 +146,7 @@ fn fill_the_disk(root: &str) {
     assert!(error.to_string().contains(root), "{error}");
     assert!(error.hint().unwrap().contains("cache gc"));
     assert!(!store.has(&stillhouse_store::Digest::of(&big)));
-    assert_eq!(
-        fs_err::read_dir(store.root().join("tmp")).unwrap().count(),
-        0
-    );
+    assert_eq!(fs_err::read_dir(store.root().join("tmp")).unwrap().count(), 0);
     assert_eq!(store.record(&record.key).unwrap(), Some(record));
     assert!(store.verify().unwrap().is_sound());
 }
@@ -207,21 +158,12 @@ fn a_file_that_cannot_grow_leaves_the_store_whole() {
         return fill_the_disk(&root);
     }
     let (_folder, store) = store();
-    let template = child(
-        "a_file_that_cannot_grow_leaves_the_store_whole",
-        store.root().to_str().unwrap(),
-    );
+    let template = child("a_file_that_cannot_grow_leaves_the_store_whole", store.root().to_str().unwrap());
     // An ignored signal stays ignored across exec; the write then fails instead of the process.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; ulimit -f 1024; exec \"$0\" \"$@\""]);
-    command
-        .arg(template.get_program())
-        .args(template.get_args());
-    command.envs(
-        template
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
+    command.arg(template.get_program()).args(template.get_args());
+    command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", words(&output));
 }
@@ -240,20 +182,10 @@ fn a_full_disk_leaves_the_store_whole() {
     let template = child("a_full_disk_leaves_the_store_whole", root.to_str().unwrap());
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
-    command
-        .arg("mount -t tmpfs -o size=2m tmpfs \"$0\" || exit 77; exec \"$@\"")
-        .arg(&disk);
-    command
-        .arg(template.get_program())
-        .args(template.get_args());
-    command.envs(
-        template
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
-    let probe = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "true"])
-        .status();
+    command.arg("mount -t tmpfs -o size=2m tmpfs \"$0\" || exit 77; exec \"$@\"").arg(&disk);
+    command.arg(template.get_program()).args(template.get_args());
+    command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let probe = Command::new("unshare").args(["--user", "--map-root-user", "--mount", "true"]).status();
     let output = command.output();
     match (probe, output) {
         (Ok(probe), Ok(output)) if probe.success() && output.status.code() != Some(77) => {
@@ -261,10 +193,7 @@ fn a_full_disk_leaves_the_store_whole() {
         }
         _ => {
             use std::io::Write;
-            let _ = writeln!(
-                std::io::stderr(),
-                "a file system cannot be mounted here: see above"
-            );
+            let _ = writeln!(std::io::stderr(), "a file system cannot be mounted here: see above");
         }
     }
 }

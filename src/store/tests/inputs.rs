@@ -29,24 +29,12 @@ fn an_unchanged_file_is_never_hashed_twice_not_even_by_the_next_process() {
     let (digest, length) = store.digest_of(&path).unwrap();
     assert_eq!((digest, length), (Digest::of(b"first"), 5));
     let fake = poison(&store, &digest);
-    assert_eq!(
-        store.digest_of(&path).unwrap().0,
-        digest,
-        "remembered in memory"
-    );
+    assert_eq!(store.digest_of(&path).unwrap().0, digest, "remembered in memory");
     let next = Store::open(store.root()).unwrap();
-    assert_eq!(
-        next.digest_of(&path).unwrap().0,
-        fake,
-        "remembered on the disk"
-    );
+    assert_eq!(next.digest_of(&path).unwrap().0, fake, "remembered on the disk");
     fs_err::remove_file(store.root().join("stat-cache")).unwrap();
     let third = Store::open(store.root()).unwrap();
-    assert_eq!(
-        third.digest_of(&path).unwrap().0,
-        digest,
-        "may be deleted at any time"
-    );
+    assert_eq!(third.digest_of(&path).unwrap().0, digest, "may be deleted at any time");
 }
 
 #[test]
@@ -58,19 +46,9 @@ fn every_change_is_noticed_even_of_equal_size_with_the_old_time_put_back() {
         let earlier = fs_err::metadata(&path).and_then(|meta| meta.modified());
         fs_err::write(&path, &content).unwrap();
         if let Ok(time) = earlier {
-            fs_err::File::options()
-                .write(true)
-                .open(&path)
-                .unwrap()
-                .file()
-                .set_modified(time)
-                .unwrap();
+            fs_err::File::options().write(true).open(&path).unwrap().file().set_modified(time).unwrap();
         }
-        assert_eq!(
-            store.digest_of(&path).unwrap().0,
-            Digest::of(content.as_bytes()),
-            "{round}"
-        );
+        assert_eq!(store.digest_of(&path).unwrap().0, Digest::of(content.as_bytes()), "{round}");
     }
 }
 
@@ -80,9 +58,7 @@ fn a_file_from_the_future_is_hashed_each_time_and_right() {
     let path = folder.path().join("in");
     write_files(folder.path(), &[("in", "x")]);
     let file = fs_err::File::options().write(true).open(&path).unwrap();
-    file.file()
-        .set_modified(SystemTime::now() + Duration::from_secs(9999))
-        .unwrap();
+    file.file().set_modified(SystemTime::now() + Duration::from_secs(9999)).unwrap();
     assert_eq!(store.digest_of(&path).unwrap().0, Digest::of(b"x"));
 }
 
@@ -101,10 +77,7 @@ fn torn_and_foreign_lines_are_skipped() {
 fn processes_that_append_at_once_leave_readable_lines() {
     let (folder, store) = store();
     let names: Vec<String> = (0..200).map(|n| format!("in/{n}")).collect();
-    let files: Vec<(&str, &str)> = names
-        .iter()
-        .map(|name| (name.as_str(), name.as_str()))
-        .collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
     write_files(folder.path(), &files);
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -131,10 +104,7 @@ fn processes_that_append_at_once_leave_readable_lines() {
 #[test]
 fn what_is_no_file_is_named() {
     let (folder, store) = store();
-    let missing = store
-        .digest_of(&folder.path().join("no"))
-        .unwrap_err()
-        .to_string();
+    let missing = store.digest_of(&folder.path().join("no")).unwrap_err().to_string();
     assert!(missing.contains("no: entity not found"), "{missing}");
     let error = store.digest_of(folder.path()).unwrap_err();
     assert!(matches!(error, StoreError::UnfitForTree { .. }), "{error}");

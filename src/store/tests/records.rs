@@ -9,22 +9,13 @@ use stillhouse_store::{Lookup, Published, Store, StoreError};
 #[test]
 fn a_published_record_is_found_by_another_process_view() {
     let (_folder, store) = store();
-    let record = record_of(
-        &store,
-        "command.a",
-        &[("out.txt", "hello"), ("deep/er.txt", "there")],
-    );
+    let record = record_of(&store, "command.a", &[("out.txt", "hello"), ("deep/er.txt", "there")]);
     assert_eq!(store.lookup(&record.key).unwrap(), Lookup::Missing);
     assert_eq!(store.publish(record.clone()).unwrap(), Published::Won);
     let other = Store::open_existing(store.root()).unwrap();
     assert_eq!(other.record(&record.key).unwrap().unwrap(), record);
     let tree = other.tree(&record.output).unwrap().unwrap();
-    assert_eq!(
-        other
-            .read(&tree.get("deep/er.txt").unwrap().digest)
-            .unwrap(),
-        b"there"
-    );
+    assert_eq!(other.read(&tree.get("deep/er.txt").unwrap().digest).unwrap(), b"there");
 }
 
 #[test]
@@ -47,11 +38,7 @@ mod a_record_is_broken_when {
     }
 
     /// Breaks it, looks at the reason, and makes it again.
-    fn heals(
-        files: &[(&str, &str)],
-        damage: impl Fn(&Store, &stillhouse_store::Record),
-        why: &str,
-    ) {
+    fn heals(files: &[(&str, &str)], damage: impl Fn(&Store, &stillhouse_store::Record), why: &str) {
         let (_folder, store) = store();
         let record = record_of(&store, "command.a", files);
         store.publish(record.clone()).unwrap();
@@ -115,14 +102,7 @@ mod a_record_is_broken_when {
     fn its_file_is_not_json() {
         let damage = |store: &Store, record: &stillhouse_store::Record| {
             let hex = record.key.to_string();
-            overwrite(
-                &store
-                    .root()
-                    .join("records")
-                    .join(&hex[..2])
-                    .join(hex + ".json"),
-                b"\0\0",
-            );
+            overwrite(&store.root().join("records").join(&hex[..2]).join(hex + ".json"), b"\0\0");
         };
         heals(&[("out", "x")], damage, "cannot be read");
     }
@@ -145,26 +125,10 @@ fn a_record_of_a_newer_format_is_left_alone_with_a_clear_error() {
     let (_folder, store) = store();
     let record = record_of(&store, "command.a", &[("out", "x")]);
     let hex = record.key.to_string();
-    let path = store
-        .root()
-        .join("records")
-        .join(&hex[..2])
-        .join(hex + ".json");
-    write_files(
-        store.root(),
-        &[(
-            path.to_str().unwrap(),
-            r#"{"record":{"format":9,"new":[]}}"#,
-        )],
-    );
-    for error in [
-        store.lookup(&record.key).unwrap_err(),
-        store.publish(record).unwrap_err(),
-    ] {
-        assert!(
-            matches!(error, StoreError::NewerFormat { found: 9, .. }),
-            "{error}"
-        );
+    let path = store.root().join("records").join(&hex[..2]).join(hex + ".json");
+    write_files(store.root(), &[(path.to_str().unwrap(), r#"{"record":{"format":9,"new":[]}}"#)]);
+    for error in [store.lookup(&record.key).unwrap_err(), store.publish(record).unwrap_err()] {
+        assert!(matches!(error, StoreError::NewerFormat { found: 9, .. }), "{error}");
     }
 }
 
@@ -175,10 +139,7 @@ fn an_incomplete_output_cannot_be_recorded() {
     let tree = store.tree(&record.output).unwrap().unwrap();
     fs_err::remove_file(store.blob_path(&tree.entries()[0].digest)).unwrap();
     let error = store.publish(record.clone()).unwrap_err();
-    assert!(
-        matches!(error, StoreError::IncompleteOutput { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::IncompleteOutput { .. }), "{error}");
     assert!(error.to_string().contains("out ("), "{error}");
     assert_eq!(store.lookup(&record.key).unwrap(), Lookup::Missing);
 }
@@ -203,10 +164,7 @@ mod history {
         publish(&store, "student.a", "4");
         let keys = |limit| {
             let entries = store.history("command", "command.a", limit).unwrap();
-            entries
-                .into_iter()
-                .map(|entry| entry.key)
-                .collect::<Vec<_>>()
+            entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>()
         };
         assert_eq!(keys(9), [a2, a1, b]);
         assert_eq!(keys(1), [a2]);
@@ -221,18 +179,10 @@ mod history {
         let torn = fs_err::read_to_string(&index).unwrap() + "{\"key\":\"ab";
         fs_err::write(&index, torn).unwrap();
         publish(&store, "command.a", "2");
-        assert_eq!(
-            store.records().unwrap().len(),
-            2,
-            "the torn line spoils only itself"
-        );
+        assert_eq!(store.records().unwrap().len(), 2, "the torn line spoils only itself");
         fs_err::remove_file(&index).unwrap();
         let other = Store::open_existing(store.root()).unwrap();
-        assert_eq!(
-            other.records().unwrap().len(),
-            2,
-            "rebuilt from the records"
-        );
+        assert_eq!(other.records().unwrap().len(), 2, "rebuilt from the records");
         assert!(index.exists());
     }
 }

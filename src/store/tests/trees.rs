@@ -23,10 +23,7 @@ fn a_blob_is_read_only_and_written_once() {
     store.put_bytes(b"content").unwrap();
     assert_eq!(fs_err::metadata(&path).unwrap().ino(), inode);
     assert_eq!(store.read(&digest).unwrap(), b"content");
-    assert_eq!(
-        fs_err::read_dir(store.root().join("tmp")).unwrap().count(),
-        0
-    );
+    assert_eq!(fs_err::read_dir(store.root().join("tmp")).unwrap().count(), 0);
 }
 
 #[test]
@@ -38,11 +35,7 @@ fn adopting_moves_a_file_and_copies_one_with_several_names() {
     let (digest, length) = store.adopt_file(&a).unwrap();
     assert_eq!((digest, length), (Digest::of(b"alone"), 5));
     assert!(!a.exists());
-    assert_eq!(
-        fs_err::metadata(store.blob_path(&digest)).unwrap().ino(),
-        inode,
-        "no copy"
-    );
+    assert_eq!(fs_err::metadata(store.blob_path(&digest)).unwrap().ino(), inode, "no copy");
 
     let other = folder.path().join("other");
     fs_err::hard_link(&b, &other).unwrap();
@@ -54,14 +47,11 @@ fn adopting_moves_a_file_and_copies_one_with_several_names() {
 #[test]
 fn adopting_from_another_file_system_copies() {
     let (_folder, store) = store();
-    let elsewhere = ["/dev/shm", "/tmp", "/var/tmp"]
-        .into_iter()
-        .find_map(|path| {
-            let device =
-                |path: &std::path::Path| fs_err::metadata(path).map(|meta| meta.dev()).ok();
-            let path = std::path::Path::new(path);
-            (device(path)? != device(store.root())?).then(|| tempfile::tempdir_in(path).ok())?
-        });
+    let elsewhere = ["/dev/shm", "/tmp", "/var/tmp"].into_iter().find_map(|path| {
+        let device = |path: &std::path::Path| fs_err::metadata(path).map(|meta| meta.dev()).ok();
+        let path = std::path::Path::new(path);
+        (device(path)? != device(store.root())?).then(|| tempfile::tempdir_in(path).ok())?
+    });
     // Every machine with a memory file system has a second one; the copy itself is tested by
     // `put_file` in any case.
     let Some(elsewhere) = elsewhere else { return };
@@ -80,29 +70,17 @@ fn a_damaged_blob_is_set_aside_and_can_be_put_again() {
     fs_err::write(&path, b"c0ntent").unwrap();
     assert_eq!(store.checked_read(&digest).unwrap(), None);
     assert!(!store.has(&digest));
-    assert!(
-        store
-            .root()
-            .join("quarantine")
-            .join(digest.to_string())
-            .exists()
-    );
+    assert!(store.root().join("quarantine").join(digest.to_string()).exists());
     store.put_bytes(b"content").unwrap();
     assert!(store.check_blob(&digest).unwrap());
-    assert!(matches!(
-        store.read(&Digest::of(b"no")).unwrap_err(),
-        StoreError::MissingBlob { .. }
-    ));
+    assert!(matches!(store.read(&Digest::of(b"no")).unwrap_err(), StoreError::MissingBlob { .. }));
 }
 
 #[test]
 fn a_folder_goes_in_and_comes_out_again() {
     let (folder, store) = store();
     let source = folder.path().join("out");
-    write_files(
-        &source,
-        &[("a.txt", "a"), ("bin/run", "#!/bin/sh"), ("bin/data", "d")],
-    );
+    write_files(&source, &[("a.txt", "a"), ("bin/run", "#!/bin/sh"), ("bin/data", "d")]);
     fs_err::create_dir(source.join("empty")).unwrap();
     fs_err::set_permissions(source.join("bin/run"), PermissionsExt::from_mode(0o755)).unwrap();
     let listed = store.tree_of_folder(&source).unwrap();
@@ -113,10 +91,7 @@ fn a_folder_goes_in_and_comes_out_again() {
     let linked = folder.path().join("linked");
     store.materialise(&tree, &linked).unwrap();
     assert_eq!(fs_err::read(linked.join("bin/data")).unwrap(), b"d");
-    assert_eq!(
-        (mode(&linked.join("bin/run")), mode(&linked.join("a.txt"))),
-        (0o555, 0o444)
-    );
+    assert_eq!((mode(&linked.join("bin/run")), mode(&linked.join("a.txt"))), (0o555, 0o444));
     let blob = store.blob_path(&tree.get("a.txt").unwrap().digest);
     let inode = |path: &std::path::Path| fs_err::metadata(path).unwrap().ino();
     assert_eq!(inode(&linked.join("a.txt")), inode(&blob));
@@ -125,16 +100,9 @@ fn a_folder_goes_in_and_comes_out_again() {
     let kept = folder.path().join("kept");
     store.export(&tree, &kept).unwrap();
     fs_err::write(kept.join("a.txt"), "mine now").unwrap();
-    assert_eq!(
-        store.verify().unwrap().corrupt,
-        [],
-        "an export shares nothing"
-    );
+    assert_eq!(store.verify().unwrap().corrupt, [], "an export shares nothing");
     let error = store.export(&tree, &kept).unwrap_err().to_string();
-    assert!(
-        error.contains("a.txt") && error.contains("exists"),
-        "{error}"
-    );
+    assert!(error.contains("a.txt") && error.contains("exists"), "{error}");
 }
 
 #[test]
@@ -143,9 +111,7 @@ fn laying_out_a_tree_with_a_missing_blob_names_it() {
     write_files(&folder.path().join("out"), &[("a", "a")]);
     let (_, tree) = store.put_tree(&folder.path().join("out")).unwrap();
     fs_err::remove_file(store.blob_path(&tree.entries()[0].digest)).unwrap();
-    let error = store
-        .materialise(&tree, &folder.path().join("in"))
-        .unwrap_err();
+    let error = store.materialise(&tree, &folder.path().join("in")).unwrap_err();
     assert!(matches!(error, StoreError::MissingBlob { .. }), "{error}");
 }
 
@@ -154,15 +120,11 @@ fn unfit_files_are_refused_before_anything_is_moved() {
     use std::os::unix::ffi::OsStrExt;
     type Spoil<'a> = &'a dyn Fn(&std::path::Path);
     let unfit: [(&str, Spoil); 4] = [
-        ("symbolic link", &|out| {
-            symlink("/etc/passwd", out.join("z")).unwrap()
-        }),
+        ("symbolic link", &|out| symlink("/etc/passwd", out.join("z")).unwrap()),
         ("not UTF-8", &|out| {
             fs_err::write(out.join(std::ffi::OsStr::from_bytes(b"z\xff")), "").unwrap();
         }),
-        ("control character", &|out| {
-            fs_err::write(out.join("z\n1"), "").unwrap()
-        }),
+        ("control character", &|out| fs_err::write(out.join("z\n1"), "").unwrap()),
         ("neither a file nor a folder", &|out| {
             drop(std::os::unix::net::UnixListener::bind(out.join("z")).unwrap());
         }),
@@ -182,27 +144,14 @@ fn unfit_files_are_refused_before_anything_is_moved() {
 #[test]
 fn a_model_folder_made_of_links_is_listed_by_content() {
     let (folder, store) = store();
-    write_files(
-        folder.path(),
-        &[("blobs/x", "weights"), ("plain/model", "weights")],
-    );
+    write_files(folder.path(), &[("blobs/x", "weights"), ("plain/model", "weights")]);
     fs_err::create_dir(folder.path().join("snapshot")).unwrap();
     symlink("../blobs/x", folder.path().join("snapshot/model")).unwrap();
-    let listed = store
-        .tree_of_folder(&folder.path().join("snapshot"))
-        .unwrap();
-    assert_eq!(
-        listed,
-        store.tree_of_folder(&folder.path().join("plain")).unwrap()
-    );
+    let listed = store.tree_of_folder(&folder.path().join("snapshot")).unwrap();
+    assert_eq!(listed, store.tree_of_folder(&folder.path().join("plain")).unwrap());
     symlink(".", folder.path().join("snapshot/loop")).unwrap();
-    let error = store
-        .tree_of_folder(&folder.path().join("snapshot"))
-        .unwrap_err();
-    assert!(
-        error.hint().is_some() || error.to_string().contains("loop"),
-        "{error}"
-    );
+    let error = store.tree_of_folder(&folder.path().join("snapshot")).unwrap_err();
+    assert!(error.hint().is_some() || error.to_string().contains("loop"), "{error}");
 }
 
 /// Paths of a few short parts, so that they often share folders.

@@ -54,19 +54,13 @@ const ROLE: &str = "STILLHOUSE_STORE_TEST_CHILD";
 /// This test program again, to run the one test `name`, which asks for [`role`].
 pub fn child(name: &str, role: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(ROLE, role);
+    command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(ROLE, role);
     command
 }
 
 /// The same, started with its output thrown away.
 pub fn spawn(name: &str, role: &str) -> Child {
-    child(name, role)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    child(name, role).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// What this process is to do, when it is a child.
