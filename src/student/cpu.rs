@@ -14,6 +14,16 @@ pub fn flush_subnormals() {
     });
 }
 
+/// Makes the process ready to train: `threads` threads (0 leaves the number alone), subnormal numbers flushed.
+pub fn prepare(threads: usize) {
+    if threads > 0 {
+        // Fails only where the pool was made before, by whoever came first: then it stays as it is.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        tracing::debug!(threads, made = pool.is_ok(), "thread pool");
+    }
+    flush_subnormals();
+}
+
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "the mode can only be set with an instruction")]
 mod mode {

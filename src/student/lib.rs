@@ -5,6 +5,7 @@
 //! | [`model`] | what is computed: families, decoder |
 //! | [`weights`], [`init`] | with which numbers |
 //! | [`kernels`], [`backend`], [`device`], [`cpu`] | on what |
+//! | [`kind`] | the stage `[student.X]` |
 //! | [`generate`], [`score`], [`language_model`] | how it is used |
 //! | [`loss`], [`optimizer`], [`schedule`], [`trainer`] | how numbers become better ones |
 
@@ -15,6 +16,7 @@ pub mod error;
 pub mod generate;
 pub mod init;
 pub mod kernels;
+pub mod kind;
 pub mod language_model;
 pub mod loss;
 pub mod model;

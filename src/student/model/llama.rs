@@ -4,6 +4,7 @@
 //! made here.
 
 use serde_json::{Map, Value, json};
+use stillhouse_spec::Config;
 
 use super::Family;
 use super::config::{DecoderConfig, RotaryScaling};
@@ -16,6 +17,63 @@ pub static LLAMA: Family = Family {
     read,
     write,
 };
+
+/// A fresh Llama.
+#[derive(Clone, Debug, Config)]
+pub struct LlamaShape {
+    /// Decoder layers.
+    #[config(min = 1)]
+    pub layers: usize,
+    /// Width of the residual stream.
+    #[config(min = 1)]
+    pub hidden: usize,
+    /// Query heads; `hidden / heads` is a head's width, and even.
+    #[config(min = 1)]
+    pub heads: usize,
+    /// Key and value heads; left out, as many as query heads.
+    #[config(min = 1)]
+    pub kv_heads: Option<usize>,
+    /// Width inside the feed-forward block; left out, 8/3 of `hidden`, rounded up to a multiple of 16.
+    #[config(min = 1)]
+    pub intermediate: Option<usize>,
+    /// Longest sequence; left out, 512 or what a row takes, whichever is more.
+    #[config(min = 2)]
+    pub context: Option<usize>,
+    /// Whether the output head is the embedding.
+    #[config(default = true)]
+    pub tied: bool,
+    /// Base of the rotary frequencies.
+    #[config(default = 10_000.0, above = 0)]
+    pub rope_theta: f64,
+    /// Added to the mean square in the norms.
+    #[config(default = 1e-5, above = 0)]
+    pub norm_epsilon: f64,
+}
+
+impl LlamaShape {
+    /// The whole shape, for a vocabulary and rows of so many tokens.
+    pub fn config(&self, vocabulary: usize, length: usize) -> DecoderConfig {
+        DecoderConfig {
+            family: LLAMA.name.into(),
+            vocabulary,
+            layers: self.layers,
+            hidden: self.hidden,
+            intermediate: self.intermediate.unwrap_or((self.hidden * 8).div_ceil(3).next_multiple_of(16)),
+            heads: self.heads,
+            kv_heads: self.kv_heads.unwrap_or(self.heads),
+            head_width: self.hidden / self.heads,
+            context: self.context.unwrap_or(length.max(512)),
+            rope_theta: self.rope_theta,
+            rope_scaling: None,
+            norm_epsilon: self.norm_epsilon,
+            tied: self.tied,
+            initializer_range: 0.02,
+            bos: None,
+            eos: Vec::new(),
+            pad: None,
+        }
+    }
+}
 
 fn read(fields: &Map<String, Value>) -> Result<DecoderConfig, String> {
     let fields = Fields(fields);

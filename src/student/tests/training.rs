@@ -36,10 +36,10 @@ fn ten_adamw_steps_are_those_of_pytorch() {
         let model = load::<Cpu>(name);
         let mut state = State::<CpuTape>::new(model.decoder, &model.config);
         let batch = StepBatch { batch: batch_of(&expected.ids), teacher: Teacher::default() };
-        let optimizer = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, decay_norms: true };
+        let optimizer = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: true };
         let losses = cross_entropy();
         for (step, reference) in expected.adamw.losses.iter().enumerate() {
-            let (next, report) = state.advance(&batch, &losses, &optimizer, optimizer.lr, None, 2).unwrap();
+            let (next, report) = state.advance(&batch, &losses, &optimizer, optimizer.lr, Some(1.0), 2).unwrap();
             state = next;
             assert!((report.loss - reference).abs() < 2e-3, "{name} step {step}: {} is not {reference}", report.loss);
         }
@@ -158,7 +158,7 @@ fn a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint() {
     let batch = Rule { vocabulary: 32, with_teacher: false }.step(0).unwrap();
     let error = state.advance(&batch, &cross_entropy(), &adamw(1.0), 1.0, None, 4).err().unwrap();
     let message = error.to_string();
-    assert!(message.starts_with("step 1: the loss is NaN on batch "), "{message}");
+    assert!(message.starts_with("step 1: the ") && message.contains(" is NaN on batch "), "{message}");
     assert!(error.hint().unwrap().contains("learning rate"));
     let _: &dyn CheckpointStore = &InMemory::default();
 }

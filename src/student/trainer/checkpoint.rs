@@ -18,6 +18,8 @@ pub struct Checkpoint {
     pub weights: NamedValues,
     /// The optimizer's means.
     pub optimizer: SavedState,
+    /// Loss and losses of the last step, by name.
+    pub figures: BTreeMap<String, f64>,
 }
 
 /// Where checkpoints are kept.
@@ -66,7 +68,8 @@ impl CheckpointStore for StoredCheckpoints<'_> {
         let mut part = |role| parts.remove(role).unwrap_or_default();
         let weights = part(WEIGHTS);
         let optimizer = SavedState { first: part(FIRST), second: part(SECOND) };
-        Ok(Some(Checkpoint { step: manifest.step, weights, optimizer }))
+        let figures = serde_json::from_value(manifest.meta).unwrap_or_default();
+        Ok(Some(Checkpoint { step: manifest.step, weights, optimizer, figures }))
     }
 
     fn save(&self, key: &Key, checkpoint: &Checkpoint) -> Result<()> {
@@ -78,7 +81,7 @@ impl CheckpointStore for StoredCheckpoints<'_> {
             let digest = self.store.put_bytes(&bytes)?;
             files.insert(role.to_owned(), CheckpointFile { digest, length: bytes.len() as u64 });
         }
-        let manifest = CheckpointManifest { step: checkpoint.step, files, meta: serde_json::Value::Null };
+        let manifest = CheckpointManifest { step: checkpoint.step, files, meta: serde_json::json!(checkpoint.figures) };
         Ok(self.store.put_checkpoint(key, &manifest)?)
     }
 

@@ -1,5 +1,7 @@
 //! A student in training: weights, optimizer state, and the step from one to the next.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::batch::{MicroBatch, StepBatch};
@@ -10,7 +12,7 @@ use crate::error::{Result, StudentError};
 use crate::loss::Loss;
 use crate::model::{Decoder, DecoderConfig, RotaryTable};
 use crate::optimizer::{AdamW, AdamWState, clip_factor, global_norm};
-use crate::weights::{NamedGradients, load_into, take_gradients, take_values};
+use crate::weights::{NamedGradients, load_into, on_tape, take_gradients, take_values};
 
 /// The losses of a step with their weights, by name.
 pub struct Losses<'a>(Vec<WeightedLoss<'a>>);
@@ -88,14 +90,21 @@ pub struct State<B: TrainBackend> {
     step: u64,
     rotary: RotaryTable,
     tied: bool,
+    figures: BTreeMap<String, f64>,
 }
 
 impl<B: TrainBackend> State<B> {
     /// The state before the first step.
     pub fn new(decoder: Decoder<Inner<B>>, config: &DecoderConfig) -> Self {
-        use burn::module::AutodiffModule;
         let rotary = RotaryTable::new(config);
-        Self { decoder: Decoder::from_inner(decoder), optimizer: AdamWState::new(), step: 0, rotary, tied: config.tied }
+        Self {
+            decoder: on_tape::<B, _>(decoder),
+            optimizer: AdamWState::new(),
+            step: 0,
+            rotary,
+            tied: config.tied,
+            figures: BTreeMap::new(),
+        }
     }
 
     /// The state that a checkpoint holds.
@@ -115,12 +124,18 @@ impl<B: TrainBackend> State<B> {
         let mut state = Self::new(decoder, config);
         state.optimizer = AdamWState::restore(&checkpoint.optimizer, device);
         state.step = checkpoint.step;
+        state.figures = checkpoint.figures.clone();
         Ok(state)
     }
 
     /// A copy on the host.
     pub fn checkpoint(&self) -> Checkpoint {
-        Checkpoint { step: self.step, weights: take_values(&self.decoder), optimizer: self.optimizer.save() }
+        Checkpoint {
+            step: self.step,
+            weights: take_values(&self.decoder),
+            optimizer: self.optimizer.save(),
+            figures: self.figures.clone(),
+        }
     }
 
     /// The model as it is now.
@@ -172,6 +187,8 @@ impl<B: TrainBackend> State<B> {
         let scale = clip_factor(gradient_norm, clip);
         self.decoder = optimizer.step(self.decoder, &mut self.optimizer, gradients, lr, scale, step)?;
         self.step = step;
+        self.figures = parts.iter().map(|part| (part.name.clone(), part.mean)).collect();
+        self.figures.insert("loss".into(), loss);
         let report = StepReport { step, loss, parts, lr, gradient_norm, tokens: batch.batch.tokens() };
         Ok((self, report))
     }

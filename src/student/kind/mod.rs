@@ -1,0 +1,40 @@
+//! The stage `[student.X]`.
+
+mod config;
+mod identity;
+mod initial;
+mod run;
+
+pub use config::{BatchConfig, StudentConfig};
+pub use initial::{INITS, Initial, PretrainedModels};
+
+use stillhouse_stage::{Context, Failure, Kind, Needs, Outcome, Placement, StageKind, View, kind};
+
+/// The kind.
+pub struct Student;
+
+impl Kind for Student {
+    kind!("student", StudentConfig);
+
+    fn as_stage(&self) -> Option<&dyn StageKind> {
+        Some(self)
+    }
+}
+
+impl StageKind for Student {
+    // 1: the first.
+    fn revision(&self) -> u32 {
+        1
+    }
+
+    fn needs(&self, _: &View<'_>) -> Needs {
+        Needs { placement: Placement::Worker, compute: true, device: true, ..Needs::default() }
+    }
+
+    fn run(&self, context: &Context) -> Result<Outcome, Failure> {
+        run::run(context)
+    }
+}
+
+#[cfg(test)]
+mod tests;
