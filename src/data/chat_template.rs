@@ -1,5 +1,7 @@
 //! Chat templates in Hugging Face's dialect of Jinja: how a conversation becomes the text a model was trained on.
 
+use std::sync::Arc;
+
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, context};
 
@@ -15,7 +17,7 @@ const DAY: jiff::civil::Date = jiff::civil::date(2024, 7, 26);
 /// A compiled chat template with the special tokens it may print.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
     special: Vec<(String, String)>,
 }
 
@@ -33,7 +35,7 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, without_generation_tags(source))
             .map_err(|error| fault("the chat template cannot be read", &error))?;
-        Ok(Self { environment, special })
+        Ok(Self { environment: Arc::new(environment), special })
     }
 
     /// The text of a conversation; with `generation_prompt` it ends where the model is to go on.

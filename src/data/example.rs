@@ -150,7 +150,7 @@ impl ExampleWriter {
 
 /// Reads a part of a dataset. Cheap to open, shareable between threads.
 pub struct ExampleReader {
-    folder: PathBuf,
+    rows: PathBuf,
     data: Mapped,
     index: u64,
     count: u64,
@@ -159,10 +159,12 @@ pub struct ExampleReader {
 impl ExampleReader {
     /// Opens a part's folder.
     pub fn open(folder: &Path) -> DataResult<Self> {
-        Self::open_files(folder, &folder.join(EXAMPLES_FILE))
+        Self::open_files(&folder.join(EXAMPLES_FILE), &folder.join(ROWS_FILE))
     }
 
-    fn open_files(folder: &Path, path: &Path) -> DataResult<Self> {
+    /// Opens a part by its two files: in a store they have no names and no folder.
+    pub fn open_files(examples: &Path, rows: &Path) -> DataResult<Self> {
+        let path = examples;
         let data = Mapped::open(path)?;
         let length = data.all().len() as u64;
         if !data.all().starts_with(HEAD) {
@@ -177,7 +179,7 @@ impl ExampleReader {
         if footer.take(8) != Some(TAIL) || whole != Some(length) {
             return Err(cut_short());
         }
-        Ok(Self { folder: folder.to_path_buf(), data, index, count })
+        Ok(Self { rows: rows.to_path_buf(), data, index, count })
     }
 
     /// Number of examples.
@@ -207,7 +209,7 @@ impl ExampleReader {
 
     /// The readable rows, in the same order.
     pub fn rows(&self) -> DataResult<JsonlReader<Row>> {
-        JsonlReader::open(&self.folder.join(ROWS_FILE))
+        JsonlReader::open(&self.rows)
     }
 
     fn entry(&self, place: usize) -> DataResult<(u64, u32, u32, u64)> {

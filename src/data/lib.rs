@@ -1,12 +1,15 @@
 #![doc = "Data of an experiment: prompts, answers, teacher signals, tokenizers, datasets and batches. No arithmetic \
 on models and no network here; a model comes in through [`lm::LanguageModel`]."]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod answer;
 pub mod batch;
 pub mod chat_template;
+pub mod dataset;
 pub mod error;
 pub mod example;
 mod failure;
+pub mod filters;
 pub mod jsonl;
 pub mod lm;
 mod mapped;

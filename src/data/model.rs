@@ -60,3 +60,27 @@ pub fn tokenizer_folder(context: &Context, field: &str) -> Result<ModelFolder, F
 pub fn tokenizer_of(context: &Context, field: &str) -> Result<Tokenizer, Failure> {
     Ok(Tokenizer::load(&tokenizer_folder(context, field)?)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::dataset::Dataset;
+    use crate::testing::Bench;
+    use crate::tokenizer_kind::TokenizerTraining;
+
+    #[test]
+    fn a_dataset_takes_the_tokenizer_of_a_model_folder() {
+        let mut bench = Bench::new();
+        let text = bench.file("text.txt", "one two three\nfour five six\n");
+        let tokenizer = bench.run(&TokenizerTraining, json!({ "from": [{ "text": text }], "vocab-size": 260 })).unwrap();
+        fs_err::write(tokenizer.out.join("model.safetensors"), "weights").unwrap();
+        fs_err::write(tokenizer.out.join("README.md"), "words").unwrap();
+        bench.definition("m", "model", json!({ "path": tokenizer.out }));
+        let made = bench.run(&Dataset, json!({ "tokenizer": "m", "mix": [{ "text": text }], "holdout": 0 })).unwrap();
+        let names = fs_err::read_dir(made.out.join("tokenizer")).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        assert_eq!(names, ["tokenizer.json", "tokenizer_config.json"]);
+    }
+}

@@ -1,5 +1,6 @@
 //! Tokenizers in Hugging Face's files: text to ids and back, the special tokens, the chat template.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -15,6 +16,7 @@ use crate::prompt::Message;
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     digest: String,
+    vocabulary: usize,
     bos: Option<u32>,
     eos: Option<u32>,
     pad: Option<u32>,
@@ -64,7 +66,9 @@ impl Tokenizer {
         let special = names.iter().filter_map(|name| Some(((*name).to_owned(), config.token(name)?))).collect();
         let template = config.template(folder)?;
         let digest = blake3::hash(&bytes).to_hex()[..16].to_string();
-        Ok(Self { inner, digest, bos, eos, pad, special, template, label: folder.label.clone() })
+        // Counted once: asking the inner tokenizer copies its whole vocabulary.
+        let vocabulary = inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
+        Ok(Self { inner, digest, vocabulary, bos, eos, pad, special, template, label: folder.label.clone() })
     }
 
     /// Loads the tokenizer of a folder on disk.
@@ -75,10 +79,14 @@ impl Tokenizer {
     /// The ids of a text. `special` adds what the tokenizer puts around a text by itself, often a
     /// beginning-of-sequence token. Special tokens written in the text become their ids, as in transformers.
     pub fn encode(&self, text: &str, special: bool) -> DataResult<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, special).map_err(|error| {
-            DataError::invalid(format!("{}: the text cannot be tokenised: {error}", self.label), "is it the right tokenizer?")
-        })?;
+        let encoding = self.inner.encode_fast(text, special).map_err(|error| self.encode_fault(&error))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of a text with, for each, how many bytes of the text lie before its end. Nothing is added around it.
+    pub fn encode_with_ends(&self, text: &str) -> DataResult<Vec<(u32, usize)>> {
+        let encoding = self.inner.encode(text, false).map_err(|error| self.encode_fault(&error))?;
+        Ok(encoding.get_ids().iter().copied().zip(encoding.get_offsets().iter().map(|(_, end)| *end)).collect())
     }
 
     /// The text of ids; `special` keeps special tokens in it. Bytes that are not whole characters become U+FFFD, so
@@ -96,7 +104,7 @@ impl Tokenizer {
 
     /// The smallest vocabulary a model needs for this tokenizer: its highest id and one.
     pub fn vocabulary(&self) -> usize {
-        self.inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
+        self.vocabulary
     }
 
     /// Beginning of sequence.
@@ -107,6 +115,22 @@ impl Tokenizer {
     /// End of sequence: what a model says when it is done.
     pub fn eos(&self) -> Option<u32> {
         self.eos
+    }
+
+    /// Where generation ends for a model of this tokenizer: its end of sequence, and what `generation_config.json` and
+    /// `config.json` name (a chat model often has two). Ascending.
+    pub fn stop_ids(&self, model: &ModelFolder) -> DataResult<Vec<u32>> {
+        let mut ids: BTreeSet<u32> = self.eos.into_iter().collect();
+        for name in ["generation_config.json", "config.json"] {
+            if model.get(name).is_none() {
+                continue;
+            }
+            let settings: Value = model.read_json(name)?;
+            let named = settings.get("eos_token_id").unwrap_or(&Value::Null);
+            let several = named.as_array().map_or(std::slice::from_ref(named), Vec::as_slice);
+            ids.extend(several.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()));
+        }
+        Ok(ids.into_iter().collect())
     }
 
     /// Padding.
@@ -197,6 +221,13 @@ impl Tokenizer {
         Ok(alone)
     }
 
+    fn encode_fault(&self, error: &tokenizers::Error) -> DataError {
+        DataError::invalid(
+            format!("{}: the text cannot be tokenised: {error}", self.label),
+            "is it the right tokenizer?",
+        )
+    }
+
     /// Checks that a model knows every id this tokenizer can make.
     pub fn vocabulary_fits(&self, model: &str, model_vocabulary: usize) -> DataResult<()> {
         let needed = self.vocabulary();
@@ -263,3 +294,6 @@ impl Settings {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

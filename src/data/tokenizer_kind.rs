@@ -9,10 +9,11 @@
 
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::json;
 use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, FilePath, Node, Ref, Target};
-use stillhouse_stage::{Context, Failure, Kind, Outcome, StageKind, kind};
+use stillhouse_stage::{Context, Failure, Kind, Needs, Outcome, StageKind, View, kind};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
@@ -114,6 +115,10 @@ impl StageKind for TokenizerTraining {
         1
     }
 
+    fn needs(&self, _view: &View<'_>) -> Needs {
+        Needs { compute: true, ..Needs::default() }
+    }
+
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {
         let config: TokenizerConfig = context.config()?;
         let mut texts = Vec::new();
@@ -124,10 +129,8 @@ impl StageKind for TokenizerTraining {
         let bytes: usize = texts.iter().map(String::len).sum();
         train(&config, &texts, &context.out())?;
         let tokenizer = Tokenizer::open(&context.out())?;
-        let mut tokens = 0;
-        for text in &texts {
-            tokens += tokenizer.encode(text, false)?.len();
-        }
+        let tokens: usize =
+            texts.par_iter().map(|text| Ok(tokenizer.encode(text, false)?.len())).sum::<DataResult<usize>>()?;
         if tokenizer.vocabulary() < config.vocab_size {
             context.warn(format!(
                 "the texts are too small for {} tokens: the vocabulary has {}",

@@ -64,6 +64,11 @@ impl<'a> Signal<'a> {
         self.positions == 0
     }
 
+    /// How its log-probabilities are kept.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Whether every position holds the whole vocabulary.
     pub fn is_dense(&self) -> bool {
         self.sparse.is_none()

@@ -47,8 +47,18 @@ impl SignalWriter {
     /// Adds a sequence's signal: `positions[i]` predicts the token at `first_position + i`, so the first possible
     /// `first_position` is 1. A key added before is left as it is.
     pub fn add(&mut self, key: SequenceKey, first_position: u32, positions: &[TopK]) -> DataResult<()> {
+        self.encode(key, first_position, positions, self.precision)
+    }
+
+    fn encode(
+        &mut self,
+        key: SequenceKey,
+        first_position: u32,
+        positions: &[TopK],
+        precision: Precision,
+    ) -> DataResult<()> {
         let dense = positions.iter().all(|position| position.ids.is_empty());
-        let encoding = Encoding { dense, precision: self.precision };
+        let encoding = Encoding { dense, precision };
         let mut record = Vec::new();
         record.extend_from_slice(&[encoding.byte(), 0, 0, 0]);
         record.extend_from_slice(&first_position.to_le_bytes());
@@ -63,16 +73,16 @@ impl SignalWriter {
                     "this is a fault of the teacher that made it",
                 ));
             }
-            encode_log_probs(self.precision, &position.log_probs, &mut record);
+            encode_log_probs(precision, &position.log_probs, &mut record);
         }
         self.append(key, positions.len() as u32, &record)
     }
 
-    /// Copies a signal from another file of the same vocabulary as it is, under a key of its own: a signal also holds
+    /// Copies a signal from another file of the same vocabulary, in its own precision, under a key of its own: a signal also holds
     /// for every sequence that only begins with the one it was made for. At most `positions` positions are kept.
     pub fn copy(&mut self, key: SequenceKey, signal: &Signal<'_>, positions: usize) -> DataResult<()> {
         let kept: Vec<TopK> = (0..signal.len().min(positions)).map(|place| signal.position(place)).collect();
-        self.add(key, signal.first_position(), &kept)
+        self.encode(key, signal.first_position(), &kept, signal.precision())
     }
 
     fn encode_ids(&self, positions: &[TopK], record: &mut Vec<u8>) -> DataResult<()> {

@@ -14,7 +14,7 @@ const NAME: &str = "template";
 /// that one may be missing.
 #[derive(Debug)]
 pub struct RowTemplate {
-    environment: Environment<'static>,
+    environment: Box<Environment<'static>>,
     key: &'static str,
 }
 
@@ -32,7 +32,7 @@ impl RowTemplate {
                 "a field is written {{ field }}, a condition {% if field %}…{% endif %}",
             )
         })?;
-        Ok(Self { environment, key })
+        Ok(Self { environment: Box::new(environment), key })
     }
 
     /// The text of a row.

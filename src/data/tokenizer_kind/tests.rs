@@ -37,7 +37,7 @@ fn five_trainings_give_the_same_bytes() {
     }
     // Pinned: another process hashes in another order, and a new version of a dependency may change the algorithm.
     let digest = blake3::hash(first.text("tokenizer.json").as_bytes()).to_hex();
-    assert_eq!(&digest[..16], "");
+    assert_eq!(&digest[..16], "d49ffdd5f12ec652");
 }
 
 #[test]

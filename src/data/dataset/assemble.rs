@@ -1,0 +1,152 @@
+//! A row of a source becomes an example: ids, marks, counts.
+
+use stillhouse_stage::{Context, Failure};
+
+use super::config::{ChatTemplateChoice, DatasetConfig, LongRows, LossOn};
+use super::source::OpenSource;
+use crate::answer::{AnswerTokens, Outcome};
+use crate::error::{DataError, DataResult};
+use crate::example::{Example, Row};
+use crate::prompt::Message;
+use crate::signals::SequenceKey;
+use crate::tokenizer::{ChatFormat, Tokenizer};
+
+/// A row as its source gives it.
+#[derive(Debug, Clone)]
+pub(super) struct RawRow {
+    pub(super) source: u32,
+    pub(super) line: u64,
+    pub(super) prompt: String,
+    pub(super) sample: u32,
+    pub(super) messages: Vec<Message>,
+    pub(super) completion: String,
+    pub(super) reference: Option<String>,
+    pub(super) outcome: Option<Outcome>,
+    /// Whether the completion is whole, so that its end is to be learned.
+    pub(super) finished: bool,
+    pub(super) tokens: Option<AnswerTokens>,
+}
+
+/// An example with its row, or why there is none.
+pub(super) struct Draft {
+    pub(super) row: Row,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) made: Result<Made, &'static str>,
+}
+
+pub(super) struct Made {
+    pub(super) example: Example,
+    /// What each teacher's signal is known under, in the order of the source's teachers; none where the teacher's own
+    /// ids were not taken.
+    pub(super) signal_keys: Vec<SequenceKey>,
+}
+
+/// The reason of rows longer than they may be.
+pub(super) const TOO_LONG: &str = "too-long";
+/// The reason of answers without text.
+pub(super) const EMPTY: &str = "empty";
+/// The reason of answers that a provider held back.
+pub(super) const CONTENT_FILTER: &str = "content-filter";
+
+pub(super) struct Assembler<'a> {
+    pub(super) tokenizer: &'a Tokenizer,
+    pub(super) max_length: usize,
+    format: ChatFormat,
+    /// Whether conversations are rendered as a teacher of the same tokenizer renders them.
+    own_format: bool,
+    loss_on: LossOn,
+    long_rows: LongRows,
+    /// By source: the teachers whose signals it has.
+    teachers: Vec<Vec<String>>,
+}
+
+impl<'a> Assembler<'a> {
+    pub(super) fn new(
+        config: &DatasetConfig,
+        tokenizer: &'a Tokenizer,
+        sources: &[OpenSource],
+        context: &Context,
+    ) -> Result<Self, Failure> {
+        let format = match &config.chat_template {
+            ChatTemplateChoice::Auto => tokenizer.chat_format()?,
+            ChatTemplateChoice::None => ChatFormat::Plain,
+            ChatTemplateChoice::File(_) => {
+                let path = context.file("chat-template.file.path")?;
+                tokenizer.chat_format_from(&fs_err::read_to_string(&path).map_err(DataError::io(&path))?)?
+            }
+        };
+        Ok(Self {
+            tokenizer,
+            max_length: config.max_length,
+            format,
+            own_format: matches!(config.chat_template, ChatTemplateChoice::Auto),
+            loss_on: config.loss_on,
+            long_rows: config.long_rows,
+            teachers: sources.iter().map(OpenSource::teachers).collect(),
+        })
+    }
+
+    /// Whether a teacher's ids of this tokenizer are taken as they are: its signals then fit exactly.
+    pub(super) fn takes_ids_of(&self, tokenizer: &str) -> bool {
+        self.own_format && tokenizer == self.tokenizer.digest()
+    }
+
+    pub(super) fn assemble(&self, raw: RawRow) -> DataResult<Draft> {
+        let outcome = raw.outcome;
+        let (prompt_tokens, made) = self.make(&raw)?;
+        let RawRow { source, line, prompt, sample, messages, completion, reference, .. } = raw;
+        let prompt = Some(prompt);
+        let row = Row { source, line, prompt, sample, messages, completion, reference, prompt_tokens };
+        Ok(Draft { row, outcome, made })
+    }
+
+    fn make(&self, raw: &RawRow) -> DataResult<(u32, Result<Made, &'static str>)> {
+        if raw.outcome == Some(Outcome::ContentFilter) {
+            return Ok((0, Err(CONTENT_FILTER)));
+        }
+        if raw.completion.trim().is_empty() {
+            return Ok((0, Err(EMPTY)));
+        }
+        let own = raw.tokens.as_ref().filter(|tokens| self.takes_ids_of(&tokens.tokenizer));
+        let (prompt, mut completion) = match own {
+            Some(tokens) => (tokens.prompt.clone(), tokens.completion.clone()),
+            None => self.tokenise(raw)?,
+        };
+        let signal_keys = own.map(|tokens| self.signal_keys(raw.source, &tokens.sequence())).unwrap_or_default();
+        if let (true, Some(eos)) = (raw.finished, self.tokenizer.eos())
+            && completion.last() != Some(&eos)
+        {
+            completion.push(eos);
+        }
+        let prompt_tokens = prompt.len() as u32;
+        let mut tokens = prompt;
+        tokens.extend(completion);
+        let cut = tokens.len() > self.max_length;
+        if cut && (self.long_rows == LongRows::Drop || prompt_tokens as usize >= self.max_length) {
+            return Ok((prompt_tokens, Err(TOO_LONG)));
+        }
+        tokens.truncate(self.max_length);
+        let scored: Vec<bool> = (0..tokens.len())
+            .map(|place| place > 0 && (self.loss_on == LossOn::All || place >= prompt_tokens as usize))
+            .collect();
+        let first_scored = scored.iter().position(|scored| *scored).unwrap_or(tokens.len());
+        let bytes = if cut || self.loss_on == LossOn::All || prompt_tokens == 0 {
+            self.tokenizer.decode(&tokens[first_scored..], false)?.len()
+        } else {
+            raw.completion.len()
+        };
+        let example = Example { tokens, scored, bytes: bytes as u64, source: raw.source };
+        Ok((prompt_tokens, Ok(Made { example, signal_keys })))
+    }
+
+    fn signal_keys(&self, source: u32, sequence: &[u32]) -> Vec<SequenceKey> {
+        self.teachers[source as usize].iter().map(|teacher| SequenceKey::of(teacher, sequence)).collect()
+    }
+
+    fn tokenise(&self, raw: &RawRow) -> DataResult<(Vec<u32>, Vec<u32>)> {
+        let text = self.tokenizer.prompt_text(&raw.messages, &self.format)?;
+        let prompt = self.tokenizer.encode_start(&text, matches!(self.format, ChatFormat::Plain))?;
+        let completion = self.tokenizer.completion_tokens(&text, &raw.completion)?;
+        Ok((prompt, completion))
+    }
+}

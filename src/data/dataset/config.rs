@@ -1,0 +1,158 @@
+//! What a dataset's table says.
+
+use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, FilePath, Node, OneOf, Ref};
+
+use crate::filters::Filter;
+use crate::model::TokenizerSource;
+use crate::string_or::StringOr;
+use crate::tokenizer_kind::Answers;
+
+/// Mixes sources into training rows, filters them, holds some out for evaluation and tokenises them.
+#[derive(Clone, Debug, Config)]
+#[config(check = sound)]
+pub struct DatasetConfig {
+    /// Where rows come from.
+    pub mix: Vec<Source>,
+    /// What rows must pass, in this order. Exact duplicates never stay.
+    #[config(default)]
+    pub filters: Vec<OneOf<dyn Filter>>,
+    /// The share of prompts that are held out of training. Chosen by content: all samples of a prompt fall on one
+    /// side, and rows that come later move none.
+    #[config(default = 0.05, min = 0.0, max = 0.9)]
+    pub holdout: f64,
+    /// A model folder's tokenizer, or one trained in the graph. Left out, it is that of the students that train on this.
+    pub tokenizer: Option<Ref<TokenizerSource>>,
+    /// How a conversation becomes text.
+    #[config(default = ChatTemplateChoice::Auto)]
+    pub chat_template: ChatTemplateChoice,
+    /// What a student learns of a row that has a prompt. Of plain text it learns everything.
+    #[config(default = LossOn::Completion)]
+    pub loss_on: LossOn,
+    /// The longest row in tokens. Plain text is cut into rows of this length.
+    #[config(default = 512, min = 2)]
+    pub max_length: usize,
+    /// What becomes of longer rows.
+    #[config(default = LongRows::Drop)]
+    pub long_rows: LongRows,
+}
+
+/// A source of rows: exactly one of `answers`, `jsonl` and `text`.
+#[derive(Clone, Debug, Config)]
+#[config(check = one_source)]
+pub struct Source {
+    /// A teacher's answers.
+    #[config(parts = "answers.jsonl,signals")]
+    pub answers: Option<Ref<Answers>>,
+    /// A file of prompts with their completions.
+    pub jsonl: Option<StringOr<JsonlRows>>,
+    /// A file of plain text.
+    pub text: Option<StringOr<TextRows>>,
+    /// Its share of the rows, relative to the other sources' weights; all sources have one or none has. Larger sources
+    /// lose rows until the shares are right; no row is ever repeated.
+    #[config(above = 0.0)]
+    pub weight: Option<f64>,
+}
+
+/// A file of one JSON object a line, with a prompt and its completion.
+#[derive(Clone, Debug, Config)]
+pub struct JsonlRows {
+    /// The file.
+    pub path: FilePath,
+    /// The prompt, in minijinja.
+    #[config(default = "{{ prompt }}".to_owned())]
+    pub prompt: String,
+    /// What is learned, in minijinja.
+    #[config(default = "{{ completion }}".to_owned())]
+    pub completion: String,
+    /// Instructions that stand before the prompt, in minijinja; nothing where it comes out empty.
+    pub system: Option<String>,
+}
+
+/// A file of plain text.
+#[derive(Clone, Debug, Config)]
+pub struct TextRows {
+    /// The file.
+    pub path: FilePath,
+    /// What a document is: what begins and ends like one for the model.
+    #[config(default = TextUnit::Whole)]
+    pub document: TextUnit,
+}
+
+/// What a document of plain text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Config)]
+pub enum TextUnit {
+    /// The whole file.
+    Whole,
+    /// Every line that is not blank.
+    Line,
+}
+
+/// How a conversation becomes text.
+#[derive(Clone, Debug, Config)]
+pub enum ChatTemplateChoice {
+    /// The tokenizer's own template where it has one, plain text where it has none.
+    Auto,
+    /// Plain text: the turns as they are, a blank line between two, the completion right behind.
+    None,
+    /// A template in a file.
+    File(StringOr<TemplateFile>),
+}
+
+/// A chat template in Hugging Face's dialect of Jinja.
+#[derive(Clone, Debug, Config)]
+pub struct TemplateFile {
+    /// The file.
+    pub path: FilePath,
+}
+
+/// What a student learns of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Config)]
+pub enum LossOn {
+    /// The completion, its end-of-sequence token included.
+    Completion,
+    /// Everything but the first token.
+    All,
+}
+
+/// What becomes of rows longer than `max-length`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Config)]
+pub enum LongRows {
+    /// They are left out, and counted.
+    Drop,
+    /// Their end is cut off; those whose prompt alone is too long are left out, and counted.
+    Cut,
+}
+
+impl Source {
+    /// The word for what it is.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self { answers: Some(_), .. } => "answers",
+            Self { jsonl: Some(_), .. } => "jsonl",
+            _ => "text",
+        }
+    }
+}
+
+fn sound(config: &DatasetConfig, node: &Node, report: &mut Diagnostics) {
+    if config.mix.is_empty() {
+        report.push(Diagnostic::error(node.at, "`mix` is empty").hint("name a source: `mix = [ { answers = \"…\" } ]`"));
+    }
+    let weighted = config.mix.iter().filter(|source| source.weight.is_some()).count();
+    if weighted != 0 && weighted != config.mix.len() {
+        report.push(
+            Diagnostic::error(node.at, "some sources of `mix` have a weight and some have none")
+                .hint("give each a `weight`, or none: then every row is taken"),
+        );
+    }
+}
+
+fn one_source(config: &Source, node: &Node, report: &mut Diagnostics) {
+    let given = [config.answers.is_some(), config.jsonl.is_some(), config.text.is_some()];
+    if given.iter().filter(|given| **given).count() != 1 {
+        report.push(
+            Diagnostic::error(node.at, "a source is exactly one of `answers`, `jsonl` and `text`")
+                .hint("list several: `mix = [ { answers = \"a\" }, { jsonl = \"b.jsonl\" } ]`"),
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! The sources of a mix, read in order.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use stillhouse_stage::{Context, Failure};
+
+use super::assemble::{Assembler, Draft, EMPTY, RawRow};
+use super::config::{DatasetConfig, JsonlRows, TextUnit};
+use super::windows::Windows;
+use crate::answer::{ANSWERS_FILE, Answer, Outcome, read_answers};
+use crate::error::{DataError, DataResult};
+use crate::prompt::{Message, Prompt};
+use crate::signals::{SIGNALS_FILE, SignalReader};
+use crate::source::{LineReader, ObjectReader, RowTemplate};
+
+/// Rows that are tokenised at once, on all processors.
+const CHUNK: usize = 256;
+/// Bytes of plain text that are tokenised at once.
+const BLOCK: usize = 256 << 10;
+
+/// Takes drafts in the order of their source.
+pub(super) type Sink<'a> = &'a mut dyn FnMut(Vec<Draft>) -> DataResult<()>;
+
+/// A source that can be read.
+pub(super) struct OpenSource {
+    number: u32,
+    from: From,
+    /// A teacher's signals for its answers.
+    pub(super) signals: Option<SignalReader>,
+}
+
+enum From {
+    Answers(PathBuf),
+    Jsonl { path: PathBuf, prompt: RowTemplate, completion: RowTemplate, system: Option<RowTemplate> },
+    Text { path: PathBuf, document: TextUnit },
+}
+
+/// Opens every source, so that what is missing fails before any work.
+pub(super) fn open_all(config: &DatasetConfig, context: &Context) -> Result<Vec<OpenSource>, Failure> {
+    config.mix.iter().enumerate().map(|(number, source)| open(number, source, context)).collect()
+}
+
+fn open(number: usize, source: &super::Source, context: &Context) -> Result<OpenSource, Failure> {
+    let field = |name: &str| format!("mix.{number}.{name}");
+    let mut signals = None;
+    let from = if source.answers.is_some() {
+        let artifact = context.input(&field("answers"))?;
+        signals = artifact.find(SIGNALS_FILE).map(|path| SignalReader::open(&path)).transpose()?;
+        From::Answers(artifact.path(ANSWERS_FILE)?)
+    } else if let Some(rows) = &source.jsonl {
+        let JsonlRows { path: _, prompt, completion, system } = &rows.0;
+        From::Jsonl {
+            path: context.file(&field("jsonl.path"))?,
+            prompt: RowTemplate::new(prompt, "prompt")?,
+            completion: RowTemplate::new(completion, "completion")?,
+            system: system.as_deref().map(|system| RowTemplate::new(system, "system")).transpose()?,
+        }
+    } else if let Some(rows) = &source.text {
+        From::Text { path: context.file(&field("text.path"))?, document: rows.document }
+    } else {
+        return Err(Failure::input(format!("source {number} of `mix` names nothing")));
+    };
+    Ok(OpenSource { number: number as u32, from, signals })
+}
+
+/// Signals of another tokenizer, or of prompts rendered otherwise, fit no row: better said than found out.
+pub(super) fn warn_of_unused_signals(sources: &[OpenSource], assembler: &Assembler<'_>, context: &Context) {
+    for source in sources {
+        if let Some(signals) = &source.signals
+            && !assembler.takes_ids_of(&signals.header().tokenizer)
+        {
+            context.warn(format!(
+                "the teacher's signals of source {} (from 0) are not used: they need the teacher's tokenizer and \
+                 `chat-template = \"auto\"`",
+                source.number
+            ));
+        }
+    }
+}
+
+impl OpenSource {
+    /// The teachers whose signals it has.
+    pub(super) fn teachers(&self) -> Vec<String> {
+        self.signals.as_ref().map(|signals| signals.header().teachers.clone()).unwrap_or_default()
+    }
+
+    /// Reads all rows.
+    pub(super) fn read(&self, assembler: &Assembler<'_>, context: &Context, sink: Sink<'_>) -> Result<(), Failure> {
+        let mut read = 0;
+        let mut counted = |drafts: Vec<Draft>| {
+            if context.is_cancelled() {
+                return Err(DataError::Cancelled);
+            }
+            read += drafts.len() as u64;
+            context.progress(read, None, "rows");
+            sink(drafts)
+        };
+        match &self.from {
+            From::Answers(path) => self.read_answers(path, assembler, &mut counted)?,
+            From::Jsonl { path, prompt, completion, system } => {
+                self.read_jsonl(path, [prompt, completion], system.as_ref(), assembler, &mut counted)?;
+            }
+            From::Text { path, document } => self.read_text(path, *document, assembler, &mut counted)?,
+        }
+        Ok(())
+    }
+
+    fn read_answers(&self, path: &Path, assembler: &Assembler<'_>, sink: Sink<'_>) -> DataResult<()> {
+        let rows = read_answers(path)?.zip(1..).map(|(answer, line)| {
+            let Answer { prompt, sample, messages, reference, text, finish: _, outcome, tokens } = answer?;
+            let finished = matches!(outcome, Outcome::Ok | Outcome::Refusal);
+            let (source, outcome) = (self.number, Some(outcome));
+            Ok(RawRow { source, line, prompt, sample, messages, completion: text, reference, outcome, finished, tokens })
+        });
+        in_chunks(rows, assembler, sink)
+    }
+
+    fn read_jsonl(
+        &self,
+        path: &Path,
+        [prompt, completion]: [&RowTemplate; 2],
+        system: Option<&RowTemplate>,
+        assembler: &Assembler<'_>,
+        sink: Sink<'_>,
+    ) -> DataResult<()> {
+        let mut objects = ObjectReader::open(path)?;
+        let rows = std::iter::from_fn(|| objects.next_object().transpose()).map(|object| {
+            let object = object?;
+            let system = system.map(|system| system.render(path, &object)).transpose()?;
+            let system = system.filter(|text| !text.trim().is_empty()).map(Message::system);
+            let messages: Vec<Message> =
+                system.into_iter().chain([Message::user(prompt.render(path, &object)?)]).collect();
+            let completion = completion.render(path, &object)?;
+            Ok(RawRow {
+                source: self.number,
+                line: object.line,
+                prompt: Prompt::id_of(&messages),
+                sample: 0,
+                messages,
+                reference: Some(completion.clone()),
+                completion,
+                outcome: None,
+                finished: true,
+                tokens: None,
+            })
+        });
+        // A teacher may say nothing; a person's file that does has the wrong field or a broken row.
+        in_chunks(rows, assembler, &mut |drafts| match drafts.iter().find(|draft| draft.made.as_ref().err() == Some(&EMPTY)) {
+            Some(silent) => Err(DataError::Row {
+                path: path.to_path_buf(),
+                line: silent.row.line,
+                column: None,
+                message: "the completion is empty: there is nothing to learn".into(),
+                hint: Some("remove the row, or use another field in `completion`".into()),
+            }),
+            None => sink(drafts),
+        })
+    }
+
+    fn read_text(&self, path: &Path, unit: TextUnit, assembler: &Assembler<'_>, sink: Sink<'_>) -> DataResult<()> {
+        let mut windows = Windows::new(assembler.tokenizer, assembler.max_length, self.number);
+        let mut lines = LineReader::open(path)?;
+        let mut block = String::new();
+        windows.begin()?;
+        while let Some(line) = lines.next_line()? {
+            let blank = line.text.trim().is_empty();
+            match unit {
+                TextUnit::Line if blank => {}
+                TextUnit::Line => {
+                    windows.begin()?;
+                    windows.add(line.text)?;
+                    windows.end();
+                    sink(windows.take(true)?)?;
+                }
+                TextUnit::Whole => {
+                    // Tokens do span blank lines, so a block ends before a line that is not.
+                    if block.len() >= BLOCK && !blank {
+                        windows.add(&std::mem::take(&mut block))?;
+                        sink(windows.take(false)?)?;
+                    }
+                    block.push_str(line.text);
+                    block.push('\n');
+                }
+            }
+        }
+        if unit == TextUnit::Whole {
+            windows.add(&block)?;
+            windows.end();
+            sink(windows.take(true)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn in_chunks(
+    rows: impl Iterator<Item = DataResult<RawRow>>,
+    assembler: &Assembler<'_>,
+    sink: Sink<'_>,
+) -> DataResult<()> {
+    let mut chunk = Vec::with_capacity(CHUNK);
+    let mut flush = |chunk: &mut Vec<RawRow>| {
+        let drafts: DataResult<Vec<Draft>> = chunk.par_drain(..).map(|raw| assembler.assemble(raw)).collect();
+        sink(drafts?)
+    };
+    for row in rows {
+        chunk.push(row?);
+        if chunk.len() == CHUNK {
+            flush(&mut chunk)?;
+        }
+    }
+    flush(&mut chunk)
+}
