@@ -156,7 +156,9 @@ impl Asking {
                 State::Landed(location) => (*location, Origin::Stored),
                 State::Flying(handle) => match tokio::time::timeout(LOOK, handle).await {
                     Err(_) => continue,
-                    Ok(joined) => joined.map_err(|error| Failure::internal(format!("a request was lost: {error}")))??,
+                    Ok(joined) => {
+                        joined.map_err(|error| Failure::internal(format!("a request was lost: {error}")))??
+                    }
                 },
             };
             if let Some(reply) = self.store.read(&flight.key, location)? {

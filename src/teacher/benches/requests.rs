@@ -22,7 +22,8 @@ const PROMPTS: u64 = 100_000;
 const BODY: &str = r#"{"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"Rayleigh scattering favours short wavelengths, so the sky looks blue."}}],"model":"fake-1","usage":{"prompt_tokens":21,"completion_tokens":14,"total_tokens":35}}"#;
 
 fn question(number: u64) -> Question {
-    let text = format!("Question {number}: why is the sky blue, and not violet, though violet light is scattered more?");
+    let text =
+        format!("Question {number}: why is the sky blue, and not violet, though violet light is scattered more?");
     let messages = vec![Message::user(text)];
     let prompt = Arc::new(Prompt::new(messages.clone(), None));
     let sampling = Sampling { temperature: 0.7, top_p: 1.0, top_k: None, max_tokens: 256, stop: Vec::new() };
@@ -77,7 +78,11 @@ async fn pass(name: &str, folder: &std::path::Path, base_url: &str) -> Result<()
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             if done == 10_000 || done.is_multiple_of(PROMPTS / 2) {
                 let rate = done as f64 / start.elapsed().as_secs_f64();
-                println!("{name}: {done} replies, {rate:.0}/s, {:.1} µs each, {:.1} MiB resident", 1e6 / rate, resident());
+                println!(
+                    "{name}: {done} replies, {rate:.0}/s, {:.1} µs each, {:.1} MiB resident",
+                    1e6 / rate,
+                    resident()
+                );
             }
             Ok(())
         })

@@ -40,7 +40,9 @@ pub enum StoreError {
         reason: String,
     },
     /// A segment was written by a version of the program that knows more than this one.
-    #[error("{path} has format {found}, this program reads up to {known}\nhint: update stillhouse, or use another cache with --cache")]
+    #[error(
+        "{path} has format {found}, this program reads up to {known}\nhint: update stillhouse, or use another cache with --cache"
+    )]
     NewerFormat {
         /// The segment.
         path: String,

@@ -117,20 +117,22 @@ pub struct OwnSegment {
 }
 
 impl OwnSegment {
-    /// Claims a segment: the last one if nobody holds it and it has room, else a new one.
+    /// Claims a segment: the first that nobody holds and that has room, else a new one. So the segments of writers that
+    /// are gone, killed ones too, are written on.
     ///
     /// # Errors
     /// [`StoreError`] if the folder cannot be written.
     pub fn claim(directory: &Path) -> Result<Self, StoreError> {
         fs_err::create_dir_all(directory).map_err(|error| StoreError::io("create", directory, &error))?;
-        let mut number = numbers(directory)?.last().copied().unwrap_or(0);
-        loop {
-            let path = directory.join(file_name(number));
-            if let Some(own) = Self::try_claim(&path, number)? {
+        let there = numbers(directory)?;
+        let next = there.last().map_or(0, |last| last + 1);
+        for number in there.into_iter().chain(next..) {
+            if let Some(own) = Self::try_claim(&directory.join(file_name(number)), number)? {
                 return Ok(own);
             }
-            number += 1;
         }
+        let full = io::Error::other("there is no number left for a further segment");
+        Err(StoreError::io("write", directory, &full))
     }
 
     fn try_claim(path: &Path, number: u32) -> Result<Option<Self>, StoreError> {

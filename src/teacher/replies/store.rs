@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::StoreError;
 use super::entry::{self, RequestKey};
 use super::index::{Index, Location};
 use super::segment::{self, Segment, file_name, numbers};
 use super::writer::Writer;
-use super::StoreError;
 use crate::reply::Reply;
 
 /// How often a miss looks for what other processes have written meanwhile.

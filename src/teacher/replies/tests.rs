@@ -96,7 +96,8 @@ fn rot_in_the_middle_loses_one_reply_and_it_is_asked_again() {
     let folder = tempfile::tempdir().unwrap();
     fill(folder.path(), 0..3);
     let segment = folder.path().join("00000000.replies");
-    let offset = |number| ReplyStore::open(folder.path()).unwrap().find(&key(number), 8).unwrap().unwrap().offset as usize;
+    let offset =
+        |number| ReplyStore::open(folder.path()).unwrap().find(&key(number), 8).unwrap().unwrap().offset as usize;
     let (head, body) = (offset(0), offset(1) + 80);
     let mut bytes = fs_err::read(&segment).unwrap();
     bytes[head + 30] ^= 1;

@@ -129,7 +129,8 @@ impl Connection {
     }
 
     async fn send(&mut self, status: u16, headers: &[(String, String)], body: &[u8], length: usize) -> io::Result<()> {
-        let mut bytes = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n");
+        let mut bytes =
+            format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n");
         headers.iter().for_each(|(name, value)| bytes.push_str(&format!("{name}: {value}\r\n")));
         bytes.push_str("\r\n");
         let mut bytes = bytes.into_bytes();

@@ -162,9 +162,10 @@ impl Endpoint {
                 "`base-url` usually ends in `/v1`; does the server have the `model`?",
             ),
             402 => failure(format!("wants to be paid first ({code})"), "add credit with the provider, then run again"),
-            429 if words.contains("insufficient_quota") || words.contains("exceeded your current quota") => {
-                failure(format!("says that the quota is used up ({code})"), "add credit with the provider, then run again")
-            }
+            429 if words.contains("insufficient_quota") || words.contains("exceeded your current quota") => failure(
+                format!("says that the quota is used up ({code})"),
+                "add credit with the provider, then run again",
+            ),
             408 | 409 | 425 | 429 | 500 | 502.. => {
                 Fault::Transient { what: format!("the server answered {code}{said}"), retry_after: asked }
             }

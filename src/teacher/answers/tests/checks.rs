@@ -33,7 +33,8 @@ fn a_sound_teacher_says_nothing() {
     let full = teacher(|body| {
         body["api-key-env"] = json!("TEACHER_API_KEY");
         body["terms"] = json!({ "training": "allowed", "source": "Apache-2.0" });
-        body["limits"] = json!({ "concurrency": 16, "requests-per-minute": 600, "tokens-per-minute": 400_000, "budget-usd": 5.0 });
+        body["limits"] =
+            json!({ "concurrency": 16, "requests-per-minute": 600, "tokens-per-minute": 400_000, "budget-usd": 5.0 });
         body["prices"] = json!({ "input": 0.15, "output": 0.6 });
     });
     assert_eq!(wrong::<TeacherConfig>(full), [""; 0]);
@@ -109,7 +110,8 @@ fn openai_s_own_limits_are_known_before_anything_is_spent() {
 #[test]
 fn only_what_the_teacher_is_counts_in_a_key() {
     let mut report = Diagnostics::default();
-    let mut described = |body: Value| format!("{:?}", TeacherConfig::decode(&Node::from_json(&body), &mut report).unwrap().describe());
+    let mut described =
+        |body: Value| format!("{:?}", TeacherConfig::decode(&Node::from_json(&body), &mut report).unwrap().describe());
     let base = described(teacher(|_| ()));
     let moved = described(teacher(|body| {
         body["base-url"] = json!("https://elsewhere/v1");

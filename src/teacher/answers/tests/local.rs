@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 use stillhouse_data::answer::Outcome;
-use stillhouse_data::lm::{
-    Finish, GenerateProgress, GenerateRequest, Generated, LanguageModel, LmError, ModelLoader,
-};
+use stillhouse_data::lm::{Finish, GenerateProgress, GenerateRequest, Generated, LanguageModel, LmError, ModelLoader};
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_data::signals::{SIGNALS_FILE, SequenceKey, SignalReader};
 use stillhouse_stage::{Class, FileInput};
@@ -55,7 +53,8 @@ impl LanguageModel for Counting {
         let continued = requests.iter().map(|request| {
             let mut tokens = Vec::new();
             let mut last = request.prompt[request.prompt.len() - 1];
-            while tokens.len() < request.sampling.max_tokens && request.prompt.len() + tokens.len() < self.max_length() {
+            while tokens.len() < request.sampling.max_tokens && request.prompt.len() + tokens.len() < self.max_length()
+            {
                 last = (last + 1) % WORDS.len() as u32;
                 tokens.push(last);
                 if request.sampling.stop_ids.contains(&last) {
@@ -96,7 +95,8 @@ fn bench() -> (Bench, &'static AtomicUsize) {
     fs_err::write(folder.join("config.json"), r#"{"eos_token_id": [0]}"#).unwrap();
     let digest_of = |name: &str| bench.store.digest_of(&folder.join(name)).unwrap().0;
     let members = ["config.json", "tokenizer.json"].map(|name| (name.to_owned(), digest_of(name)));
-    bench.model = Some(FileInput { path: folder.clone(), digest: digest_of("config.json"), members: BTreeMap::from(members) });
+    bench.model =
+        Some(FileInput { path: folder.clone(), digest: digest_of("config.json"), members: BTreeMap::from(members) });
     let generated: &'static AtomicUsize = Box::leak(Box::default());
     bench.loader = Box::leak(Box::new(Loader { generated }));
     (bench, generated)
@@ -153,7 +153,8 @@ fn signals_are_found_by_content_and_speak_of_the_completion_only() {
 #[test]
 fn the_whole_vocabulary_is_kept_where_it_is_wanted() {
     let (bench, _) = bench();
-    let made = bench.run(&prompts(&["six"]), teacher(), json!({ "capture": { "full": true, "precision": "f32" } })).unwrap();
+    let made =
+        bench.run(&prompts(&["six"]), teacher(), json!({ "capture": { "full": true, "precision": "f32" } })).unwrap();
     let reader = SignalReader::open(&made.out.join(SIGNALS_FILE)).unwrap();
     let sequence = made.answers()[0].tokens.as_ref().unwrap().sequence();
     let signal = reader.find(&sequence).unwrap().unwrap();

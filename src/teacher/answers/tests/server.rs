@@ -148,7 +148,7 @@ fn every_prompt_is_answered_exactly_once_though_a_fifth_of_the_requests_fail() {
     let failed = Mutex::new(std::collections::BTreeSet::new());
     let server = Server::start(move |asked| {
         let number = number_in(asked);
-        if number % 5 != 0 || !failed.lock().unwrap().insert(number) {
+        if !number.is_multiple_of(5) || !failed.lock().unwrap().insert(number) {
             return echo(asked);
         }
         match number / 5 % 7 {

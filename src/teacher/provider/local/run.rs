@@ -130,7 +130,10 @@ impl<'a> Teacher<'a> {
             reached.push(stored.map(|reply| self.reached(prompt, reply, Origin::Stored)));
         }
         self.generate(batch, missing, &mut reached)?;
-        reached.into_iter().collect::<Option<_>>().ok_or_else(|| Failure::internal("a prompt was left without an answer"))
+        reached
+            .into_iter()
+            .collect::<Option<_>>()
+            .ok_or_else(|| Failure::internal("a prompt was left without an answer"))
     }
 
     /// Signals are computed anew from the reply's tokens, so whether they are wanted does not matter to the reply.

@@ -72,7 +72,8 @@ impl Signals {
 
     fn add_group(&mut self, model: &mut dyn LanguageModel, group: &[&Reached]) -> Result<(), Failure> {
         let sequences: Vec<Vec<u32>> = group.iter().map(|one| one.tokens.sequence()).collect();
-        let mut rows: Vec<Vec<TopK>> = group.iter().map(|one| Vec::with_capacity(one.tokens.completion.len())).collect();
+        let mut rows: Vec<Vec<TopK>> =
+            group.iter().map(|one| Vec::with_capacity(one.tokens.completion.len())).collect();
         let mut order = Vec::new();
         let mut sound = true;
         let top_k = self.top_k;

@@ -21,8 +21,7 @@ const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// Answers the stage's prompts.
 pub fn run(settings: &OpenAi, job: &Job<'_>) -> Result<Outcome, Failure> {
-    let identity =
-        Identity { family: FAMILY, model: settings.model.clone(), revision: settings.revision.clone() };
+    let identity = Identity { family: FAMILY, model: settings.model.clone(), revision: settings.revision.clone() };
     let folder = job.context.store().replies_dir().join(identity.folder());
     let store = ReplyStore::shared(&folder)?;
     let asking = Asking::new(identity, store, connection(settings, job));
@@ -59,8 +58,10 @@ fn connection(settings: &OpenAi, job: &Job<'_>) -> impl Fn() -> Result<Chat, Fai
     let (settings, teacher, offline) = (settings.clone(), job.teacher.to_owned(), job.context.order().offline);
     move || {
         if offline {
-            return Err(Failure::environment(format!("teacher {teacher} would have to be asked, but the run is offline"))
-                .hint("run without `--offline`: stored replies are used all the same"));
+            return Err(Failure::environment(format!(
+                "teacher {teacher} would have to be asked, but the run is offline"
+            ))
+            .hint("run without `--offline`: stored replies are used all the same"));
         }
         let base_url = Url::parse(&settings.base_url)
             .map_err(|error| Failure::input(format!("teacher {teacher}: `base-url` is no URL: {error}")))?;
@@ -91,4 +92,3 @@ fn warn_of_another_model(settings: &OpenAi, job: &Job<'_>, models: &serde_json::
         ));
     }
 }
-

@@ -122,7 +122,10 @@ impl OpenAi {
             requests_per_minute: *requests_per_minute,
             tokens_per_minute: *tokens_per_minute,
             budget_usd: *budget_usd,
-            prices: self.prices.as_ref().map(|PricesConfig { input, output }| Prices { input: *input, output: *output }),
+            prices: self
+                .prices
+                .as_ref()
+                .map(|PricesConfig { input, output }| Prices { input: *input, output: *output }),
             timeout: Duration::try_from_secs_f64(*timeout_seconds).unwrap_or(Duration::MAX),
             attempts: *attempts,
         }
@@ -131,16 +134,18 @@ impl OpenAi {
     /// Whether only OpenAI's own fields are sent.
     #[must_use]
     pub fn is_strict(&self) -> bool {
-        let host = Url::parse(&self.base_url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+        let host =
+            Url::parse(&self.base_url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
         self.strict.unwrap_or_else(|| host.ends_with("openai.com") || host.ends_with("azure.com"))
     }
 
     /// What the answers may be used for, for the record.
     #[must_use]
     pub fn terms(&self) -> serde_json::Value {
-        self.terms.as_ref().map_or(serde_json::Value::Null, |TermsConfig { training, source }| {
-            serde_json::json!({ "training": training.name(), "source": source })
-        })
+        self.terms.as_ref().map_or(
+            serde_json::Value::Null,
+            |TermsConfig { training, source }| serde_json::json!({ "training": training.name(), "source": source }),
+        )
     }
 }
 
@@ -157,8 +162,9 @@ impl Provider for OpenAi {
         }
         if answers.capture.as_ref().is_some_and(|capture| capture.full || capture.top_k.is_some_and(|k| k > 20)) {
             report.push(
-                Diagnostic::error(at, "OpenAI's API gives at most 20 log-probabilities a token")
-                    .hint("`capture = { top-k = 20 }`, or set `strict = false` in the teacher if its server gives more"),
+                Diagnostic::error(at, "OpenAI's API gives at most 20 log-probabilities a token").hint(
+                    "`capture = { top-k = 20 }`, or set `strict = false` in the teacher if its server gives more",
+                ),
             );
         }
     }

@@ -58,7 +58,8 @@ fn request(prompt: &str) -> Request {
 
 async fn ask(script: impl Fn(&Asked) -> Act + Send + Sync + 'static) -> (Result<Reply, Failure>, u64) {
     let teacher = FakeTeacher::start(script).await.unwrap();
-    let reply = chat_with(&teacher.base_url(), Some(KEY), limits()).ask(&request("hello"), &CancellationToken::new()).await;
+    let reply =
+        chat_with(&teacher.base_url(), Some(KEY), limits()).ask(&request("hello"), &CancellationToken::new()).await;
     (reply, teacher.asked())
 }
 
@@ -166,7 +167,10 @@ async fn a_refused_key_is_named_by_its_variable_and_not_tried_again() {
 #[tokio::test]
 async fn an_unknown_path_or_model_says_what_base_url_looks_like() {
     let (text, asked) = failure(|_| Act::status(404, "Not Found")).await;
-    assert!(text.contains("knows no such path or model (404): Not Found\nhint: `base-url` usually ends in `/v1`"), "{text}");
+    assert!(
+        text.contains("knows no such path or model (404): Not Found\nhint: `base-url` usually ends in `/v1`"),
+        "{text}"
+    );
     assert_eq!(asked, 1);
 }
 
@@ -238,7 +242,8 @@ async fn a_fault_that_stays_is_told_with_its_last_words() {
 async fn a_slow_server_runs_into_the_timeout() {
     let teacher = FakeTeacher::start(|_| answer_with("late").after(Duration::from_secs(60))).await.unwrap();
     let limits = Limits { timeout: Duration::from_millis(100), attempts: 2, ..limits() };
-    let failure = chat_with(&teacher.base_url(), None, limits).ask(&request("x"), &CancellationToken::new()).await.unwrap_err();
+    let failure =
+        chat_with(&teacher.base_url(), None, limits).ask(&request("x"), &CancellationToken::new()).await.unwrap_err();
     assert!(failure.message.ends_with("gave no reply in 2 attempts: no answer within the timeout"), "{failure}");
 }
 
@@ -300,7 +305,10 @@ fn a_missing_key_and_one_that_cannot_be_sent_are_named_by_the_variable() {
         key_variable: Some(variable.to_owned()),
     };
     let missing = Endpoint::new(address("NOWHERE"), None, &limits()).unwrap_err();
-    assert_eq!(missing.message, "teacher t at http://host/v1 needs a key, but the environment variable NOWHERE is not set");
+    assert_eq!(
+        missing.message,
+        "teacher t at http://host/v1 needs a key, but the environment variable NOWHERE is not set"
+    );
     let broken = Endpoint::new(address("BROKEN"), Some("a\nb".to_owned()), &limits()).unwrap_err();
     assert_eq!(broken.message, "the key in BROKEN holds characters that cannot be sent");
 }
