@@ -222,7 +222,8 @@ async fn what_passes_is_tried_again_until_it_works() {
 
 #[tokio::test]
 async fn a_fault_that_stays_is_told_with_its_last_words() {
-    let cases: [(fn() -> Act, &str); 6] = [
+    type Case = (fn() -> Act, &'static str);
+    let cases: [Case; 6] = [
         (|| Act::status(503, r#"{"error":"overloaded"}"#), "the server answered 503: overloaded"),
         (|| Act::ok("<html>"), "the reply is not valid: expected value at line 1 column 1"),
         (|| Act::ok(""), "the reply is empty"),
