@@ -8,7 +8,7 @@
 //!
 //! `<teacher>` names what the teacher *is* (API family, model, revision), so renaming it in the file loses
 //! nothing. A segment is a 16-byte header and then entries, each with its length and two checksums (see
-//! [`entry`]); the index in memory (about 50 bytes a reply) is rebuilt from the entries' heads. After a kill the last entry may be
+//! [`entry`]); the index in memory (about 70 bytes a reply) is rebuilt from the entries' heads. After a kill the last entry may be
 //! torn: it was never acknowledged, readers stop in front of it and the next writer cuts it off.
 //!
 //! The key leaves `max-tokens` out; an entry's head carries the limit it was asked with, so that a reply which
