@@ -24,7 +24,3 @@ fn main() -> ExitCode {
         Err(error) => error.print(&arguments.global),
     }
 }
-
-fn gpus() -> Result<Vec<String>, String> {
-    Err("temporary".into())
-}

@@ -5,6 +5,7 @@ use std::path::Path;
 use stillhouse_engine::{Experiment, Plan, files, plan, resolve};
 use stillhouse_spec::{Diagnostics, SetArgument, Spec};
 use stillhouse_store::Store;
+use stillhouse_student::device::CudaStatus;
 
 use crate::args;
 use crate::error::CliError;
@@ -39,4 +40,12 @@ pub fn planned(experiment: &Experiment, store: &Store, mut report: Diagnostics) 
         return Err(CliError::File(Box::new(report)));
     }
     Ok((plan, report))
+}
+
+/// The GPUs there are by name, or why there are none.
+pub fn gpus() -> Result<Vec<String>, String> {
+    match stillhouse_student::device::cuda_status() {
+        CudaStatus::Ready(count) => Ok((0..count).map(|number| format!("cuda:{number}")).collect()),
+        CudaStatus::Missing(reason) => Err(reason),
+    }
 }

@@ -7,12 +7,12 @@ use stillhouse_store::Store;
 
 use crate::args::{Format, Global};
 use crate::error::CliError;
-use crate::render;
+use crate::{render, session};
 
 /// Says what was found on this machine, and why not.
 pub fn run(global: &Global) -> Result<ExitCode, CliError> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let gpus = crate::gpus();
+    let gpus = session::gpus();
     let store = Store::open(&global.cache);
     if global.format == Format::Json {
         let value = json!({

@@ -56,7 +56,7 @@ pub fn run(command: &Run, global: &Global) -> Result<ExitCode, CliError> {
 
 /// The GPUs that stages may use; a device that is not there is said before anything runs.
 fn devices(wanted: &str) -> Result<Vec<String>, CliError> {
-    let found = crate::gpus();
+    let found = session::gpus();
     match wanted {
         "cpu" => Ok(Vec::new()),
         "auto" => Ok(found.unwrap_or_default()),

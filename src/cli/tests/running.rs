@@ -1,0 +1,227 @@
+//! What a run does when stages fail, are killed, are stopped, or run twice at once.
+
+mod support;
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use support::{Place, Ran, finished, text};
+
+fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !happened() {
+        assert!(started.elapsed() < Duration::from_secs(30), "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn two_runs_at_once_do_each_stage_once() {
+    let mut experiment = String::new();
+    for index in 0..6 {
+        experiment.push_str(&format!("[command.s{index}]\nrun = \"echo x >> $COUNT/s{index}; sleep 0.2; echo {index} > {{out}}/x\"\npass-env = [\"COUNT\"]\n"));
+    }
+    let place = Place::with_experiment(&experiment);
+    let count = place.join("count");
+    std::fs::create_dir(&count).unwrap();
+    let start = || {
+        let mut command = place.command(&["run", "experiment.toml", "--format", "json"]);
+        command.env("COUNT", &count).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let (first, second) = (start(), start());
+    let (first, second) = (Ran::of(first.wait_with_output().unwrap()), Ran::of(second.wait_with_output().unwrap()));
+    assert_eq!((first.code, second.code), (Some(0), Some(0)), "{}{}", first.stderr, second.stderr);
+    for index in 0..6 {
+        let starts = std::fs::read_to_string(count.join(format!("s{index}"))).unwrap();
+        assert_eq!(starts, "x\n", "stage {index} ran more than once");
+    }
+    let built = finished(&first.json_lines(), "built").len() + finished(&second.json_lines(), "built").len();
+    assert_eq!(built, 6);
+}
+
+const FAILING: &str = r#"
+[command.bad]
+run = "echo to the log; echo this is why >&2; exit 7"
+
+[command.after]
+run = "true"
+inputs = { x = "bad" }
+
+[command.good]
+run = "sleep 0.3; echo good > {out}/x"
+
+[command.later]
+run = "cp {inputs.x}/x {out}/x"
+inputs = { x = "good" }
+"#;
+
+#[test]
+fn a_failed_stage_is_told_with_its_reason_and_never_cached() {
+    let place = Place::with_experiment(FAILING);
+    let ran = place.run(&["run", "experiment.toml", "--format", "json"]);
+    assert_eq!(ran.code, Some(3));
+    let events = ran.json_lines();
+    let failed = events.iter().find(|event| event["event"] == "stage-failed").unwrap();
+    assert_eq!(text(&failed["stage"]), "command.bad");
+    assert!(text(&failed["failure"]["message"]).contains("exit code 7"), "{failed}");
+    assert!(text(&failed["failure"]["hint"]).contains("this is why"), "{failed}");
+    let last = events.last().unwrap();
+    assert_eq!((last["failed"].as_u64(), last["skipped"].as_u64()), (Some(1), Some(2)), "{last}");
+    let log = place.run(&["log", "command.bad"]);
+    assert_eq!(log.stdout, "to the log\nthis is why\n");
+    // The next run tries it again.
+    assert_eq!(place.run(&["run", "experiment.toml"]).code, Some(3));
+}
+
+#[test]
+fn keep_going_does_all_that_does_not_depend_on_the_failure() {
+    let place = Place::with_experiment(FAILING);
+    let ran = place.run(&["run", "experiment.toml", "--format", "json", "--keep-going"]);
+    assert_eq!(ran.code, Some(3));
+    let events = ran.json_lines();
+    assert_eq!(finished(&events, "built"), ["command.good", "command.later"]);
+    assert_eq!(events.last().unwrap()["skipped"], 1);
+}
+
+#[test]
+fn only_runs_a_stage_and_what_it_needs() {
+    let place = Place::with_experiment(FAILING);
+    let ran = place.run(&["run", "experiment.toml", "--format", "json", "--only", "command.later"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(finished(&ran.json_lines(), "built"), ["command.good", "command.later"]);
+}
+
+#[test]
+fn a_program_dies_with_the_engine_and_the_next_run_goes_on() {
+    let place = Place::with_experiment(
+        "[command.quick]\nrun = \"echo 1 > {out}/x\"\n[command.slow]\nrun = \"echo $$ > $PIDFILE; test -e $GO || sleep 60; echo 2 > {out}/x\"\npass-env = [\"PIDFILE\", \"GO\"]\ninputs = { x = \"quick\" }\n",
+    );
+    let (pid_file, go) = (place.join("pid"), place.join("go"));
+    let with_env = |arguments: &[&str]| {
+        let mut command = place.command(arguments);
+        command.env("PIDFILE", &pid_file).env("GO", &go);
+        command
+    };
+    let mut engine = with_env(&["run", "experiment.toml"]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the program to start", || std::fs::read_to_string(&pid_file).is_ok_and(|text| text.ends_with('\n')));
+    let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    engine.kill().unwrap();
+    engine.wait().unwrap();
+    wait_for("the program to die", || !std::path::Path::new(&format!("/proc/{pid}/cmdline")).exists()
+        || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z ")));
+    std::fs::write(&go, "").unwrap();
+    let ran = Ran::of(with_env(&["run", "experiment.toml", "--format", "json"]).output().unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(finished(&ran.json_lines(), "built"), ["command.slow"]);
+    assert_eq!(finished(&ran.json_lines(), "reused"), ["command.quick"]);
+}
+
+#[test]
+fn ctrl_c_stops_stages_and_says_so() {
+    let place = Place::with_experiment("[command.slow]\nrun = \"sleep 60\"\n[command.next]\nrun = \"true\"\ninputs = { x = \"slow\" }\n");
+    let engine = place.command(&["run", "experiment.toml", "--format", "json"]).stdout(Stdio::piped()).spawn().unwrap();
+    wait_for("the stage to start", || {
+        let runs = std::fs::read_dir(place.join("cache/runs")).into_iter().flatten().flatten();
+        runs.map(|run| std::fs::read_to_string(run.path().join("events.jsonl")).unwrap_or_default()).any(|text| text.contains("stage-started"))
+    });
+    let started = Instant::now();
+    assert!(std::process::Command::new("kill").args(["-INT", &engine.id().to_string()]).status().unwrap().success());
+    let ran = Ran::of(engine.wait_with_output().unwrap());
+    assert!(started.elapsed() < Duration::from_secs(20));
+    assert_eq!(ran.code, Some(130));
+    let last = ran.json_lines().pop().unwrap();
+    assert_eq!((last["event"].as_str(), last["interrupted"].as_bool(), last["skipped"].as_u64()), (Some("run-finished"), Some(true), Some(2)));
+}
+
+mod a_command {
+    use super::*;
+
+    #[test]
+    fn sees_only_what_it_declares() {
+        let place = Place::with_experiment("[command.a]\nrun = \"cat here.txt > {out}/x\"\n");
+        place.write("here.txt", "not declared\n");
+        let ran = place.run(&["run", "experiment.toml"]);
+        assert_eq!(ran.code, Some(3));
+        assert!(ran.stderr.contains("here.txt"), "{}", ran.stderr);
+    }
+
+    #[test]
+    fn that_leaves_no_declared_output_fails() {
+        let place = Place::with_experiment("[command.a]\nrun = \"true\"\noutputs = [\"model/weights\"]\n");
+        let ran = place.run(&["run", "experiment.toml"]);
+        assert_eq!(ran.code, Some(3));
+        assert!(ran.stderr.contains("left no `model/weights`"), "{}", ran.stderr);
+    }
+
+    #[test]
+    fn that_is_not_installed_is_said_so() {
+        let place = Place::with_experiment("[command.a]\nrun = [\"no-such-program\"]\n");
+        let ran = place.run(&["run", "experiment.toml"]);
+        assert_eq!(ran.code, Some(3));
+        assert!(ran.stderr.contains("cannot start `no-such-program`"), "{}", ran.stderr);
+    }
+
+    #[test]
+    fn that_takes_too_long_is_stopped() {
+        let place = Place::with_experiment("[command.a]\nrun = \"sleep 60\"\ntimeout = 0.2\n");
+        let ran = place.run(&["run", "experiment.toml"]);
+        assert_eq!(ran.code, Some(3));
+        assert!(ran.stderr.contains("longer than its timeout of 0.2 s"), "{}", ran.stderr);
+    }
+
+    #[test]
+    fn cannot_reach_the_store_through_its_inputs() {
+        let place = Place::with_experiment(
+            "[command.a]\nrun = \"echo precious > {out}/x\"\n[command.b]\nrun = \"chmod u+w {inputs.a}/x; echo spoiled > {inputs.a}/x; cp {inputs.a}/x {out}/x\"\ninputs = { a = \"a\" }\n",
+        );
+        place.built();
+        assert_eq!(place.run(&["cache", "verify"]).code, Some(0));
+    }
+
+    #[test]
+    fn may_report_metrics() {
+        let place = Place::with_experiment("[command.a]\nrun = \"echo '{ \\\"accuracy\\\": 0.5 }' > {out}/metrics.json\"\n");
+        let events = place.run_events();
+        let done = events.iter().find(|event| event["event"] == "stage-finished").unwrap();
+        assert_eq!(done["metrics"]["accuracy"], 0.5);
+    }
+}
+
+mod the_store {
+    use super::*;
+
+    #[test]
+    fn of_a_newer_format_is_refused() {
+        let place = Place::with_experiment("[command.a]\nrun = \"true\"\n");
+        place.built();
+        place.write("cache/FORMAT", "999\n");
+        let ran = place.run(&["run", "experiment.toml"]);
+        assert_eq!(ran.code, Some(4));
+        assert!(ran.stderr.contains("newer") && ran.stderr.contains("hint:"), "{}", ran.stderr);
+    }
+
+    #[test]
+    fn that_cannot_be_made_is_one_clear_error() {
+        let place = Place::with_experiment("[command.a]\nrun = \"true\"\n");
+        place.write("occupied", "a file where the store should be\n");
+        let ran = place.run(&["run", "experiment.toml", "--cache", "occupied/cache"]);
+        assert_eq!(ran.code, Some(4));
+        assert!(ran.stderr.starts_with("error: ") && !ran.stderr.contains("panicked"), "{}", ran.stderr);
+    }
+
+    #[test]
+    fn is_listed_shown_and_cleaned() {
+        let place = Place::with_experiment("[command.a]\nrun = \"echo 1 > {out}/x\"\n");
+        place.built();
+        for arguments in [&["runs"][..], &["show", "last"], &["show", "command.a"], &["log"], &["cache", "stats"], &["cache", "gc", "--dry-run"]] {
+            let ran = place.run(arguments);
+            assert_eq!(ran.code, Some(0), "{arguments:?}: {}", ran.stderr);
+            assert!(!ran.stderr.contains("panicked"));
+        }
+        for arguments in [&["runs", "--format", "json"][..], &["show", "command.a", "--format", "json"], &["cache", "stats", "--format", "json"]] {
+            let ran = place.run(arguments);
+            serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap();
+        }
+        assert_eq!(place.run(&["show", "command.nothing"]).code, Some(64));
+    }
+}
