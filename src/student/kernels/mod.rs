@@ -2,16 +2,17 @@
 //!
 //! Each has a plain form written with tensor operations (the default methods): correct on every backend and
 //! differentiated by burn. A backend that can do better overrides a method: the processor's versions live in
-//! [`flex`], with hand-written backward passes that never hold what they can compute again.
+//! `flex`, and `tape` gives them backward passes that compute again what need not be held.
 
-mod autodiff;
+mod composed;
 mod flex;
+mod tape;
 mod visibility;
 
 pub use visibility::Visibility;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 
 /// What one AdamW step needs beside the tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,7 +62,7 @@ pub trait Kernels: Backend {
     /// - weight: `[out, in]` (Hugging Face's layout)
     /// - output: `[rows, out]`
     fn projection(input: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        input.matmul(weight.transpose())
+        composed::projection(input, weight)
     }
 
     /// `x / √(mean(x²) + ε) · weight`, the mean over the last dimension.
@@ -70,8 +71,7 @@ pub trait Kernels: Backend {
     /// - input, output: `[rows, width]`
     /// - weight: `[width]`
     fn rms_norm(input: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
-        let scale = (input.clone().square().mean_dim(1) + epsilon).sqrt().recip();
-        input * scale * weight.unsqueeze()
+        composed::rms_norm(input, weight, epsilon)
     }
 
     /// Rotary position embedding in Hugging Face's convention: the two halves of a head are the two
@@ -81,16 +81,7 @@ pub trait Kernels: Backend {
     /// - input, output: `[batch, time, heads, head width]`
     /// - cosine, sine: `[batch, time, 1, head width / 2]`
     fn rotary(input: Tensor<Self, 4>, cosine: Tensor<Self, 4>, sine: Tensor<Self, 4>) -> Tensor<Self, 4> {
-        let half = input.dims()[3] / 2;
-        let first = input.clone().narrow(3, 0, half);
-        let second = input.narrow(3, half, half);
-        Tensor::cat(
-            vec![
-                first.clone() * cosine.clone() - second.clone() * sine.clone(),
-                second * cosine + first * sine,
-            ],
-            3,
-        )
+        composed::rotary(input, cosine, sine)
     }
 
     /// `silu(gate) · up`.
@@ -98,7 +89,7 @@ pub trait Kernels: Backend {
     /// # Shapes
     /// - gate, up, output: `[rows, width]`
     fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        activation::silu(gate) * up
+        composed::swiglu(gate, up)
     }
 
     /// Scaled dot-product attention with grouped keys and values, scale `1/√head width`.
@@ -112,25 +103,7 @@ pub trait Kernels: Backend {
         value: Tensor<Self, 4>,
         visibility: &Visibility,
     ) -> Tensor<Self, 4> {
-        let device = query.device();
-        let [batch, queries, heads, width] = query.dims();
-        let [_, keys, groups, _] = key.dims();
-        let shared = heads / groups;
-        // The query heads of one group lie side by side, so a group is one matrix product.
-        let query = query
-            .reshape([batch, queries, groups, shared, width])
-            .permute([0, 2, 3, 1, 4])
-            .reshape([batch, groups, shared * queries, width]);
-        let key = key.permute([0, 2, 3, 1]);
-        let value = value.permute([0, 2, 1, 3]);
-        let scores = (query.matmul(key) / (width as f64).sqrt()).reshape([batch, groups, shared, queries, keys]);
-        let scores = scores.mask_fill(visibility.hidden_mask::<Self>(&device), f32::NEG_INFINITY);
-        let weights = activation::softmax(scores, 4).reshape([batch, groups, shared * queries, keys]);
-        weights
-            .matmul(value)
-            .reshape([batch, groups, shared, queries, width])
-            .permute([0, 3, 1, 2, 4])
-            .reshape([batch, queries, heads, width])
+        composed::causal_attention(query, key, value, visibility)
     }
 
     /// Natural logarithm of the softmax over the last dimension.
@@ -138,7 +111,7 @@ pub trait Kernels: Backend {
     /// # Shapes
     /// - input, output: `[rows, vocabulary]`
     fn log_probabilities(input: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        activation::log_softmax(input, 1)
+        composed::log_probabilities(input)
     }
 
     /// Sum of squares, in an order that does not depend on threads.
@@ -147,7 +120,7 @@ pub trait Kernels: Backend {
     /// - input: `[elements]`
     /// - output: `[1]`
     fn sum_of_squares(input: Tensor<Self, 1>) -> Tensor<Self, 1> {
-        input.square().sum()
+        composed::sum_of_squares(input)
     }
 
     /// One AdamW update with decoupled weight decay (Loshchilov and Hutter, 2019; the order of operations is
@@ -156,14 +129,7 @@ pub trait Kernels: Backend {
     /// # Shapes
     /// - every tensor: `[elements]`
     fn adamw(state: Moments<Self>, gradient: Tensor<Self, 1>, step: &AdamWStep) -> Moments<Self> {
-        let (correction1, correction2) = step.bias_corrections();
-        let gradient = gradient * step.gradient_scale;
-        let first = state.first * step.beta1 + gradient.clone() * (1.0 - step.beta1);
-        let second = state.second * step.beta2 + gradient.square() * (1.0 - step.beta2);
-        let denominator = (second.clone() / correction2).sqrt() + step.epsilon;
-        let weight = state.weight * (1.0 - step.lr * step.weight_decay)
-            - first.clone() / denominator * (step.lr / correction1);
-        Moments { weight, first, second }
+        composed::adamw(state, gradient, step)
     }
 }
 

@@ -193,6 +193,11 @@ impl<B: TrainBackend> State<B> {
         Ok((self, report))
     }
 
+    /// Computes a step's gradients and forgets them: what a benchmark takes apart.
+    pub fn measure_gradients(&self, batch: &StepBatch, losses: &Losses<'_>, micro_rows: usize) -> Vec<LossPart> {
+        self.gradients(batch, losses, batch.batch.scored_tokens().max(1) as f64, micro_rows).1
+    }
+
     /// Gradients of the whole step and the mean of every loss.
     fn gradients(
         &self,

@@ -1,0 +1,129 @@
+//! Tokens a second of one training step on the processor, forward and backward apart. Prints figures, asserts none.
+//!
+//! ```text
+//! cargo bench -p stillhouse-student --bench training
+//! python src/student/benches/training.py        # the same in PyTorch and transformers, where they are installed
+//! ```
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
+
+use std::time::{Duration, Instant};
+
+use stillhouse_data::batch::Batch;
+use stillhouse_student::backend::{Cpu, CpuTape};
+use stillhouse_student::init::fresh;
+use stillhouse_student::loss::cross_entropy::CrossEntropy;
+use stillhouse_student::loss::forward_kl::{ForwardKl, Tail};
+use stillhouse_student::loss::{Loss, Teacher};
+use stillhouse_student::model::llama::LlamaShape;
+use stillhouse_student::model::{DecoderConfig, ModelInput};
+use stillhouse_student::optimizer::AdamW;
+use stillhouse_student::trainer::{Losses, State, StepBatch};
+use stillhouse_data::signals::TopK;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    stillhouse_student::cpu::prepare(0);
+    println!("{:<22} {:>10} {:>9} {:>9} {:>9} {:>10}", "model", "parameters", "forward", "backward", "update", "tokens/s");
+    let quickstart = shape(4, 160, 4, 512, 128);
+    measure("quickstart 1.3 M", &quickstart, 16, 128, false);
+    measure("quickstart 1.3 M + KL", &quickstart, 16, 128, true);
+    measure("7 M", &shape(6, 256, 4, 4096, 128), 16, 128, false);
+}
+
+fn shape(layers: usize, hidden: usize, heads: usize, vocabulary: usize, length: usize) -> DecoderConfig {
+    let shape = LlamaShape {
+        layers,
+        hidden,
+        heads,
+        kv_heads: None,
+        intermediate: Some(hidden * 8 / 3 / 16 * 16),
+        context: None,
+        tied: false,
+        rope_theta: 1e4,
+        norm_epsilon: 1e-5,
+    };
+    shape.config(vocabulary, length)
+}
+
+fn measure(name: &str, config: &DecoderConfig, rows: usize, length: usize, with_teacher: bool) {
+    let device = Default::default();
+    let batch = batch(config.vocabulary as u32, rows, length);
+    let input = ModelInput {
+        tokens: batch.inputs.clone(),
+        positions: batch.positions.clone(),
+        visibility: stillhouse_student::kernels::Visibility::from_segments(&batch.segments, rows, length),
+    };
+    let teacher = if with_teacher { dense_teacher(&batch, config.vocabulary) } else { Teacher::default() };
+    let step = StepBatch { batch, teacher };
+    let decoder = fresh::<Cpu>(config, 1, &device).unwrap();
+    let rotary = stillhouse_student::model::RotaryTable::new(config);
+    let cross_entropy = CrossEntropy { weight: 0.5 };
+    let forward_kl = ForwardKl { weight: 0.5, temperature: 2.0, t_squared: true, tail: Tail::RenormaliseTeacher };
+    let both: [(&str, &dyn Loss); 2] = [("cross-entropy", &cross_entropy), ("forward-kl", &forward_kl)];
+    let losses = Losses::new(both.into_iter().take(if with_teacher { 2 } else { 1 }));
+    let optimizer = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: false };
+
+    let forward = median(7, || {
+        let hidden = decoder.hidden(&input, &rotary, None);
+        drop(decoder.logits(hidden).into_data());
+    });
+    let mut state = Some(State::<CpuTape>::new(decoder.clone(), config));
+    let whole = median(9, || {
+        let taken = state.take().unwrap();
+        let (next, _) = taken.advance(&step, &losses, &optimizer, 1e-3, Some(1.0), rows).unwrap();
+        state = Some(next);
+    });
+    let gradients = median(7, || drop(state.as_ref().unwrap().measure_gradients(&step, &losses, rows)));
+    println!(
+        "{name:<22} {:>10} {:>7.1}ms {:>7.1}ms {:>7.1}ms {:>10.0}",
+        config.parameters(),
+        milliseconds(forward),
+        milliseconds(gradients.saturating_sub(forward)),
+        milliseconds(whole.saturating_sub(gradients)),
+        (rows * length) as f64 / whole.as_secs_f64(),
+    );
+}
+
+fn batch(vocabulary: u32, rows: usize, length: usize) -> Batch {
+    let token = |place: usize| ((place as u64 * 2_654_435_761 >> 7) % u64::from(vocabulary)) as u32;
+    let places = rows * length;
+    Batch {
+        rows,
+        length,
+        inputs: (0..places).map(token).collect(),
+        targets: (1..=places).map(token).collect(),
+        scored: vec![true; places],
+        segments: vec![1; places],
+        positions: (0..rows).flat_map(|_| 0..length as u32).collect(),
+        placements: Vec::new(),
+    }
+}
+
+fn dense_teacher(batch: &Batch, vocabulary: usize) -> Teacher {
+    let said = batch.targets.iter().map(|target| {
+        let mut log_probs = vec![(0.5 / (vocabulary - 1) as f32).ln(); vocabulary];
+        log_probs[*target as usize] = 0.5f32.ln();
+        TopK { ids: Vec::new(), log_probs }
+    });
+    Teacher::new(said.collect())
+}
+
+fn median(times: usize, mut work: impl FnMut()) -> Duration {
+    work();
+    let mut measured: Vec<Duration> = (0..times)
+        .map(|_| {
+            let started = Instant::now();
+            work();
+            started.elapsed()
+        })
+        .collect();
+    measured.sort();
+    measured[times / 2]
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
