@@ -1,0 +1,233 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use stillhouse_data::example::{Example, ExampleWriter, Row};
+use stillhouse_data::lm::{GenerateRequest, ModelLoader, Sampling};
+use stillhouse_data::model_folder::ModelFolder;
+use stillhouse_data::signals::{Precision, SIGNALS_FILE, SequenceKey, SignalHeader, SignalWriter, TopK};
+use stillhouse_spec::Node;
+use stillhouse_stage::{Cancel, Class, EventSink, Input, StageEvent, WorkOrder};
+use stillhouse_store::{Key, Store};
+
+use super::*;
+use crate::language_model::BurnLoader;
+
+const VOCABULARY: u32 = 6;
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<StageEvent>>);
+
+impl EventSink for Heard {
+    fn send(&self, event: StageEvent) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+/// A store with a dataset of twelve examples.
+struct World {
+    folder: tempfile::TempDir,
+    store: Store,
+    data: Input,
+    heard: Arc<Heard>,
+}
+
+impl World {
+    fn new(with_signals: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("cache")).unwrap();
+        let dataset = folder.path().join("dataset");
+        write_tokenizer(&dataset.join("tokenizer"));
+        write_examples(&dataset, with_signals);
+        let (output, _) = store.put_tree(&dataset).unwrap();
+        Self { folder, store, data: Input { stage: "dataset.train".into(), output }, heard: Arc::default() }
+    }
+
+    fn run(&self, config: &Value) -> Result<(Outcome, std::path::PathBuf), Failure> {
+        let attempt = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
+        fs_err::create_dir_all(attempt.join("out")).unwrap();
+        let order = WorkOrder {
+            stage: "student.test".into(),
+            kind: "student".into(),
+            key: Key::of("test", b""),
+            recipe: String::new(),
+            config: config.clone(),
+            definitions: BTreeMap::new(),
+            inputs: BTreeMap::from([("data".to_owned(), self.data.clone())]),
+            files: BTreeMap::new(),
+            seed: 17,
+            device: "cpu".into(),
+            threads: 2,
+            offline: true,
+            store: self.store.root().to_owned(),
+            attempt,
+            run: "test".into(),
+        };
+        let context = Context::new(order, self.store.clone(), self.heard.clone(), Cancel::default());
+        Student.run(&context).map(|outcome| (outcome, context.out()))
+    }
+}
+
+fn write_tokenizer(folder: &Path) {
+    fs_err::create_dir_all(folder).unwrap();
+    let words: BTreeMap<String, u32> = (0..VOCABULARY).map(|id| (format!("w{id}"), id)).collect();
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "decoder": null, "pre_tokenizer": { "type": "Whitespace" }, "added_tokens": [],
+        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" },
+    });
+    fs_err::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    fs_err::write(folder.join("tokenizer_config.json"), r#"{ "eos_token": "w5" }"#).unwrap();
+}
+
+fn write_examples(dataset: &Path, with_signals: bool) {
+    let mut writer = ExampleWriter::create(&dataset.join("train")).unwrap();
+    let signals = dataset.join(SIGNALS_FILE);
+    fs_err::create_dir_all(signals.parent().unwrap()).unwrap();
+    let header = SignalHeader { teachers: vec!["t".into()], tokenizer: "x".into(), vocabulary: VOCABULARY };
+    let mut teacher = SignalWriter::create(&signals, header, Precision::F32).unwrap();
+    for number in 0..12u32 {
+        let tokens: Vec<u32> = (0..5 + number % 4).map(|place| (number + place) % VOCABULARY).collect();
+        let scored = (0..tokens.len()).map(|place| place > 1).collect();
+        let said: Vec<TopK> = tokens[2..].iter().map(|token| certain_of(*token)).collect();
+        teacher.add(SequenceKey::of("t", &tokens), 2, &said).unwrap();
+        writer.add(&Example { tokens, scored, bytes: 4, source: 0 }, &row(number)).unwrap();
+    }
+    writer.finish().unwrap();
+    teacher.finish().unwrap();
+    if !with_signals {
+        fs_err::remove_file(signals).unwrap();
+    }
+}
+
+fn certain_of(token: u32) -> TopK {
+    TopK { ids: vec![token, (token + 1) % VOCABULARY], log_probs: vec![0.9f32.ln(), 0.05f32.ln()] }
+}
+
+fn row(number: u32) -> Row {
+    Row {
+        source: 0,
+        line: u64::from(number) + 1,
+        prompt: None,
+        sample: 0,
+        messages: vec![],
+        completion: "x".into(),
+        reference: None,
+        prompt_tokens: 0,
+    }
+}
+
+fn table(steps: u64, loss: Value) -> Value {
+    json!({
+        "init": { "llama": { "layers": 1, "hidden": 32, "heads": 4, "kv-heads": 2 } },
+        "data": "train",
+        "loss": loss,
+        "optimizer": { "adamw": { "lr": 1e-2 } },
+        "schedule": "constant",
+        "steps": steps,
+        "batch": { "rows": 4 },
+        "log-every": 5,
+    })
+}
+
+fn both() -> Value {
+    json!({ "cross-entropy": { "weight": 0.5 }, "forward-kl": { "weight": 0.5, "tail": "bucket" } })
+}
+
+fn weights(out: &Path) -> Vec<u8> {
+    fs_err::read(out.join("model.safetensors")).unwrap()
+}
+
+#[test]
+fn a_student_learns_from_labels_and_signals_and_is_a_model_folder() {
+    let world = World::new(true);
+    let (outcome, out) = world.run(&table(60, both())).unwrap();
+    assert!(outcome.metrics["loss"].as_f64().unwrap() < 0.6, "{}", outcome.metrics);
+    assert!(outcome.metrics["forward-kl"].as_f64().unwrap() < 0.5, "{}", outcome.metrics);
+    assert_eq!((&outcome.metrics["steps"], outcome.resumed), (&json!(60), false));
+    let folder = ModelFolder::open(&out).unwrap();
+    for name in ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"] {
+        assert!(folder.get(name).is_some(), "{name}");
+    }
+    let mut model = BurnLoader.load(&folder, "cpu").unwrap();
+    let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 3, stop_ids: vec![] };
+    let request = GenerateRequest { prompt: vec![1, 2, 3], sampling, seed: 0 };
+    assert_eq!(model.generate(&[request], &mut |_| {}).unwrap()[0].tokens, [4, 5, 0]);
+    let heard = world.heard.0.lock().unwrap();
+    let steps: Vec<u64> = heard.iter().filter_map(|event| match event {
+        StageEvent::Metrics { step, .. } => Some(*step),
+        _ => None,
+    }).collect();
+    assert_eq!(steps[..3], [1, 5, 10]);
+}
+
+#[test]
+fn more_steps_go_on_where_fewer_ended_and_end_with_the_same_bytes() {
+    let (short_first, at_once) = (World::new(true), World::new(true));
+    short_first.run(&table(4, both())).unwrap();
+    let (outcome, continued) = short_first.run(&table(9, both())).unwrap();
+    assert!(outcome.resumed && outcome.provenance["resumed-from-step"] == 4, "{}", outcome.provenance);
+    let (_, undisturbed) = at_once.run(&table(9, both())).unwrap();
+    assert!(weights(&continued) == weights(&undisturbed));
+    // All steps are there: nothing is trained, the result and its figures are the same.
+    let (again, out) = short_first.run(&table(9, both())).unwrap();
+    assert_eq!((&again.provenance["tokens"], &again.metrics), (&json!(0), &outcome.metrics));
+    assert!(weights(&out) == weights(&undisturbed));
+}
+
+#[test]
+fn faults_of_the_data_are_the_users_and_say_what_to_do() {
+    let without = World::new(false);
+    let failure = without.run(&table(2, both())).err().unwrap();
+    assert_eq!(failure.message, "a loss compares with a teacher's distributions, but the data has none");
+    assert!(failure.class == Class::Input && failure.hint.unwrap().contains("capture"));
+    without.run(&table(2, json!("cross-entropy"))).unwrap();
+
+    let mut narrow = table(2, json!("cross-entropy"));
+    narrow["init"]["llama"]["context"] = json!(4);
+    let failure = without.run(&narrow).err().unwrap();
+    assert_eq!(failure.message, "rows of 7 positions do not fit the model, whose longest sequence is 4");
+    let mut short = table(2, json!("cross-entropy"));
+    short["batch"]["length"] = json!(5);
+    assert!(without.run(&short).err().unwrap().message.contains("tokens, rows hold 2 to 6"));
+}
+
+#[test]
+fn a_table_that_can_not_be_trained_is_refused_before_anything_runs() {
+    let complaints = |config: &Value| {
+        let mut report = stillhouse_spec::Diagnostics::default();
+        Student.decode(&Node::from_json(config), &mut report);
+        report.sorted().iter().map(|error| error.message.clone()).collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(complaints(&table(2, both())), "");
+    for (field, value, word) in [
+        ("steps", json!(0), "`steps` must be at least 1"),
+        ("optimizer", json!({ "adamw": { "lr": 0.0 } }), "`lr` must be more than 0"),
+        ("schedule", json!({ "wsd": { "warmup": 2, "decay": 2 } }), "do not fit into 2 steps"),
+        ("loss", json!({ "cross-entropy": { "weight": 0.0 } }), "nothing to learn"),
+        ("loss", json!({ "forward-ki": {} }), "unknown loss `forward-ki`"),
+    ] {
+        let mut config = table(2, both());
+        config[field] = value;
+        let said = complaints(&config);
+        assert!(said.contains(word), "{field}: {said}");
+    }
+}
+
+#[test]
+fn only_what_changes_the_weights_is_in_the_key() {
+    let described = |config: &Value| {
+        let mut report = stillhouse_spec::Diagnostics::default();
+        Student.decode(&Node::from_json(config), &mut report).unwrap().described()
+    };
+    let base = table(2, both());
+    for field in ["micro-batch", "checkpoint-every", "log-every"] {
+        let mut config = base.clone();
+        config[field] = json!(7);
+        assert_eq!(described(&config), described(&base), "{field}");
+    }
+    let mut config = base.clone();
+    config["clip"] = json!(0.5);
+    assert_ne!(described(&config), described(&base));
+}
