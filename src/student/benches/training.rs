@@ -5,7 +5,7 @@
 //! python src/student/benches/training.py        # the same in PyTorch and transformers, where they are installed
 //! ```
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a benchmark prints, and stops at a surprise")]
 
 use std::time::{Duration, Instant};
 
@@ -88,7 +88,7 @@ fn measure(name: &str, config: &DecoderConfig, rows: usize, length: usize, with_
 }
 
 fn batch(vocabulary: u32, rows: usize, length: usize) -> Batch {
-    let token = |place: usize| ((place as u64 * 2_654_435_761 >> 7) % u64::from(vocabulary)) as u32;
+    let token = |place: usize| (((place as u64 * 2_654_435_761) >> 7) % u64::from(vocabulary)) as u32;
     let places = rows * length;
     Batch {
         rows,

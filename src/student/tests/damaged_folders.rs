@@ -1,5 +1,7 @@
 //! Every fault of a model folder is one clear error.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod support;
 
 use burn::backend::Flex;

@@ -1,5 +1,7 @@
 //! The decoder computes what transformers computes.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod support;
 
 use burn::backend::{Autodiff, Flex};
@@ -7,7 +9,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use stillhouse_student::kernels::Visibility;
 use stillhouse_student::model::ModelInput;
 use stillhouse_student::weights::{LoadedModel, read_model, take_values, write_model};
-use support::{MODELS, expected, flat, folder, golden, largest_difference, load, logits};
+use support::{MODELS, expected, flat, golden, largest_difference, load, logits};
 
 #[test]
 fn logits_are_those_of_transformers() {
@@ -97,5 +99,4 @@ fn a_written_model_is_the_same_model() {
         };
         assert_eq!(names(&written), names(&original));
     }
-    let _ = folder;
 }

@@ -1,5 +1,7 @@
 //! Training does what it says, and the same again whatever interrupts it.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod support;
 
 use stillhouse_student::backend::{Cpu, CpuTape};
@@ -206,5 +208,28 @@ fn whole_model_gradients_are_the_slopes_of_the_loss() {
         let slope = (moved(5e-3) - moved(-5e-3)) / 1e-2;
         let computed = f64::from(gradient[steepest]);
         assert!((slope - computed).abs() < 0.02 * computed.abs() + 1e-5, "{name}: {computed} is not {slope}");
+    }
+}
+
+/// The tiny model's products are too small to be spread over threads; these are not.
+#[test]
+fn products_spread_over_threads_give_the_same_bits_as_on_one() {
+    let config = stillhouse_student::model::DecoderConfig { hidden: 192, intermediate: 512, head_width: 48, ..tiny() };
+    let rows: Vec<Vec<u32>> = (0..16u32).map(|row| (0..65u32).map(|place| (place * (row + 3)) % 32).collect()).collect();
+    let batch = StepBatch { batch: batch_of(&rows), teacher: Teacher::default() };
+    let trained_on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let fresh = stillhouse_student::init::fresh(&config, 1, &Default::default()).unwrap();
+            let mut state = State::<CpuTape>::new(fresh, &config);
+            for _ in 0..3 {
+                state = state.advance(&batch, &cross_entropy(), &adamw(1e-2), 1e-2, Some(1.0), 16).unwrap().0;
+            }
+            state.checkpoint()
+        })
+    };
+    let alone = trained_on(1);
+    for threads in [2, 2, 3] {
+        assert!(trained_on(threads) == alone, "{threads} threads");
     }
 }

@@ -13,6 +13,9 @@ use crate::loss::{Positions, TeacherPositions};
 /// Numbers a chunk's logits may have: 64 MB in f32.
 const CHUNK_ELEMENTS: usize = 1 << 24;
 
+/// A loss's sum so far, `[1]`, and how many positions are in it.
+pub(super) type PartSum<B> = (Tensor<B, 1>, usize);
+
 /// Gradients of the head's input and weight, and the sums of each loss.
 pub(super) struct HeadGradients<B: TrainBackend> {
     /// `[positions, hidden]`
@@ -20,7 +23,7 @@ pub(super) struct HeadGradients<B: TrainBackend> {
     /// `[vocabulary, hidden]`
     pub head: Tensor<Inner<B>, 2>,
     /// Sum (`[1]`) and number of positions of each loss, in the order of the losses; none without a position.
-    pub sums: Vec<Option<(Tensor<Inner<B>, 1>, usize)>>,
+    pub sums: Vec<Option<PartSum<Inner<B>>>>,
 }
 
 /// Runs head and losses over counted positions.
@@ -47,7 +50,7 @@ pub(super) fn head_gradients<B: TrainBackend>(
     let mut sums = vec![None; losses.len()];
     for start in (0..positions).step_by(chunk) {
         let end = (start + chunk).min(positions);
-        let input = Tensor::<B, 2>::from_inner(hidden.clone().slice([start..end])).require_grad();
+        let input = Tensor::<B, 2>::from_inner(hidden.clone().narrow(0, start, end - start)).require_grad();
         let weight = Tensor::<B, 2>::from_inner(head.clone()).require_grad();
         let logits = B::projection(input.clone(), weight.clone());
         let chunk = Positions::new(logits, &labels[start..end], teacher.part(start..end));
@@ -76,7 +79,7 @@ fn weighted_sum<B: TrainBackend>(
     chunk: &Positions<'_, B>,
     losses: &Losses,
     divisor: f64,
-    sums: &mut [Option<(Tensor<Inner<B>, 1>, usize)>],
+    sums: &mut [Option<PartSum<Inner<B>>>],
 ) -> Option<Tensor<B, 1>> {
     let mut total: Option<Tensor<B, 1>> = None;
     for (loss, kept) in losses.iter().zip(sums) {

@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use super::batch::{MicroBatch, StepBatch};
 use super::checkpoint::Checkpoint;
-use super::head::head_gradients;
+use super::head::{PartSum, head_gradients};
 use crate::backend::{Device, Inner, TrainBackend};
 use crate::error::{Result, StudentError};
 use crate::loss::Loss;
@@ -274,7 +274,7 @@ fn add<B: burn::tensor::backend::Backend>(mut total: NamedGradients<B>, other: N
 }
 
 /// All sums in one read: each read waits for the device.
-fn read_sums<B: burn::tensor::backend::Backend>(sums: Vec<Option<(Tensor<B, 1>, usize)>>) -> Vec<(f64, usize)> {
+fn read_sums<B: burn::tensor::backend::Backend>(sums: Vec<Option<PartSum<B>>>) -> Vec<(f64, usize)> {
     let tensors: Vec<Tensor<B, 1>> = sums.iter().flatten().map(|(sum, _)| sum.clone()).collect();
     let values: Vec<f32> = match tensors.is_empty() {
         true => Vec::new(),

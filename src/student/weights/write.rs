@@ -1,5 +1,6 @@
 //! Writes a model folder that transformers loads.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
@@ -32,18 +33,17 @@ pub fn write_model(folder: &Path, config: &DecoderConfig, weights: &NamedValues)
 /// Bytes of a safetensors file with these tensors in f32. Equal values give equal bytes.
 pub fn encode_tensors(tensors: &NamedValues) -> Result<Vec<u8>> {
     let unfit = |error: safetensors::SafeTensorError| StudentError::Weights { label: "the model".into(), message: error.to_string() };
-    let bytes: Vec<(&String, &[usize], std::borrow::Cow<'_, [u8]>)> =
-        tensors.iter().map(|(name, values)| (name, values.shape.as_slice(), little_endian(&values.data))).collect();
+    let bytes: Vec<Cow<'_, [u8]>> = tensors.values().map(|values| little_endian(&values.data)).collect();
     let mut views = Vec::with_capacity(bytes.len());
-    for (name, shape, bytes) in &bytes {
-        views.push((name.as_str(), TensorView::new(Dtype::F32, shape.to_vec(), bytes).map_err(unfit)?));
+    for ((name, values), bytes) in tensors.iter().zip(&bytes) {
+        views.push((name.as_str(), TensorView::new(Dtype::F32, values.shape.clone(), bytes).map_err(unfit)?));
     }
     // Loaders of PyTorch's world look for this field.
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     safetensors::serialize(views, Some(metadata)).map_err(unfit)
 }
 
-fn little_endian(values: &[f32]) -> std::borrow::Cow<'_, [u8]> {
+fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
     if cfg!(target_endian = "little") {
         bytemuck::cast_slice(values).into()
     } else {

@@ -1,6 +1,6 @@
 //! Reference models and values shared by the tests.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub mod training;
 
