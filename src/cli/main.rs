@@ -10,6 +10,9 @@ mod session;
 
 use std::process::ExitCode;
 
+use error::CliError;
+use stillhouse_stage::Failure;
+
 /// As it comes, the system's allocator costs training a good part of its speed (see `docs/performance.md`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,8 +22,13 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    match commands::run(&arguments) {
-        Ok(code) => code,
-        Err(error) => error.print(&arguments.global),
+    match std::panic::catch_unwind(|| commands::run(&arguments)) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => error.print(&arguments.global),
+        Err(_) => {
+            let failure = Failure::internal("a fault of stillhouse: it panicked");
+            let hint = "run again with RUST_LOG=error to see where, and please report it; what was made is kept";
+            CliError::from(failure.hint(hint)).print(&arguments.global)
+        }
     }
 }

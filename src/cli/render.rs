@@ -5,6 +5,7 @@ pub mod event_log;
 pub mod json_lines;
 pub mod live;
 pub mod plan;
+pub mod stage_logs;
 pub mod summary;
 
 use std::io::{IsTerminal, Write};

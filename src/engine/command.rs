@@ -11,7 +11,7 @@ use stillhouse_spec::types::{DirectoryPath, Selection};
 use stillhouse_spec::{
     Canonical, Config, Described, Diagnostic, Diagnostics, Execution, Node, Ref, Select, Target, Value,
 };
-use stillhouse_stage::{Class, Context, Failure, Kind, Needs, Outcome, StageKind, View, kind};
+use stillhouse_stage::{Class, Context, Failure, Kind, Needs, Outcome, Placement, StageKind, View, kind};
 
 use crate::run::process;
 
@@ -141,6 +141,12 @@ impl Kind for Command {
                 report.push(error.suggest(place, names.iter().map(String::as_str)));
             }
         }
+        for name in config.inputs.keys().chain(config.files.keys()) {
+            if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+                let error = Diagnostic::error(view.at, format!("`{name}` is no good name for an input or file of {}", view.label));
+                report.push(error.hint("names are letters, digits, `-` and `_`: they become variables and folders"));
+            }
+        }
         for output in &config.outputs {
             if Path::new(output).components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
                 let error = Diagnostic::error(view.at, format!("output `{output}` of {} leads out of `{{out}}`", view.label));
@@ -158,8 +164,8 @@ impl StageKind for Command {
 
     fn needs(&self, view: &View<'_>) -> Needs {
         let gpu = view.config_as::<CommandConfig>().is_some_and(|config| *config.gpu);
-        // A program is a process of its own already: it needs no worker around it.
-        Needs { compute: true, device: gpu, ..Needs::default() }
+        // The worker stands guard: when the engine dies, it kills all of the program's processes.
+        Needs { placement: Placement::Worker, compute: true, device: gpu, ..Needs::default() }
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {
@@ -167,8 +173,10 @@ impl StageKind for Command {
         let places = Places::prepare(&config, context)?;
         let mut process = places.process(&config);
         places.environment(&config, &mut process)?;
+        device(context, &mut process);
         let log = context.attempt().join("log");
-        let output = Failure::io(fs_err::File::create(&log), "cannot write the log")?;
+        let output = fs_err::OpenOptions::new().create(true).append(true).open(&log);
+        let output = Failure::io(output, "cannot write the log")?;
         let again = Failure::io(output.file().try_clone(), "cannot write the log")?;
         process.current_dir(&places.folder).stdin(Stdio::null()).stdout(output.into_parts().0).stderr(again);
         let status = wait(process, &config, context)?;
@@ -232,7 +240,13 @@ impl Places {
     }
 
     fn fill(&self, text: &str, write: fn(&str) -> String) -> String {
-        self.values.iter().fold(text.to_owned(), |text, (place, value)| text.replace(&format!("{{{place}}}"), &write(value)))
+        // The shell's own `${out}` stays the shell's.
+        let shielded = text.replace("${", "\u{0}");
+        let filled = self
+            .values
+            .iter()
+            .fold(shielded, |text, (place, value)| text.replace(&format!("{{{place}}}"), &write(value)));
+        filled.replace('\u{0}', "${")
     }
 
     fn environment(&self, config: &CommandConfig, process: &mut Process) -> Result<(), Failure> {
@@ -264,10 +278,22 @@ impl Places {
     }
 }
 
+/// The device and the threads that the program may use, in the variables that programs know.
+fn device(context: &Context, process: &mut Process) {
+    let order = context.order();
+    process.env("STILLHOUSE_DEVICE", &order.device).env("OMP_NUM_THREADS", order.threads.to_string());
+    match order.device.strip_prefix("cuda:") {
+        Some(number) => _ = process.env("CUDA_VISIBLE_DEVICES", number),
+        None if order.device == "cpu" => _ = process.env("CUDA_VISIBLE_DEVICES", ""),
+        None => {}
+    }
+}
+
 /// The words in braces that could be places: `out`, `inputs.data`.
 fn places(text: &str) -> Vec<&str> {
-    let starts = text.split('{').skip(1);
-    let inner = starts.filter_map(|rest| rest.split_once('}').map(|(place, _)| place));
+    // `${NAME}` is the shell's.
+    let starts = text.match_indices('{').filter(|(at, _)| !text[..*at].ends_with('$'));
+    let inner = starts.filter_map(|(at, _)| text[at + 1..].split_once('}').map(|(place, _)| place));
     inner.filter(|place| place.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'))).collect()
 }
 
@@ -278,7 +304,7 @@ fn quoted(text: &str) -> String {
 
 fn wait(mut command: Process, config: &CommandConfig, context: &Context) -> Result<std::process::ExitStatus, Failure> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let mut child = process::spawn_tied(&mut command).map_err(|error| {
+    let mut group = process::Group::start(&mut command).map_err(|error| {
         let failure = Failure::new(Class::Command, format!("cannot start `{program}`: {error}"));
         match error.kind() {
             std::io::ErrorKind::NotFound => failure.hint("is it installed, and in PATH? A script goes into `files`"),
@@ -288,22 +314,22 @@ fn wait(mut command: Process, config: &CommandConfig, context: &Context) -> Resu
     let started = Instant::now();
     let mut nap = Duration::from_micros(200);
     loop {
-        if let Some(status) = Failure::io(child.try_wait(), "cannot wait for the program")? {
+        if let Some(status) = Failure::io(group.ended(), "cannot wait for the program")? {
             return Ok(status);
         }
         if context.is_cancelled() {
-            process::stop_group(&mut child);
+            group.stop();
             return Err(Failure::interrupted());
         }
         if let Some(limit) = *config.timeout
             && started.elapsed().as_secs_f64() > limit
         {
-            process::stop_group(&mut child);
+            group.stop();
             return Err(Failure::new(Class::Command, format!("`{program}` ran longer than its timeout of {limit} s"))
                 .hint("raise `timeout`: it is in no key"));
         }
         std::thread::sleep(nap);
-        nap = (nap * 2).min(Duration::from_millis(50));
+        nap = (nap * 2).min(Duration::from_millis(20));
     }
 }
 
@@ -314,9 +340,15 @@ fn failed(config: &CommandConfig, status: std::process::ExitStatus, log: &Path) 
     };
     let failure = Failure::new(Class::Command, format!("`{shown}` failed: {}", process::describe(status)));
     match process::last_line(log) {
-        Some(line) => failure.hint(format!("its last line was: {line}")),
+        Some(line) => failure.hint(format!("its last line was: {}", without_passed(&line, config))),
         None => failure.hint("it wrote nothing to its output"),
     }
+}
+
+/// A line of output goes into events: variables that were passed on may be credentials and are left out.
+fn without_passed(line: &str, config: &CommandConfig) -> String {
+    let values = config.pass_env.iter().filter_map(|name| std::env::var(name).ok()).filter(|value| value.len() >= 6);
+    values.fold(line.to_owned(), |line, value| line.replace(&value, "***"))
 }
 
 /// `metrics.json`, if the program wrote one: an object of numbers that listings show.
@@ -339,7 +371,7 @@ mod tests {
 
     #[test]
     fn places_are_the_words_in_braces() {
-        assert_eq!(places("cp {inputs.data}/x {out} ${HOME} {not a place}"), ["inputs.data", "out", "HOME"]);
+        assert_eq!(places("cp {inputs.data}/x {out} ${HOME} {not a place}"), ["inputs.data", "out"]);
     }
 
     #[test]

@@ -73,29 +73,34 @@ impl Experiment {
         self.order.iter().map(|id| (*id, &self.graph[*id]))
     }
 
-    /// The stage of a name, and if there is none, the names that begin like it or could be meant.
-    ///
-    /// # Errors
-    /// The candidates for a message.
-    pub fn find(&self, name: &str) -> Result<StageId, Vec<String>> {
-        if let Some((id, _)) = self.stages().find(|(_, stage)| stage.name == name) {
-            return Ok(id);
+    /// The stages that a name means: one by its whole name, all forms of a table by its label, or by its plain name where
+    /// only one kind has it.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Vec<StageId> {
+        let of = |means: &dyn Fn(&Stage) -> bool| -> Vec<StageId> {
+            self.stages().filter(|(_, stage)| means(stage)).map(|(id, _)| id).collect()
+        };
+        let whole = of(&|stage| stage.name == name);
+        if !whole.is_empty() {
+            return whole;
         }
-        let of_table: Vec<_> = self.stages().filter(|(_, stage)| stage.table.label == name).collect();
-        match of_table.as_slice() {
-            [(id, _)] => return Ok(*id),
-            [] => {}
-            several => return Err(several.iter().map(|(_, stage)| stage.name.clone()).collect()),
+        let of_label = of(&|stage| stage.table.label == name);
+        if !of_label.is_empty() {
+            return of_label;
         }
-        // A plain name is enough where only one kind has it.
-        let plain: Vec<_> = self
-            .stages()
-            .filter(|(_, stage)| stage.name.split_once('.').is_some_and(|(_, plain)| plain == name))
-            .collect();
-        match plain.as_slice() {
-            [(id, _)] => Ok(*id),
-            _ => Err(self.stages().map(|(_, stage)| stage.name.clone()).collect()),
-        }
+        let plain = of(&|stage| stage.table.label.split_once('.').is_some_and(|(_, plain)| plain == name));
+        let labels: std::collections::BTreeSet<&str> =
+            plain.iter().map(|id| self.graph[*id].table.label.as_str()).collect();
+        if labels.len() == 1 { plain } else { Vec::new() }
+    }
+
+    /// Path of the config field → label of the table that a stage names there today.
+    #[must_use]
+    pub fn names(&self, id: StageId) -> BTreeMap<String, String> {
+        let stage = &self.graph[id];
+        let inputs = stage.inputs.iter().map(|(path, (upstream, _))| (path.clone(), self.graph[*upstream].name.clone()));
+        let definitions = stage.definitions.iter().map(|(path, table)| (path.clone(), table.label.clone()));
+        inputs.chain(definitions).collect()
     }
 
     /// The stages that a stage reads.

@@ -1,9 +1,9 @@
 //! The digests of the files and folders that stages name: each hashed once, checked for being there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use stillhouse_spec::{Canonical, Diagnostic, Diagnostics, FileUse, Select};
+use stillhouse_spec::{Canonical, Diagnostic, Diagnostics, FileUse, Origin, Select};
 use stillhouse_stage::FileInput;
 use stillhouse_store::{Digest, Store};
 
@@ -24,16 +24,26 @@ pub struct FileProblem {
     pub hint: Option<String>,
 }
 
+impl FileProblem {
+    /// The problem under the characters that name the path.
+    #[must_use]
+    pub fn at(self, at: Origin) -> Diagnostic {
+        let error = Diagnostic::error(at, self.message);
+        match self.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
 /// Reports every path of an experiment that is not there or not what it should be. Hashes nothing.
 pub fn check(experiment: &Experiment, report: &mut Diagnostics) {
+    // Thousands of stages may name one folder: it is looked at once for each place that names it.
+    let mut seen: HashSet<(&Path, Origin)> = HashSet::new();
     for (_, stage) in experiment.stages() {
-        for file in stage.files.values() {
+        for file in stage.files.values().filter(|file| seen.insert((&file.path, file.at))) {
             if let Err(problem) = members(file) {
-                let error = Diagnostic::error(file.at, problem.message);
-                report.push(match problem.hint {
-                    Some(hint) => error.hint(hint),
-                    None => error,
-                });
+                report.push(problem.at(file.at));
             }
         }
     }
@@ -145,8 +155,8 @@ impl Files {
         }
         let single = digests.get("").copied();
         let input = match single {
-            Some(digest) => FileInput { path: absolute(&file.path), digest, members: BTreeMap::new() },
-            None => FileInput { path: absolute(&file.path), digest: digest_of_members(&digests), members: digests },
+            Some(digest) => FileInput { path: absolute(&file.path), digest, members: None },
+            None => FileInput { path: absolute(&file.path), digest: digest_of_members(&digests), members: Some(digests) },
         };
         self.known.insert(known, input.clone());
         Ok(input)

@@ -10,6 +10,7 @@
 pub mod command;
 pub mod experiment;
 pub mod files;
+pub mod logs;
 pub mod plan;
 pub mod resolve;
 pub mod run;
@@ -21,4 +22,4 @@ pub use experiment::{Experiment, Stage, StageId};
 pub use plan::{Decision, Plan, PlannedStage, plan};
 pub use resolve::resolve;
 pub use run::{RunOptions, RunSummary, Subscriber, run};
-pub use why::{Comparison, Reason};
+pub use why::{Comparison, Explainer, Reason};

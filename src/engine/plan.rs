@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::json;
-use stillhouse_spec::{Diagnostic, Diagnostics};
+use stillhouse_spec::Diagnostics;
 use stillhouse_stage::{FileInput, Recipe};
 use stillhouse_store::{Digest, Key, Lookup, Record, Store, StoreError};
 
 use crate::experiment::{Experiment, Stage, StageId};
 use crate::files::Files;
-use crate::why::{Comparison, compare};
+use crate::why::Explainer;
 
 /// What will become of a stage.
 #[derive(Clone, Debug)]
@@ -153,13 +153,7 @@ impl Planner<'_> {
         for (path, file) in &stage.files {
             match self.files.digest(file, self.store) {
                 Ok(input) => _ = inputs.insert(path.clone(), input),
-                Err(problem) => {
-                    let error = Diagnostic::error(file.at, problem.message);
-                    report.push(match problem.hint {
-                        Some(hint) => error.hint(hint),
-                        None => error,
-                    });
-                }
+                Err(problem) => report.push(problem.at(file.at)),
             }
         }
         inputs
@@ -180,7 +174,11 @@ pub(crate) fn part_digest(
     if let Some(digest) = known.get(&question) {
         return Ok(*digest);
     }
-    let digest = store.tree(&output)?.map_or(output, |tree| tree.part(parts).digest());
+    let digest = match store.tree(&output)? {
+        Some(tree) => tree.part(parts).digest(),
+        // Lost since it was looked up: the same error as for any blob that is gone.
+        None => return Err(store.read(&output).err().unwrap_or(StoreError::MissingBlob { digest: output })),
+    };
     known.insert(question, digest);
     Ok(digest)
 }
@@ -218,14 +216,6 @@ impl Plan {
         self.positions.get(&id).map(|position| &self.stages[*position])
     }
 
-    /// Why a stage is as it is, against the nearest earlier result of it.
-    ///
-    /// # Errors
-    /// A store that cannot be read.
-    pub fn why(&self, stage: &PlannedStage, experiment: &Experiment, store: &Store) -> Result<Comparison, StoreError> {
-        compare(stage, self, experiment, store)
-    }
-
     /// The plan as JSON (API): `summary`, and per stage `name`, `decision`, `why` and more.
     ///
     /// # Errors
@@ -233,9 +223,9 @@ impl Plan {
     pub fn to_json(&self, experiment: &Experiment, store: &Store) -> Result<serde_json::Value, StoreError> {
         let counts = self.counts();
         let mut stages = Vec::with_capacity(self.stages.len());
+        let explainer = Explainer::new(self, experiment, store, store.histories()?);
         for stage in &self.stages {
-            // A reused stage needs no comparison: nothing changed.
-            let why = self.why(stage, experiment, store)?;
+            let why = explainer.why(stage)?;
             stages.push(json!({
                 "name": stage.name,
                 "kind": stage.kind,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use petgraph::graph::DiGraph;
-use stillhouse_spec::{Diagnostic, Diagnostics, Spec};
+use stillhouse_spec::{Diagnostic, Diagnostics, Spec, read};
 use stillhouse_stage::Kind;
 
 use crate::experiment::{Experiment, Stage, StageId, TableForm};
@@ -27,7 +27,8 @@ pub fn resolve(spec: &Spec, kinds: &'static [&'static dyn Kind], report: &mut Di
         let Some(reach) = Reach::of(&tables, kinds, report) else { continue };
         reach.check(&tables, report);
         if !report.has_errors() {
-            interned.add_cell(index, &tables, &reach, spec.header.seed);
+            let seed = read::header(&cell.tree, report).seed;
+            interned.add_cell(index, &tables, &reach, seed);
         }
     }
     if report.has_errors() {
@@ -78,8 +79,8 @@ pub fn stage_kinds(kinds: &[&'static dyn Kind]) -> String {
 /// The nodes so far: a stage of a later cell that equals one of an earlier cell is that node.
 #[derive(Default)]
 struct Interned {
-    /// (form of the table, forms of all it names) → node.
-    stages: IndexMap<(usize, Vec<(String, usize)>), InternedStage>,
+    /// (form of the table, seed, forms of all it names) → node.
+    stages: IndexMap<(usize, u64, Vec<(String, usize)>), InternedStage>,
     /// Definitions get numbers the same way, so that a stage differs when a definition of its does.
     definitions: BTreeMap<(usize, Vec<(String, usize)>), usize>,
 }
@@ -109,7 +110,8 @@ impl Interned {
                     *self.definitions.entry((form, links)).or_insert(next)
                 }
                 Some(kind) => {
-                    let entry = self.stages.entry((form, links));
+                    let seed = if kind.is_seeded() { table.seed.unwrap_or(seed) } else { 0 };
+                    let entry = self.stages.entry((form, seed, links));
                     let index = entry.index();
                     let node = entry.or_insert_with(|| {
                         // Bound and upstream, so it has a number.
@@ -139,7 +141,7 @@ fn make_stage(
         table: Arc::clone(table),
         kind,
         identity: expanded.identity,
-        seed: if kind.is_seeded() { table.seed.unwrap_or(seed) } else { 0 },
+        seed,
         inputs: expanded
             .inputs
             .into_iter()

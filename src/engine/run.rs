@@ -70,7 +70,7 @@ pub struct RunSummary {
     pub seconds: f64,
     /// Whether the user stopped it.
     pub interrupted: bool,
-    /// The class of the first failure.
+    /// The class of the failure with the highest exit code.
     pub worst: Option<Class>,
 }
 
@@ -100,12 +100,13 @@ pub fn run(
 ) -> Result<RunSummary, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1024).build();
     let runtime = Failure::io(runtime, "cannot start")?;
-    runtime.block_on(async move {
+    let history = store.histories()?;
+    let summary = runtime.block_on(async move {
         let mut interrupts = Failure::io(signal(SignalKind::interrupt()), "cannot listen for ctrl-c")?;
         let mut terminations = Failure::io(signal(SignalKind::terminate()), "cannot listen for signals")?;
         let (sender, mut messages) = tokio::sync::mpsc::unbounded_channel();
         let mut dispatcher =
-            Dispatcher::new(Arc::new(experiment), Arc::new(plan), store.clone(), run, options, sender, subscribers);
+            Dispatcher::new(Arc::new(experiment), Arc::new(plan), store.clone(), run, options, sender, subscribers, history);
         dispatcher.begin();
         loop {
             dispatcher.start_ready();
@@ -118,7 +119,10 @@ pub fn run(
                 _ = terminations.recv() => dispatcher.interrupt(),
             }
         }
-    })
+    });
+    // Attempts that were given up are not waited for: the process is about to end.
+    runtime.shutdown_background();
+    summary
 }
 
 /// Now, to the second: RFC 3339, UTC.

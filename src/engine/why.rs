@@ -1,12 +1,14 @@
 //! Why a stage runs or is reused: today's recipe against the nearest earlier one, field by field.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 use serde_json::{Value, json};
-use stillhouse_store::{Digest, IndexEntry, Key, Lookup, Record, Store, StoreError};
+use stillhouse_store::{Digest, History, Key, Record, Store, StoreError};
 
-use crate::experiment::Experiment;
-use crate::plan::{Decision, Plan, PlannedStage};
+use crate::experiment::{Experiment, StageId};
+use crate::plan::{Decision, Plan, PlannedStage, part_digest, recipe_of};
 
 /// How many earlier results are looked at to find the nearest.
 const CANDIDATES: usize = 16;
@@ -105,33 +107,157 @@ impl Reason {
     }
 }
 
-/// See [`Plan::why`].
-pub(crate) fn compare(
-    stage: &PlannedStage,
-    plan: &Plan,
-    experiment: &Experiment,
-    store: &Store,
-) -> Result<Comparison, StoreError> {
-    if let Decision::Reuse(record) = &stage.decision {
-        let summary = format!("made in run {} ({}); nothing it depends on changed", record.run, record.created);
-        return Ok(Comparison { summary, against: Some(Earlier::of(record)), reasons: Vec::new() });
+/// Explains the stages of one plan. What it finds out about a stage serves all that read it.
+pub struct Explainer<'a> {
+    plan: &'a Plan,
+    experiment: &'a Experiment,
+    store: &'a Store,
+    /// Results as they were before this run: its own are no earlier ones.
+    history: History,
+    nearest: RefCell<HashMap<StageId, Option<Rc<Nearest>>>>,
+}
+
+/// The earlier result that differs least, and how.
+struct Nearest {
+    record: Record,
+    reasons: Vec<Reason>,
+}
+
+impl<'a> Explainer<'a> {
+    /// An explainer of a plan.
+    #[must_use]
+    pub fn new(plan: &'a Plan, experiment: &'a Experiment, store: &'a Store, history: History) -> Self {
+        Self { plan, experiment, store, history, nearest: RefCell::default() }
     }
-    if let Some(reason) = &stage.broken {
-        let summary = format!("its result is damaged and will be made again: {reason}");
-        return Ok(Comparison { summary, against: None, reasons: Vec::new() });
-    }
-    let today = Today { plan, experiment, store };
-    let Some((record, reasons)) = today.nearest(stage, &mut BTreeSet::new(), DEPTH)? else {
-        return Ok(Comparison { summary: first_time(stage), against: None, reasons: Vec::new() });
-    };
-    let summary = match &stage.decision {
-        Decision::Maybe { waits_for } if reasons.is_empty() => {
-            format!("waits for {}: reused if that comes out as before", waits_for.join(", "))
+
+    /// Why a stage is as it is, against the nearest earlier result of it.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn why(&self, stage: &PlannedStage) -> Result<Comparison, StoreError> {
+        if let Decision::Reuse(record) = &stage.decision {
+            let summary = format!("made in run {} ({}); nothing it depends on changed", record.run, record.created);
+            return Ok(Comparison { summary, against: Some(Earlier::of(record)), reasons: Vec::new() });
         }
-        _ if reasons.is_empty() => "its key is new".to_owned(),
-        _ => format!("{} changed since run {}", plural(reasons.len(), "field"), record.run),
-    };
-    Ok(Comparison { summary, against: Some(Earlier::of(&record)), reasons })
+        if let Some(reason) = &stage.broken {
+            let summary = format!("its result is damaged and will be made again: {reason}");
+            return Ok(Comparison { summary, against: None, reasons: Vec::new() });
+        }
+        let Some(nearest) = self.nearest(stage, DEPTH)? else {
+            return Ok(Comparison { summary: first_time(stage), against: None, reasons: Vec::new() });
+        };
+        let Nearest { record, reasons } = &*nearest;
+        let summary = match &stage.decision {
+            Decision::Maybe { waits_for } if reasons.is_empty() => {
+                format!("waits for {}: reused if that comes out as before", waits_for.join(", "))
+            }
+            _ if reasons.is_empty() && record.key == stage.key.unwrap_or(record.key) => "its result was removed".to_owned(),
+            _ => format!("{} changed since run {}", plural(reasons.len(), "field"), record.run),
+        };
+        Ok(Comparison { summary, against: Some(Earlier::of(record)), reasons: reasons.clone() })
+    }
+
+    fn nearest(&self, stage: &PlannedStage, depth: usize) -> Result<Option<Rc<Nearest>>, StoreError> {
+        if let Some(known) = self.nearest.borrow().get(&stage.id) {
+            return Ok(known.clone());
+        }
+        let found = self.search(stage, depth)?.map(Rc::new);
+        self.nearest.borrow_mut().insert(stage.id, found.clone());
+        Ok(found)
+    }
+
+    fn search(&self, stage: &PlannedStage, depth: usize) -> Result<Option<Nearest>, StoreError> {
+        let mut candidates = self.history.of(&stage.kind, &stage.name, CANDIDATES);
+        if candidates.iter().any(|entry| entry.stage == stage.name) {
+            candidates.retain(|entry| entry.stage == stage.name);
+        }
+        let mut best: Option<Nearest> = None;
+        for entry in candidates {
+            // A record whose blobs are gone is no longer a result, but its recipe still explains.
+            let Some(record) = self.store.recorded(&entry.key)? else { continue };
+            let reasons = self.differences(stage, &record)?;
+            // Newest first: an older one must be nearer to be better.
+            if best.as_ref().is_none_or(|best| reasons.len() < best.reasons.len()) {
+                best = Some(Nearest { record, reasons });
+            }
+        }
+        let Some(mut nearest) = best else { return Ok(None) };
+        if depth > 0 {
+            self.follow_inputs(stage, &mut nearest, depth - 1)?;
+        }
+        Ok(Some(nearest))
+    }
+
+    /// The fields in which a stage differs from a record; inputs that are not known yet are left to
+    /// [`Self::follow_inputs`].
+    fn differences(&self, stage: &PlannedStage, record: &Record) -> Result<Vec<Reason>, StoreError> {
+        let before = flatten_recipe(&record.recipe);
+        let after = self.flatten_stage(stage, &before)?;
+        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let differing = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+        let reason = |name: &String| Reason {
+            field: name.clone(),
+            old: before.get(name).cloned(),
+            new: after.get(name).cloned(),
+            upstream: None,
+        };
+        Ok(differing.map(reason).collect())
+    }
+
+    /// Field → value of a stage today. An input that is not known yet is taken to be as it was.
+    fn flatten_stage(
+        &self,
+        stage: &PlannedStage,
+        before: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, StoreError> {
+        if let Some(recipe) = &stage.recipe {
+            return Ok(flatten_recipe(&recipe.text()));
+        }
+        let node = &self.experiment.graph[stage.id];
+        let (mut inputs, mut unknown) = (BTreeMap::new(), Vec::new());
+        for (path, (upstream, parts)) in &node.inputs {
+            match self.plan.stage(*upstream).map(|stage| &stage.decision) {
+                Some(Decision::Reuse(record)) => {
+                    let digest = part_digest(self.store, record.output, parts, &mut HashMap::new())?;
+                    inputs.insert(path.clone(), digest);
+                }
+                _ => unknown.push(field_of_input(path)),
+            }
+        }
+        let mut fields = flatten_recipe(&recipe_of(node, inputs, &stage.files).text());
+        for field in unknown {
+            if let Some(old) = before.get(&field) {
+                fields.insert(field, old.clone());
+            }
+        }
+        Ok(fields)
+    }
+
+    /// Explains changed inputs by what changed upstream, and adds those that are bound to change because something did.
+    fn follow_inputs(&self, stage: &PlannedStage, nearest: &mut Nearest, depth: usize) -> Result<(), StoreError> {
+        let node = &self.experiment.graph[stage.id];
+        let before = flatten_recipe(&nearest.record.recipe);
+        for (path, (upstream, _)) in &node.inputs {
+            let Some(planned) = self.plan.stage(*upstream) else { continue };
+            let deeper = match planned.decision {
+                Decision::Reuse(_) => Vec::new(),
+                _ => self.nearest(planned, depth)?.map_or_else(Vec::new, |nearest| nearest.reasons.clone()),
+            };
+            let field = field_of_input(path);
+            if let Some(reason) = nearest.reasons.iter_mut().find(|reason| reason.field == field) {
+                reason.upstream = Some((planned.name.clone(), deeper));
+            } else if !deeper.is_empty() {
+                let (old, new) = (before.get(&field).cloned(), Some("not known yet".to_owned()));
+                nearest.reasons.push(Reason { field, old, new, upstream: Some((planned.name.clone(), deeper)) });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `inputs.data`; `[command.X]` calls its own table `inputs`, and once is enough.
+fn field_of_input(path: &str) -> String {
+    format!("inputs.{}", path.strip_prefix("inputs.").unwrap_or(path))
 }
 
 fn first_time(stage: &PlannedStage) -> String {
@@ -143,104 +269,6 @@ fn first_time(stage: &PlannedStage) -> String {
 
 fn plural(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
-}
-
-struct Today<'a> {
-    plan: &'a Plan,
-    experiment: &'a Experiment,
-    store: &'a Store,
-}
-
-impl Today<'_> {
-    /// The earlier result that differs least, and how.
-    fn nearest(
-        &self,
-        stage: &PlannedStage,
-        visited: &mut BTreeSet<String>,
-        depth: usize,
-    ) -> Result<Option<(Record, Vec<Reason>)>, StoreError> {
-        let history = self.store.history(&stage.kind, &stage.name, CANDIDATES)?;
-        let same_name: Vec<&IndexEntry> = history.iter().filter(|entry| entry.stage == stage.name).collect();
-        let candidates: Vec<&IndexEntry> = if same_name.is_empty() { history.iter().collect() } else { same_name };
-        let mut best: Option<(usize, Record)> = None;
-        for entry in candidates {
-            // A record whose blobs are gone is no longer a result, but its recipe still explains.
-            let Lookup::Found(record) = self.store.lookup(&entry.key)? else { continue };
-            let distance = self.differences(stage, &record).len();
-            // Newest first: an older one must be nearer to be better.
-            if best.as_ref().is_none_or(|(nearest, _)| distance < *nearest) {
-                best = Some((distance, record));
-            }
-        }
-        let Some((_, record)) = best else { return Ok(None) };
-        let mut reasons = self.differences(stage, &record);
-        if depth > 0 && visited.insert(stage.name.clone()) {
-            for reason in &mut reasons {
-                self.follow(stage, reason, visited, depth - 1)?;
-            }
-        }
-        Ok(Some((record, reasons)))
-    }
-
-    /// The fields in which a stage differs from a record.
-    fn differences(&self, stage: &PlannedStage, record: &Record) -> Vec<Reason> {
-        let before = flatten_recipe(&record.recipe);
-        let after = self.flatten_stage(stage, &before);
-        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-        names
-            .into_iter()
-            .filter(|name| before.get(*name) != after.get(*name))
-            .map(|name| Reason {
-                field: name.clone(),
-                old: before.get(name).cloned(),
-                new: after.get(name).cloned(),
-                upstream: None,
-            })
-            .collect()
-    }
-
-    /// Field → value of a stage today. An input that is not known yet differs only if its stage is certain to change;
-    /// else it is taken to stay as it was.
-    fn flatten_stage(&self, stage: &PlannedStage, before: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-        if let Some(recipe) = &stage.recipe {
-            return flatten_recipe(&recipe.text());
-        }
-        let node = &self.experiment.graph[stage.id];
-        let partial = crate::plan::recipe_of(node, BTreeMap::new(), &stage.files);
-        let mut fields = flatten_recipe(&partial.text());
-        for (path, (upstream, _)) in &node.inputs {
-            let field = format!("inputs.{}", path.strip_prefix("inputs.").unwrap_or(path));
-            let known = self.plan.stage(*upstream).is_some_and(|stage| matches!(stage.decision, Decision::Reuse(_)));
-            let value = match (known, before.get(&field)) {
-                (true, Some(old)) => old.clone(),
-                _ => "not known yet".to_owned(),
-            };
-            fields.insert(field, value);
-        }
-        fields
-    }
-
-    /// Explains a changed input by what changed upstream.
-    fn follow(
-        &self,
-        stage: &PlannedStage,
-        reason: &mut Reason,
-        visited: &mut BTreeSet<String>,
-        depth: usize,
-    ) -> Result<(), StoreError> {
-        let node = &self.experiment.graph[stage.id];
-        let path = reason.field.strip_prefix("inputs.");
-        let upstream = path.and_then(|path| node.inputs.get(path).or_else(|| node.inputs.get(&reason.field)));
-        let Some((upstream, _)) = upstream else { return Ok(()) };
-        let Some(planned) = self.plan.stage(*upstream) else { return Ok(()) };
-        let deeper = if matches!(planned.decision, Decision::Reuse(_)) {
-            Vec::new()
-        } else {
-            self.nearest(planned, visited, depth)?.map(|(_, reasons)| reasons).unwrap_or_default()
-        };
-        reason.upstream = Some((planned.name.clone(), deeper));
-        Ok(())
-    }
 }
 
 /// Field → value of a recipe: settings by their path, inputs and files as short digests.

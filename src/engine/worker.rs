@@ -12,6 +12,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stillhouse_stage::{Cancel, Context, EventSink, Failure, Kind, Outcome, StageEvent, WorkOrder};
 use stillhouse_store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::run::process;
 
 /// The file with the order.
 pub const ORDER: &str = "order.json";
@@ -33,21 +36,24 @@ pub enum WorkResult {
 /// # Errors
 /// No order, or nowhere to write the result.
 pub fn work(attempt: &Path, tied: bool, kinds: &[&'static dyn Kind]) -> Result<(), Failure> {
-    let text = Failure::io(fs_err::read_to_string(attempt.join(ORDER)), "cannot read the work order")?;
-    let order: WorkOrder = serde_json::from_str(&text)
-        .map_err(|error| Failure::internal(format!("the work order in {} is damaged: {error}", attempt.display())))?;
     let cancel = Cancel::default();
     stop_on_sigterm(&cancel)?;
     if tied {
         end_with_standard_input();
     }
-    let store = Store::open(&order.store)?;
-    let context = Context::new(order, store, Arc::new(StandardOutput), cancel);
-    let result = match execute(&context, kinds) {
+    let result = match do_order(attempt, cancel, kinds) {
         Ok(outcome) => WorkResult::Made(outcome),
         Err(failure) => WorkResult::Failed(failure),
     };
     write_result(attempt, &result)
+}
+
+fn do_order(attempt: &Path, cancel: Cancel, kinds: &[&'static dyn Kind]) -> Result<Outcome, Failure> {
+    let text = Failure::io(fs_err::read_to_string(attempt.join(ORDER)), "cannot read the work order")?;
+    let order: WorkOrder = serde_json::from_str(&text)
+        .map_err(|error| Failure::internal(format!("the work order in {} is damaged: {error}", attempt.display())))?;
+    let store = Store::open(&order.store)?;
+    execute(&Context::new(order, store, Arc::new(StandardOutput), cancel), kinds)
 }
 
 /// Runs the stage of a context; a panic becomes an internal failure.
@@ -89,13 +95,13 @@ fn stop_on_sigterm(cancel: &Cancel) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = Failure::io(runtime, "cannot listen for signals")?;
     let cancel = cancel.clone();
+    // Listening begins here, not on the thread: a signal that comes early must not kill.
+    let listening = runtime.block_on(async { signal(SignalKind::terminate()) });
+    let mut terminate = Failure::io(listening, "cannot listen for signals")?;
     std::thread::spawn(move || {
         runtime.block_on(async move {
-            use tokio::signal::unix::{SignalKind, signal};
-            if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-                while terminate.recv().await.is_some() {
-                    cancel.cancel();
-                }
+            while terminate.recv().await.is_some() {
+                cancel.cancel();
             }
         });
     });
@@ -107,6 +113,8 @@ fn end_with_standard_input() {
         let mut nothing = [0u8; 64];
         let mut input = std::io::stdin().lock();
         while matches!(input.read(&mut nothing), Ok(count) if count > 0) {}
+        tracing::info!("the engine is gone: stopping");
+        process::kill_groups();
         std::process::exit(70);
     });
 }

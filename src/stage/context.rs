@@ -105,14 +105,12 @@ impl Context {
         let Some(file) = self.order.files.get(path) else {
             return Err(Failure::internal(format!("{} has no file `{path}`", self.order.stage)));
         };
-        let checks: Vec<(PathBuf, Digest)> = if file.members.is_empty() {
-            vec![(file.path.clone(), file.digest)]
-        } else {
-            file.members.iter().map(|(name, digest)| (file.path.join(name), *digest)).collect()
+        let checks: Vec<(PathBuf, Digest)> = match &file.members {
+            None => vec![(file.path.clone(), file.digest)],
+            Some(members) => members.iter().map(|(name, digest)| (file.path.join(name), *digest)).collect(),
         };
         for (member, expected) in checks {
-            let (found, _) = self.store.digest_of(&member).map_err(Failure::from)?;
-            if found != expected {
+            if !self.store.digest_of(&member).is_ok_and(|(found, _)| found == expected) {
                 return Err(Failure::input(format!("{} changed while the experiment ran", member.display()))
                     .hint("run again: the new content has a key of its own"));
             }

@@ -76,6 +76,10 @@ pub enum Event {
         seconds: f64,
         /// The metrics of its record.
         metrics: serde_json::Value,
+        /// Path of the config field → label of the table that it names today. A record holds no names, since names are in no
+        /// key; whoever shows it takes them from here.
+        #[serde(default)]
+        names: std::collections::BTreeMap<String, String>,
     },
     /// A stage failed.
     StageFailed {

@@ -140,8 +140,6 @@ pub struct Needs {
     pub device: bool,
     /// Bytes of memory it is expected to take; 0 when small.
     pub memory: u64,
-    /// A pool of which one place is taken, with its size: a teacher that answers one stage at a time.
-    pub exclusive: Option<String>,
 }
 
 /// What a stage made, beyond the files it wrote.

@@ -68,6 +68,6 @@ pub struct FileInput {
     pub path: PathBuf,
     /// What it held when the recipe was made.
     pub digest: Digest,
-    /// For a folder: the files that count, by name.
-    pub members: BTreeMap<String, Digest>,
+    /// For a folder: the files that count, by name; `None` for a single file.
+    pub members: Option<BTreeMap<String, Digest>>,
 }

@@ -64,6 +64,7 @@ pub use layout::FORMAT;
 pub use lease::{Lease, LeaseOwner};
 pub use pins::PinTarget;
 pub use record::{Lookup, Published, RECORD_FORMAT, Record};
+pub use records::History;
 pub use runs::{Run, RunEntry};
 pub use stats::{AreaStats, Stats};
 pub use store::Store;

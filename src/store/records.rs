@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,18 @@ pub(crate) struct StoredRecord {
     /// The text of the output tree, for small ones. Its digest is checked like that of the blob.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tree: Option<String>,
+}
+
+/// Which records there were at one moment.
+#[derive(Debug, Clone)]
+pub struct History(Arc<Index>);
+
+impl History {
+    /// Like [`Store::history`], at that moment.
+    #[must_use]
+    pub fn of(&self, kind: &str, stage: &str, limit: usize) -> Vec<IndexEntry> {
+        self.0.history(kind, stage).take(limit).cloned().collect()
+    }
 }
 
 impl Store {
@@ -98,6 +111,24 @@ impl Store {
     /// collected since is left to [`Store::lookup`].
     pub fn records(&self) -> Result<Vec<IndexEntry>, StoreError> {
         Ok(self.index()?.entries().to_vec())
+    }
+
+    /// What was recorded under a key, whether or not its output is still there: for explanations, not for reuse.
+    ///
+    /// # Errors
+    /// A record of a newer format, or a failing disk.
+    pub fn recorded(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        let path = self.layout().record(key);
+        match fs_err::read(&path) {
+            Ok(bytes) => Ok(parse(&bytes, key, &path)?.ok().map(|stored| stored.record)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io("read", &path)(error)),
+        }
+    }
+
+    /// The history of the store as it is now; what is recorded later does not change it.
+    pub fn histories(&self) -> Result<History, StoreError> {
+        Ok(History(self.index()?))
     }
 
     /// Up to `limit` earlier records to compare a stage with, best first: the same kind and stage,

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use stillhouse_engine::logs;
 use stillhouse_store::Store;
 
 use crate::args::{Global, Log};
@@ -22,11 +23,11 @@ pub fn run(command: &Log, global: &Global) -> Result<ExitCode, CliError> {
         render::data(fs_err::read_to_string(run.path.join("log"))?.trim_end());
         return Ok(ExitCode::SUCCESS);
     };
-    let logs = runs.iter().map(|run| run.path.join("logs").join(format!("{stage}.log")));
-    let Some(path) = logs.into_iter().find(|path| path.exists()) else {
+    let mut logs = runs.iter().map(|run| logs::path(&run.path, stage));
+    let Some(path) = logs.find(|path| path.exists()) else {
         return Err(CliError::arguments(
             format!("no run has a log of `{stage}`"),
-            "stages that ran inside the engine and said nothing leave none; `stillhouse runs` lists runs",
+            "a stage that said nothing leaves none; `stillhouse runs` lists runs",
         ));
     };
     let bytes = fs_err::read(&path)?;

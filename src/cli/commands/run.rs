@@ -11,19 +11,34 @@ use crate::args::{Format, Global, Run};
 use crate::commands::why;
 use crate::error::CliError;
 use crate::kinds::KINDS;
-use crate::render::{event_log::EventLog, json_lines::JsonLines, live, summary::Summary};
+use crate::render::{event_log::EventLog, json_lines::JsonLines, live, stage_logs::StageLogs, summary::Summary};
 use crate::{logging, render, session};
 
 /// Runs an experiment.
 pub fn run(command: &Run, global: &Global) -> Result<ExitCode, CliError> {
     let (experiment, report) = session::experiment(&command.experiment)?;
-    let gpus = devices(&command.device)?;
-    let only = command.only.iter().map(|name| why::find(&experiment, name)).collect::<Result<Vec<_>, _>>()?;
+    let mut only = Vec::new();
+    for name in &command.only {
+        only.extend(why::find(&experiment, name)?);
+    }
     let store = Store::open(&global.cache)?;
     store.sweep_attempts()?;
-    let (plan, report) = session::planned(&experiment, &store, report)?;
-    render::diagnostics::print(&report, global);
+    // The run is claimed before the plan is made: what the plan finds, no garbage collection takes away.
     let run = store.create_run()?;
+    let planned = session::planned(&experiment, &store, report).and_then(|(plan, report)| {
+        let counts = plan.counts();
+        let gpus = if counts.run + counts.maybe > 0 { devices(&command.device)? } else { Vec::new() };
+        Ok((plan, report, gpus))
+    });
+    let (plan, report, gpus) = match planned {
+        Ok(planned) => planned,
+        Err(error) => {
+            // A run that never began leaves nothing behind.
+            _ = fs_err::remove_dir_all(run.path());
+            return Err(error);
+        }
+    };
+    render::diagnostics::print(&report, global);
     logging::into(&run.entry().log_path())?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let options = RunOptions {
@@ -32,17 +47,18 @@ pub fn run(command: &Run, global: &Global) -> Result<ExitCode, CliError> {
         processors,
         keep_going: command.keep_going,
         only,
-        device: command.device.clone(),
+        device: if command.device == "cuda" { "cuda:0".to_owned() } else { command.device.clone() },
         gpus,
         offline: command.offline,
         worker: WorkerProgram {
-            program: std::env::current_exe()?,
+            program: this_program()?,
             arguments: vec!["worker".into(), "--tied".into()],
         },
         host: host(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let mut subscribers: Vec<Box<dyn Subscriber>> = vec![Box::new(EventLog::create(&run.entry().events_path())?)];
+    let mut subscribers: Vec<Box<dyn Subscriber>> =
+        vec![Box::new(EventLog::create(&run.entry().events_path())?), Box::new(StageLogs::new(run.path()))];
     match global.format {
         Format::Json => subscribers.push(Box::new(JsonLines)),
         Format::Text => {
@@ -75,6 +91,12 @@ fn devices(wanted: &str) -> Result<Vec<String>, CliError> {
             Ok(vec![wanted.to_owned()])
         }
     }
+}
+
+/// This program, as it was started: a rebuild while it runs must not start workers of another version.
+fn this_program() -> std::io::Result<std::path::PathBuf> {
+    let running = std::path::Path::new("/proc/self/exe");
+    if running.exists() { Ok(format!("/proc/{}/exe", std::process::id()).into()) } else { std::env::current_exe() }
 }
 
 fn host() -> String {

@@ -30,9 +30,10 @@ pub fn run(command: &Runs, global: &Global) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A run's record, folded from its line of events; a line torn by a crash ends it.
+/// A run's record, folded from its line of events; a line torn by a crash or a full disk is passed over.
 pub fn record(entry: &RunEntry) -> RunRecord {
-    let text = fs_err::read_to_string(entry.path.join("events.jsonl")).unwrap_or_default();
-    let events: Vec<Event> = text.lines().map_while(|line| serde_json::from_str(line).ok()).collect();
+    let text = fs_err::read(entry.events_path()).unwrap_or_default();
+    let lines = text.split(|byte| *byte == b'\n');
+    let events: Vec<Event> = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
     stillhouse_report::fold(&events)
 }

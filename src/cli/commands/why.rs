@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use stillhouse_engine::Experiment;
+use stillhouse_engine::{Experiment, Explainer, StageId};
 use stillhouse_store::Store;
 
 use crate::args::{Format, Global, Why};
@@ -15,11 +15,15 @@ pub fn run(command: &Why, global: &Global) -> Result<ExitCode, CliError> {
     let (experiment, report) = session::experiment(&command.experiment)?;
     let store = Store::open(&global.cache)?;
     let (plan, _) = session::planned(&experiment, &store, report)?;
-    let id = find(&experiment, &command.stage)?;
-    let Some(stage) = plan.stage(id) else {
+    let ids = find(&experiment, &command.stage)?;
+    let [id] = ids.as_slice() else {
+        let names: Vec<&str> = ids.iter().map(|id| experiment.graph[*id].name.as_str()).collect();
+        return Err(CliError::arguments(format!("`{}` means several stages", command.stage), format!("one of {}", names.join(", "))));
+    };
+    let Some(stage) = plan.stage(*id) else {
         return Err(CliError::arguments(format!("{} is not in the plan", command.stage), "`stillhouse plan` lists them"));
     };
-    let why = plan.why(stage, &experiment, &store)?;
+    let why = Explainer::new(&plan, &experiment, &store, store.histories()?).why(stage)?;
     match global.format {
         Format::Json => {
             let mut value = why.to_json();
@@ -36,14 +40,16 @@ pub fn run(command: &Why, global: &Global) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The stage that an argument means.
-pub fn find(experiment: &Experiment, name: &str) -> Result<stillhouse_engine::StageId, CliError> {
-    experiment.find(name).map_err(|candidates| {
-        let close = stillhouse_spec::suggest::did_you_mean(name, candidates.iter().map(String::as_str));
-        let hint = match close {
-            Some(close) if close != name => format!("did you mean `{close}`?"),
-            _ => format!("one of {}", candidates.join(", ")),
-        };
-        CliError::arguments(format!("there is no stage `{name}` in {}", experiment.file.display()), hint)
-    })
+/// The stages that an argument means: at least one.
+pub fn find(experiment: &Experiment, name: &str) -> Result<Vec<StageId>, CliError> {
+    let found = experiment.find(name);
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let names: Vec<&str> = experiment.stages().map(|(_, stage)| stage.name.as_str()).collect();
+    let hint = match stillhouse_spec::suggest::did_you_mean(name, names.iter().copied()) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None => format!("one of {}", names.join(", ")),
+    };
+    Err(CliError::arguments(format!("there is no stage `{name}` in {}", experiment.file.display()), hint))
 }

@@ -1,7 +1,7 @@
 //! Plans and explanations in words.
 
 use stillhouse_engine::plan::PlannedStage;
-use stillhouse_engine::{Comparison, Decision, Experiment, Plan};
+use stillhouse_engine::{Comparison, Decision, Experiment, Explainer, Plan};
 use stillhouse_store::{Store, StoreError};
 
 /// Reasons shown a stage in a plan; `why` shows all.
@@ -11,13 +11,17 @@ const REASONS: usize = 4;
 pub fn text(plan: &Plan, experiment: &Experiment, store: &Store, all: bool) -> Result<String, StoreError> {
     let mut lines = Vec::new();
     let width = plan.stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0).min(48);
+    let explainer = Explainer::new(plan, experiment, store, store.histories()?);
     for stage in &plan.stages {
         if matches!(stage.decision, Decision::Reuse(_)) && !all {
             continue;
         }
-        let why = plan.why(stage, experiment, store)?;
+        let why = explainer.why(stage)?;
         let reasons = why.lines();
-        let first = reasons.first().cloned().unwrap_or_default();
+        let mut first = reasons.first().cloned().unwrap_or_default();
+        if let (Some(earlier), false) = (&why.against, why.reasons.is_empty()) {
+            first.push_str(&format!("  (since run {})", earlier.run));
+        }
         lines.push(format!("{:<6} {:<width$}  {first}", stage.decision.word(), stage.name).trim_end().to_owned());
         let more = reasons.iter().skip(1);
         lines.extend(more.clone().take(REASONS - 1).map(|reason| format!("{:<6} {:<width$}  {reason}", "", "")));

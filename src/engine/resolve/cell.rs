@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use stillhouse_spec::{Canonical, Config, Described, Diagnostic, Diagnostics, Node, Origin, Value};
+use stillhouse_spec::{Canonical, Config, Described, Diagnostic, Diagnostics, Node, Origin, Reference, Value};
 use stillhouse_stage::Kind;
 
 use crate::experiment::TableForm;
@@ -13,6 +13,8 @@ pub(super) struct CellTables {
     tables: BTreeMap<String, (usize, Arc<TableForm>)>,
     /// Every label that stands in the file, decoded or not: a reference to a faulty table is no second fault.
     pub(super) written: BTreeSet<String>,
+    /// What the tables name that did not decode: their names are checked all the same.
+    pub(super) loose: Vec<Reference>,
 }
 
 impl CellTables {
@@ -25,10 +27,12 @@ impl CellTables {
     }
 }
 
+/// (label, text of the body) → form. A form that did not decode is `None`, so that it is reported once.
+type Forms = HashMap<(String, String), Option<(usize, Arc<TableForm>)>>;
+
 pub(super) struct Decoder {
     kinds: &'static [&'static dyn Kind],
-    /// (label, text of the body) → form. A form that did not decode is `None`, so that it is reported once.
-    forms: HashMap<(String, String), Option<(usize, Arc<TableForm>)>>,
+    forms: Forms,
 }
 
 impl Decoder {
@@ -37,7 +41,7 @@ impl Decoder {
     }
 
     pub(super) fn tables(&mut self, tree: &Node, report: &mut Diagnostics) -> CellTables {
-        let mut cell = CellTables { tables: BTreeMap::new(), written: BTreeSet::new() };
+        let mut cell = CellTables { tables: BTreeMap::new(), written: BTreeSet::new(), loose: Vec::new() };
         let Some(root) = tree.as_table() else { return cell };
         for (kind_name, (at, bodies)) in &root.entries {
             if kind_name == "experiment" {
@@ -87,12 +91,14 @@ impl Decoder {
         let body = inherit(kind, &label, name, body, tree, report);
         let text = body.to_json().to_string();
         let next = self.forms.len();
+        report.take_references();
         let form = self
             .forms
             .entry((label.clone(), text))
             .or_insert_with(|| decode(kind, &label, body, name_at, report).map(|form| (next, Arc::new(form))));
-        if let Some(form) = form {
-            cell.tables.insert(label, form.clone());
+        match form {
+            Some(form) => _ = cell.tables.insert(label, form.clone()),
+            None => cell.loose.extend(report.take_references()),
         }
     }
 }
@@ -114,15 +120,16 @@ fn decode(
         Value::Table(table) if kind.as_stage().is_some() => table.entries.shift_remove("seed"),
         _ => None,
     };
-    let seed = match seed_node {
-        Some((_, node)) => Some(u64::decode(&node, report)?),
-        None => None,
-    };
+    let seed = seed_node.map(|(_, node)| u64::decode(&node, report));
     // A table written as `[kind.name]` has no characters of its own to point at: its name stands for it.
     if body.as_table().is_some_and(|table| !table.inline) {
         body.at = at;
     }
     let config = kind.decode(&body, report)?;
+    let seed = match seed {
+        Some(seed) => Some(seed?),
+        None => None,
+    };
     let described = config.described();
     if let Some(found) = non_finite(&described) {
         report.push(Diagnostic::error(at, format!("`{label}` has a setting that is {found}: it cannot be part of a key")));

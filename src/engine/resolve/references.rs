@@ -51,6 +51,11 @@ impl Reach {
             }
             bound.insert(label.to_owned(), links);
         }
+        for reference in &tables.loose {
+            if let Err(Some(error)) = bind(reference, tables, kinds) {
+                report.push(error);
+            }
+        }
         let order = cycles::order(&bound, tables, report)?;
         whole.then_some(Self { bound, order })
     }

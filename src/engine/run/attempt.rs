@@ -10,14 +10,17 @@ use serde_json::json;
 use stillhouse_stage::{
     Cancel, Context, Definition, EventSink, Failure, How, Input, Outcome, Placement, Recipe, StageEvent, WorkOrder,
 };
-use stillhouse_store::{Digest, Key, Lease, LeaseOwner, Lookup, Published, RECORD_FORMAT, Record, Store};
+use stillhouse_store::{Digest, History, Key, Lease, LeaseOwner, Lookup, Published, RECORD_FORMAT, Record, Store};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::RunOptions;
 use super::dispatcher::Message;
 use super::worker_process::{self, ChildSlot};
 use crate::experiment::{Experiment, Stage, StageId};
+use crate::files::Files;
+use crate::logs;
 use crate::plan::{Plan, PlannedStage, part_digest, recipe_of};
+use crate::why::Explainer;
 use crate::worker;
 
 /// How often a waiting attempt looks whether the other run is done.
@@ -43,6 +46,8 @@ pub(crate) struct Task {
     pub(crate) cancel: Cancel,
     pub(crate) child: ChildSlot,
     pub(crate) sender: UnboundedSender<Message>,
+    /// The results there were when the run began.
+    pub(crate) history: History,
 }
 
 /// What became of it.
@@ -92,13 +97,13 @@ impl Task {
         let order = self.order(planned, &recipe, key, attempt.folder.clone())?;
         let watch = LeaseWatch::start(&lease, &self.cancel, &self.child);
         let outcome = self.execute(order);
-        let lost = watch.stop();
-        attempt.keep_log(&self.store, &self.run_id, &self.stage().name);
-        let outcome = outcome?;
-        if lost || !lease.still_held() {
+        drop(watch);
+        attempt.keep_log(&self.run_id, &self.stage().name);
+        if !lease.still_held() {
             return Err(Failure::environment(format!("the lease of {} was taken away while it ran", self.stage().name))
                 .hint("another program removed it from the store's `leases/`; run again"));
         }
+        let outcome = outcome?;
         self.check_files(planned)?;
         self.commit(recipe, key, &attempt, outcome, started.elapsed().as_secs_f64())
     }
@@ -164,7 +169,8 @@ impl Task {
         known.key = Some(key);
         known.decision = crate::plan::Decision::Run;
         // An explanation that cannot be read is no reason not to work.
-        match self.plan.why(&known, &self.experiment, &self.store) {
+        let explainer = Explainer::new(&self.plan, &self.experiment, &self.store, self.history.clone());
+        match explainer.why(&known) {
             Ok(comparison) => comparison.lines(),
             Err(error) => vec![format!("(cannot tell why: {error})")],
         }
@@ -215,7 +221,9 @@ impl Task {
                 let context = Context::new(order, self.store.clone(), sink.clone(), self.cancel.clone());
                 worker::execute(&context, self.options.kinds)?
             }
-            Placement::Worker => worker_process::run(&self.options.worker, &attempt, &*sink, &self.child)?,
+            Placement::Worker => {
+                worker_process::run(&self.options.worker, &attempt, &*sink, &self.child, &self.cancel)?
+            }
         };
         outcome.resumed |= sink.resumed.load(Ordering::Relaxed);
         Ok(outcome)
@@ -223,15 +231,12 @@ impl Task {
 
     /// A file that changed while the stage read it would give a result that its key does not describe.
     fn check_files(&self, planned: &PlannedStage) -> Result<(), Failure> {
-        for file in planned.files.values() {
-            let single = [(file.path.clone(), file.digest)];
-            let members = file.members.iter().map(|(name, digest)| (file.path.join(name), *digest));
-            let all: Vec<_> = if file.members.is_empty() { single.into() } else { members.collect() };
-            for (path, expected) in all {
-                if self.store.digest_of(&path)?.0 != expected {
-                    return Err(Failure::input(format!("{} changed while {} ran", path.display(), self.stage().name))
-                        .hint("run again: the new content has a key of its own"));
-                }
+        let mut files = Files::default();
+        for (path, file) in &self.stage().files {
+            let now = files.digest(file, &self.store).ok().map(|now| now.digest);
+            if now != planned.files.get(path).map(|planned| planned.digest) {
+                return Err(Failure::input(format!("{} changed while {} ran", file.path.display(), self.stage().name))
+                    .hint("run again: the new content has a key of its own"));
             }
         }
         Ok(())
@@ -272,6 +277,7 @@ impl Task {
                 "host": self.options.host,
                 "how": how,
                 "inputs": inputs,
+                "names": self.experiment.names(self.id),
                 "stage": outcome.provenance,
             }),
             created: super::now(),
@@ -301,15 +307,14 @@ impl<'a> Attempt<'a> {
         Ok(Self { store, key, id, folder })
     }
 
-    /// Moves the log to the run, where it outlives the attempt.
-    fn keep_log(&self, store: &Store, run: &str, stage: &str) {
+    /// Adds the log to the run's, where it outlives the attempt.
+    fn keep_log(&self, run: &str, stage: &str) {
         let log = self.folder.join("log");
-        if !log.exists() {
+        if fs_err::metadata(&log).map_or(0, |meta| meta.len()) == 0 {
             return;
         }
-        let folder = store.root().join("runs").join(run).join("logs");
-        let kept = fs_err::create_dir_all(&folder).and_then(|()| fs_err::rename(&log, folder.join(format!("{stage}.log"))));
-        if let Err(error) = kept {
+        let kept = logs::path(&self.store.root().join("runs").join(run), stage);
+        if let Err(error) = logs::append_file(&kept, &log) {
             tracing::warn!(stage, %error, "the stage's log could not be kept");
         }
     }
@@ -323,38 +328,37 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// Watches over a lease while its attempt works: a lost lease stops the attempt.
+/// Watches over a lease while its attempt works, until it is dropped: a lost lease stops the attempt.
 struct LeaseWatch {
-    thread: std::thread::JoinHandle<()>,
+    thread: Option<std::thread::JoinHandle<()>>,
     done: Arc<AtomicBool>,
-    lost: Arc<AtomicBool>,
 }
 
 impl LeaseWatch {
     fn start(lease: &Arc<Lease>, cancel: &Cancel, child: &ChildSlot) -> Self {
-        let (done, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (lease, cancel, child) = (Arc::clone(lease), cancel.clone(), child.clone());
-        let (done_too, lost_too) = (done.clone(), lost.clone());
+        let done = Arc::new(AtomicBool::new(false));
+        let (lease, cancel, child, done_too) = (Arc::clone(lease), cancel.clone(), child.clone(), Arc::clone(&done));
         let thread = std::thread::spawn(move || {
             while !done_too.load(Ordering::Relaxed) {
                 std::thread::park_timeout(LEASE_CHECK);
                 if !done_too.load(Ordering::Relaxed) && !lease.still_held() {
-                    lost_too.store(true, Ordering::Relaxed);
                     cancel.cancel();
                     child.signal(libc::SIGKILL);
                     return;
                 }
             }
         });
-        Self { thread, done, lost }
+        Self { thread: Some(thread), done }
     }
+}
 
-    /// Ends the watch; whether the lease was lost.
-    fn stop(self) -> bool {
+impl Drop for LeaseWatch {
+    fn drop(&mut self) {
         self.done.store(true, Ordering::Relaxed);
-        self.thread.thread().unpark();
-        _ = self.thread.join();
-        self.lost.load(Ordering::Relaxed)
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            _ = thread.join();
+        }
     }
 }
 
@@ -381,7 +385,7 @@ impl EventSink for Voice {
             StageEvent::Progress { done, total, .. } if *total != Some(*done) => {
                 let now = self.born.elapsed().as_millis() as u64 + 1;
                 let last = self.last_progress.load(Ordering::Relaxed);
-                if last != 0 && now - last < PROGRESS_EVERY.as_millis() as u64 {
+                if last != 0 && now.saturating_sub(last) < PROGRESS_EVERY.as_millis() as u64 {
                     return;
                 }
                 self.last_progress.store(now, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stillhouse_stage::{Cancel, Class, Event, Failure, How, Needs, StageEvent, View};
-use stillhouse_store::{Digest, Key, Run, Store};
+use stillhouse_store::{Digest, History, Key, Run, Store};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::attempt::{self, Finished, Task};
@@ -37,6 +37,12 @@ enum State {
     Skipped,
 }
 
+impl State {
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Waiting(_) | Self::Running(_))
+    }
+}
+
 struct Running {
     holding: Holding,
     cancel: Cancel,
@@ -57,8 +63,15 @@ pub(crate) struct Dispatcher<'a> {
     outputs: BTreeMap<StageId, (Digest, Key)>,
     resources: Resources,
     running: usize,
+    /// What each stage needs, asked once.
+    needs: BTreeMap<StageId, Needs>,
+    /// Whether something became ready or free since stages were last started.
+    changed: bool,
+    history: History,
     /// Set once nothing new shall start.
     stopping: Option<String>,
+    /// Set by the second interrupt: running stages are given up.
+    giving_up: bool,
     summary: RunSummary,
     started: Instant,
 }
@@ -72,6 +85,7 @@ impl<'a> Dispatcher<'a> {
         options: RunOptions,
         sender: UnboundedSender<Message>,
         subscribers: &'a mut [Box<dyn Subscriber>],
+        history: History,
     ) -> Self {
         let resources = Resources::new(options.jobs, options.processors, &options.gpus, available_memory());
         Self {
@@ -87,7 +101,11 @@ impl<'a> Dispatcher<'a> {
             outputs: BTreeMap::new(),
             resources,
             running: 0,
+            needs: BTreeMap::new(),
+            changed: true,
+            history,
             stopping: None,
+            giving_up: false,
             summary: RunSummary::default(),
             started: Instant::now(),
         }
@@ -133,6 +151,7 @@ impl<'a> Dispatcher<'a> {
                     how: How::Reused,
                     seconds: record.seconds,
                     metrics: record.metrics.clone(),
+                    names: self.experiment.names(id),
                 });
                 continue;
             }
@@ -145,7 +164,7 @@ impl<'a> Dispatcher<'a> {
 
     /// Starts what can start now.
     pub(crate) fn start_ready(&mut self) {
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || !std::mem::take(&mut self.changed) {
             return;
         }
         let mut waiting = std::mem::take(&mut self.ready);
@@ -163,11 +182,13 @@ impl<'a> Dispatcher<'a> {
         self.ready = left;
     }
 
-    fn needs(&self, id: StageId) -> Needs {
+    fn needs(&mut self, id: StageId) -> Needs {
         let stage = &self.experiment.graph[id];
-        let definitions = Definitions(&stage.definitions);
-        let table = &stage.table;
-        stage.kind.needs(&View::new(&table.label, table.kind, table.config.as_ref(), table.at, &definitions))
+        let known = self.needs.entry(id).or_insert_with(|| {
+            let (table, definitions) = (&stage.table, Definitions(&stage.definitions));
+            stage.kind.needs(&View::new(&table.label, table.kind, table.config.as_ref(), table.at, &definitions))
+        });
+        known.clone()
     }
 
     fn start(&mut self, id: StageId, needs: &Needs, holding: Holding) {
@@ -188,6 +209,7 @@ impl<'a> Dispatcher<'a> {
             cancel: cancel.clone(),
             child: child.clone(),
             sender: self.sender.clone(),
+            history: self.history.clone(),
         };
         self.states.insert(id, State::Running(Running { holding, cancel, child }));
         self.running += 1;
@@ -215,6 +237,7 @@ impl<'a> Dispatcher<'a> {
 
     fn ended(&mut self, id: StageId, result: Result<Finished, Failure>, seconds: f64) {
         self.running -= 1;
+        self.changed = true;
         let next = if result.is_ok() { State::Done } else { State::Failed };
         if let Some(State::Running(running)) = self.states.insert(id, next) {
             self.resources.give_back(running.holding);
@@ -239,6 +262,7 @@ impl<'a> Dispatcher<'a> {
             how: finished.how,
             seconds: if finished.how == How::Reused { finished.seconds } else { seconds },
             metrics: finished.metrics,
+            names: self.experiment.names(id),
         };
         self.emit(&event);
         let experiment = Arc::clone(&self.experiment);
@@ -261,7 +285,10 @@ impl<'a> Dispatcher<'a> {
             return;
         }
         self.summary.failed += 1;
-        self.summary.worst.get_or_insert(failure.class);
+        let worst = self.summary.worst.get_or_insert(failure.class);
+        if failure.class.exit_code() > worst.exit_code() {
+            *worst = failure.class;
+        }
         self.emit(&Event::StageFailed { stage: name.clone(), failure, seconds });
         let experiment = Arc::clone(&self.experiment);
         let mut open: Vec<StageId> = experiment.downstream(id).collect();
@@ -283,27 +310,28 @@ impl<'a> Dispatcher<'a> {
         self.emit(&event);
     }
 
-    /// The first time stages are asked to reach a good point and stop, the second time they are killed.
+    /// The first time stages are asked to reach a good point and stop. The second time they are given up: this process
+    /// ends, and with it their workers, whose programs they take along.
     pub(crate) fn interrupt(&mut self) {
-        let signal = if self.summary.interrupted { libc::SIGKILL } else { libc::SIGTERM };
+        self.giving_up = self.summary.interrupted;
         self.summary.interrupted = true;
         self.stopping = Some("stopped".into());
         for state in self.states.values() {
             if let State::Running(running) = state {
                 running.cancel.cancel();
-                running.child.signal(signal);
+                running.child.signal(libc::SIGTERM);
             }
         }
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.running == 0 && (self.ready.is_empty() || self.stopping.is_some())
+        self.giving_up || self.running == 0 && (self.ready.is_empty() || self.stopping.is_some())
     }
 
     /// The last event.
     pub(crate) fn finish(mut self) -> RunSummary {
         let left: Vec<StageId> =
-            self.states.iter().filter(|(_, state)| matches!(state, State::Waiting(_))).map(|(id, _)| *id).collect();
+            self.states.iter().filter(|(_, state)| state.is_open()).map(|(id, _)| *id).collect();
         let because = self.stopping.clone().unwrap_or_default();
         for id in left {
             self.skip(id, because.clone());

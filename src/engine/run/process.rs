@@ -4,13 +4,71 @@ use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long a stopped group has before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Starts a program in a process group of its own that is killed when the calling *thread* ends: so call it from the
-/// thread that waits for the program. After kill -9 of the engine no trainer goes on in the dark.
+/// The groups that this process has started and that still run: they die with it, see [`kill_groups`].
+static GROUPS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// A program in a process group of its own, that is never left running: all of the group is killed when the program
+/// ends, when it is stopped, and when this process ends by [`kill_groups`].
+pub(crate) struct Group {
+    child: Child,
+}
+
+impl Group {
+    /// Starts a program. The kernel kills it when the calling *thread* ends: so call this from the thread that waits.
+    pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
+        let child = spawn_tied(command)?;
+        if let Ok(mut groups) = GROUPS.lock() {
+            groups.push(child.id());
+        }
+        Ok(Self { child })
+    }
+
+    /// Whether it has ended. If so, what it left running in its group is killed first: nothing may go on writing to files
+    /// that are about to be hashed.
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        if !has_exited(self.child.id())? {
+            return Ok(None);
+        }
+        // Not collected yet, so the number still means this group.
+        signal_group(self.child.id(), libc::SIGKILL);
+        self.child.wait().map(Some)
+    }
+
+    /// Asks the group to stop, then makes it.
+    pub(crate) fn stop(&mut self) {
+        signal_group(self.child.id(), libc::SIGTERM);
+        let started = Instant::now();
+        while started.elapsed() < GRACE && matches!(has_exited(self.child.id()), Ok(false)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        signal_group(self.child.id(), libc::SIGKILL);
+        // Collects the program; that it is gone already is fine.
+        _ = self.child.wait();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Ok(mut groups) = GROUPS.lock() {
+            groups.retain(|pid| *pid != self.child.id());
+        }
+    }
+}
+
+/// Kills every group that [`Group::start`] has running: the last thing before this process ends early.
+pub(crate) fn kill_groups() {
+    if let Ok(groups) = GROUPS.lock() {
+        groups.iter().for_each(|pid| signal_group(*pid, libc::SIGKILL));
+    }
+}
+
+/// Starts a program in a process group of its own, killed by the kernel when the calling thread ends.
 pub(crate) fn spawn_tied(command: &mut Command) -> io::Result<Child> {
     command.process_group(0);
     #[cfg(target_os = "linux")]
@@ -36,19 +94,16 @@ pub(crate) fn signal_group(pid: u32, signal: i32) {
     }
 }
 
-/// Asks a child's group to stop, then makes it.
-pub(crate) fn stop_group(child: &mut Child) {
-    signal_group(child.id(), libc::SIGTERM);
-    let started = Instant::now();
-    while started.elapsed() < GRACE {
-        if !matches!(child.try_wait(), Ok(None)) {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    signal_group(child.id(), libc::SIGKILL);
-    // Collects the child; that it is gone already is fine.
-    _ = child.wait();
+/// Whether a child has ended, without collecting it: its number stays its own.
+fn has_exited(pid: u32) -> io::Result<bool> {
+    #[expect(unsafe_code, reason = "the standard library collects a child when it looks")]
+    // SAFETY: `siginfo_t` is plain data that may be all zeros, and waitid writes only to it.
+    let (answer, ended) = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let answer = libc::waitid(libc::P_PID, pid, &raw mut info, libc::WEXITED | libc::WNOWAIT | libc::WNOHANG);
+        (answer, info.si_pid() != 0)
+    };
+    if answer == 0 { Ok(ended) } else { Err(io::Error::last_os_error()) }
 }
 
 /// How a program ended, in words.

@@ -1,4 +1,4 @@
-//! What stages share: processors, GPUs, memory, and teachers that answer one stage at a time.
+//! What stages share: processors, GPUs, memory. (A teacher's concurrency is shared by its own limits, request by request.)
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,6 @@ pub(crate) struct Resources {
     gpus: BTreeSet<String>,
     memory: u64,
     computing: usize,
-    exclusive: BTreeSet<String>,
 }
 
 /// What one stage holds.
@@ -21,7 +20,6 @@ pub(crate) struct Holding {
     compute: bool,
     memory: u64,
     gpu: Option<String>,
-    exclusive: Option<String>,
     /// Threads that the stage may keep busy.
     pub(crate) threads: usize,
 }
@@ -41,16 +39,12 @@ impl Resources {
             gpus: gpus.iter().cloned().collect(),
             memory,
             computing: 0,
-            exclusive: BTreeSet::new(),
         }
     }
 
     /// Takes what a stage needs, if it is free; `waiting` stages want processors as well.
     pub(crate) fn take(&mut self, needs: &Needs, uses_gpus: bool, waiting: usize) -> Option<Holding> {
         if needs.compute && self.computing >= self.jobs {
-            return None;
-        }
-        if needs.exclusive.as_ref().is_some_and(|pool| self.exclusive.contains(pool)) {
             return None;
         }
         // What needs more than there is may still run alone: the estimate may be wrong.
@@ -65,9 +59,6 @@ impl Resources {
         if let Some(gpu) = &gpu {
             self.gpus.remove(gpu);
         }
-        if let Some(pool) = &needs.exclusive {
-            self.exclusive.insert(pool.clone());
-        }
         self.computing += usize::from(needs.compute);
         let memory = needs.memory.min(self.memory);
         self.memory -= memory;
@@ -76,7 +67,6 @@ impl Resources {
             compute: needs.compute,
             memory,
             gpu,
-            exclusive: needs.exclusive.clone(),
             threads: (self.processors / sharing).max(1),
         })
     }
@@ -86,9 +76,6 @@ impl Resources {
         self.computing -= usize::from(holding.compute);
         self.memory += holding.memory;
         self.gpus.extend(holding.gpu);
-        if let Some(pool) = holding.exclusive {
-            self.exclusive.remove(&pool);
-        }
     }
 }
 
@@ -124,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_and_a_teacher_serve_one_stage_each() {
+    fn a_gpu_serves_one_stage() {
         let mut resources = Resources::new(8, 8, &["cuda:0".into()], u64::MAX);
         let device = Needs { device: true, ..Needs::default() };
         let first = resources.take(&device, true, 0).unwrap();
@@ -132,9 +119,6 @@ mod tests {
         assert!(resources.take(&device, true, 0).is_none());
         resources.give_back(first);
         assert!(resources.take(&device, true, 0).is_some());
-        let teacher = Needs { exclusive: Some("teacher.a".into()), ..Needs::default() };
-        assert!(resources.take(&teacher, false, 0).is_some());
-        assert!(resources.take(&teacher, false, 0).is_none());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use stillhouse_stage::{Class, EventSink, Failure, Outcome, StageEvent};
+use stillhouse_stage::{Cancel, Class, EventSink, Failure, Outcome, StageEvent};
 
 use super::process;
 use crate::worker::{RESULT, WorkResult};
@@ -39,21 +39,23 @@ pub(crate) fn run(
     attempt: &Path,
     sink: &dyn EventSink,
     slot: &ChildSlot,
+    cancel: &Cancel,
 ) -> Result<Outcome, Failure> {
     let log = attempt.join("log");
-    let errors = Failure::io(fs_err::File::create(&log), "cannot write the log")?;
+    // The worker opens it too: both append.
+    let errors = fs_err::OpenOptions::new().create(true).append(true).open(&log);
+    let errors = Failure::io(errors, "cannot write the log")?;
     let mut command = Command::new(&worker.program);
     command.args(&worker.arguments).arg(attempt);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors.into_parts().0);
     let mut child = Failure::io(process::spawn_tied(&mut command), "cannot start a worker process")?;
     slot.0.store(child.id(), Ordering::SeqCst);
+    if cancel.is_cancelled() {
+        // Asked to stop before anybody knew whom to ask.
+        slot.signal(libc::SIGTERM);
+    }
     if let Some(output) = child.stdout.take() {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            // A line that is no event (a library that prints) is no reason to fail.
-            if let Ok(event) = serde_json::from_str::<StageEvent>(&line) {
-                sink.send(event);
-            }
-        }
+        pass_on(BufReader::new(output), sink);
     }
     let status = Failure::io(child.wait(), "cannot wait for the worker");
     slot.0.store(0, Ordering::SeqCst);
@@ -61,6 +63,7 @@ pub(crate) fn run(
     match fs_err::read_to_string(attempt.join(RESULT)).ok().and_then(|text| serde_json::from_str(&text).ok()) {
         Some(WorkResult::Made(outcome)) => Ok(outcome),
         Some(WorkResult::Failed(failure)) => Err(failure),
+        None if cancel.is_cancelled() => Err(Failure::interrupted()),
         None => {
             let failure = Failure::new(Class::Environment, format!("the worker process ended early: {}", process::describe(status)));
             Err(match process::last_line(&log) {
@@ -68,5 +71,17 @@ pub(crate) fn run(
                 None => failure,
             })
         }
+    }
+}
+
+/// Passes on every line that is an event. One that is none (a library that prints, bytes that are no text) is passed over:
+/// the pipe must be read to its end, or the worker would stop at a full one.
+fn pass_on(mut output: impl BufRead, sink: &dyn EventSink) {
+    let mut line = Vec::new();
+    while matches!(output.read_until(b'\n', &mut line), Ok(count) if count > 0) {
+        if let Ok(event) = serde_json::from_slice::<StageEvent>(&line) {
+            sink.send(event);
+        }
+        line.clear();
     }
 }

@@ -1,5 +1,6 @@
 //! The stage `[student.X]`.
 
+mod check;
 mod config;
 mod identity;
 mod initial;
@@ -8,6 +9,7 @@ mod run;
 pub use config::{BatchConfig, StudentConfig};
 pub use initial::{INITS, Initial, PretrainedModels};
 
+use stillhouse_spec::Diagnostics;
 use stillhouse_stage::{Context, Failure, Kind, Needs, Outcome, Placement, StageKind, View, kind};
 
 /// The kind.
@@ -18,6 +20,10 @@ impl Kind for Student {
 
     fn as_stage(&self) -> Option<&dyn StageKind> {
         Some(self)
+    }
+
+    fn check(&self, view: &View<'_>, report: &mut Diagnostics) {
+        check::signals(view, report);
     }
 }
 

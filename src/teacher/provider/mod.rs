@@ -2,6 +2,7 @@
 
 pub mod local;
 pub mod openai;
+pub mod terms;
 
 use stillhouse_data::lm::ModelLoader;
 use stillhouse_spec::registry::{Component, Registry};

@@ -6,6 +6,7 @@ mod signals;
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Execution, Origin, Ref, Target};
 use stillhouse_stage::{Failure, Needs, Outcome, Placement};
 
+use super::terms::TermsConfig;
 use super::{Job, Provider};
 use crate::answers::AnswersConfig;
 
@@ -21,6 +22,8 @@ pub struct Local {
     /// Answers that are made before the next ones are begun: what a kill loses at most.
     #[config(default = Execution(32), min = 1)]
     pub batch: Execution<usize>,
+    /// What its answers may be used for.
+    pub terms: Execution<Option<TermsConfig>>,
 }
 
 /// What may be a local teacher.

@@ -15,7 +15,7 @@ use super::Local;
 use super::signals::Signals;
 use crate::answers::{Output, Questions};
 use crate::asking::{Origin, Question};
-use crate::provider::Job;
+use crate::provider::{Job, terms};
 use crate::replies::{ReplyStore, RequestKey};
 use crate::reply::{Reply, Usage};
 use crate::request::Identity;
@@ -56,7 +56,8 @@ pub fn run(settings: &Local, job: &Job<'_>) -> Result<Outcome, Failure> {
         metrics["signals"] = signals.finish()?;
     }
     let device = teacher.loaded.as_ref().map(|model| model.device());
-    let provenance = json!({ "provider": "local", "model": teacher.id, "device": device });
+    let provenance = json!({ "provider": "local", "model": teacher.id, "device": device,
+        "terms": terms::for_record(settings.terms.as_ref()) });
     Ok(Outcome { metrics, provenance, resumed: false })
 }
 

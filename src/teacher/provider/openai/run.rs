@@ -9,7 +9,7 @@ use stillhouse_stage::{Failure, Outcome};
 use super::{Chat, OpenAi};
 use crate::answers::{Output, Questions};
 use crate::asking::Asking;
-use crate::provider::Job;
+use crate::provider::{Job, terms};
 use crate::replies::ReplyStore;
 use crate::request::Identity;
 use crate::transport::endpoint::Address;
@@ -48,7 +48,7 @@ pub fn run(settings: &OpenAi, job: &Job<'_>) -> Result<Outcome, Failure> {
         "model": settings.model,
         "revision": settings.revision,
         "models-as-the-server-named-them": models,
-        "terms": settings.terms(),
+        "terms": terms::for_record(settings.terms.as_ref()),
     });
     Ok(Outcome { metrics, provenance, resumed: false })
 }

@@ -8,6 +8,7 @@ use stillhouse_stage::{Failure, Needs, Outcome};
 
 use super::run;
 use crate::answers::AnswersConfig;
+use crate::provider::terms::TermsConfig;
 use crate::provider::{Job, Provider};
 use crate::transport::{Limits, Prices};
 
@@ -32,36 +33,6 @@ pub struct OpenAi {
     pub limits: Execution<LimitsConfig>,
     /// What tokens cost.
     pub prices: Execution<Option<PricesConfig>>,
-}
-
-/// What a teacher's answers may be used for, in its owner's words.
-#[derive(Clone, Debug, Config)]
-pub struct TermsConfig {
-    /// Whether models may be trained on its answers: `allowed`, `forbidden`, `unclear`.
-    pub training: Training,
-    /// Where that is said: a licence, a page.
-    pub source: Option<String>,
-}
-
-/// Whether models may be trained on a teacher's answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Config)]
-pub enum Training {
-    /// They may.
-    Allowed,
-    /// They may not.
-    Forbidden,
-    /// Nobody says.
-    Unclear,
-}
-
-impl Training {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Allowed => "allowed",
-            Self::Forbidden => "forbidden",
-            Self::Unclear => "unclear",
-        }
-    }
 }
 
 /// How much at once, a minute, and in all.
@@ -137,15 +108,6 @@ impl OpenAi {
         let host =
             Url::parse(&self.base_url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
         self.strict.unwrap_or_else(|| host.ends_with("openai.com") || host.ends_with("azure.com"))
-    }
-
-    /// What the answers may be used for, for the record.
-    #[must_use]
-    pub fn terms(&self) -> serde_json::Value {
-        self.terms.as_ref().map_or(
-            serde_json::Value::Null,
-            |TermsConfig { training, source }| serde_json::json!({ "training": training.name(), "source": source }),
-        )
     }
 }
 
