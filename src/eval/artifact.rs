@@ -4,6 +4,9 @@
 //! scores.json    every figure with its interval, and how the intervals were made
 //! items.jsonl    one line an example and metric: what the figures were formed from
 //! ```
+//!
+//! A suite is known by the path of the field that names it, `suites.0`. The names of tables are in no key, so the same
+//! artifact may be reused after they changed; it must not hold any.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -26,7 +29,7 @@ pub const ITEMS_FILE: &str = "items.jsonl";
 pub struct Scores {
     /// How the intervals were made.
     pub intervals: Intervals,
-    /// Suite → name of the figure → figure.
+    /// Path of the field that names the suite (`suites.0`) → name of the figure → figure.
     pub scores: BTreeMap<String, BTreeMap<&'static str, Score>>,
 }
 
@@ -76,7 +79,7 @@ impl ArtifactWriter {
         Ok(Self { folder: folder.to_owned(), items, scores })
     }
 
-    /// Adds what a metric of a suite found.
+    /// Adds what a metric of a suite found; `suite` is the path of the field that names the suite.
     ///
     /// # Errors
     /// What the disk says.
@@ -125,16 +128,16 @@ mod tests {
             items: vec![item(0, 1.0), item(4, 0.0)],
         };
         let mut writer = ArtifactWriter::create(folder.path(), bootstrap).unwrap();
-        writer.add("held-out", "exact-match", found).unwrap();
+        writer.add("suites.0", "exact-match", found).unwrap();
         writer.finish().unwrap();
         let items = fs_err::read_to_string(folder.path().join(ITEMS_FILE)).unwrap();
         assert_eq!(
             items.lines().nth(1).unwrap(),
-            r#"{"suite":"held-out","metric":"exact-match","example":4,"values":{"matches":0.0},"texts":{"answer":"a \"b\"\n"}}"#
+            r#"{"suite":"suites.0","metric":"exact-match","example":4,"values":{"matches":0.0},"texts":{"answer":"a \"b\"\n"}}"#
         );
         let scores: serde_json::Value =
             serde_json::from_str(&fs_err::read_to_string(folder.path().join(SCORES_FILE)).unwrap()).unwrap();
         assert_eq!(scores["intervals"]["seed"], 17);
-        assert_eq!(scores["scores"]["held-out"]["exact-match"]["value"], 0.5);
+        assert_eq!(scores["scores"]["suites.0"]["exact-match"]["value"], 0.5);
     }
 }

@@ -40,6 +40,7 @@ pub struct Subject {
     pub model: Box<dyn LanguageModel>,
     /// The tokenizer in its folder.
     pub tokenizer: Tokenizer,
+    folder: ModelFolder,
 }
 
 impl Subject {
@@ -51,7 +52,15 @@ impl Subject {
         let tokenizer = Tokenizer::load(folder)?;
         let model = loader.load(folder, device)?;
         tokenizer.vocabulary_fits(&folder.label, model.vocabulary())?;
-        Ok(Self { label: folder.label.clone(), model, tokenizer })
+        Ok(Self { label: folder.label.clone(), model, tokenizer, folder: folder.clone() })
+    }
+
+    /// The tokens that end what the model writes, see [`Tokenizer::stop_ids`].
+    ///
+    /// # Errors
+    /// Settings for generation that cannot be read.
+    pub fn stop_ids(&self) -> Result<Vec<u32>, Failure> {
+        Ok(self.tokenizer.stop_ids(&self.folder)?)
     }
 
     /// The model as something that scores.

@@ -76,7 +76,8 @@ impl Target for Rows {
     const KINDS: &'static [&'static str] = &["dataset"];
 }
 
-/// What the examples of a dataset are measured on, for schema and messages.
+/// The dataset that a metric measures on. [`Bench::part`] reads the rows of one split and the tokenizer, so a field of
+/// this type is described with these two parts: the metric is measured again when they change, and only then.
 pub type Data = Ref<Rows>;
 
 #[cfg(test)]

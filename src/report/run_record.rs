@@ -1,5 +1,7 @@
 //! [`RunRecord`]: what a run came to, folded from its events.
 
+use std::collections::BTreeMap;
+
 use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::Value;
@@ -37,8 +39,11 @@ pub struct StageResult {
     pub why: Vec<String>,
     /// How long it worked in this run.
     pub seconds: f64,
-    /// The metrics of its record; null before it is there.
+    /// The metrics of its record; null before it is there. They hold no names of tables.
     pub metrics: Value,
+    /// Path of a field of its config → label of the table that it names in this run: `model` → `student.small`. Empty
+    /// before its result is there.
+    pub names: BTreeMap<String, String>,
     /// What the user should know.
     pub warnings: Vec<String>,
     /// How far it is: done, of, unit.
@@ -136,12 +141,13 @@ impl RunRecord {
                 self.stage(stage).state = State::Waiting { holder: holder.clone() };
             }
             Event::Stage { stage, said } => self.stage(stage).hear(said),
-            Event::StageFinished { stage, key, output, how, seconds, metrics } => {
+            Event::StageFinished { stage, key, output, how, seconds, metrics, names } => {
                 let result = self.stage(stage);
                 result.state = State::Done { how: *how, output: output.clone() };
                 result.key = Some(key.clone());
                 result.seconds = *seconds;
                 result.metrics = metrics.clone();
+                result.names.clone_from(names);
             }
             Event::StageFailed { stage, failure, seconds } => {
                 let result = self.stage(stage);
@@ -184,6 +190,7 @@ impl StageResult {
             why: Vec::new(),
             seconds: 0.0,
             metrics: Value::Null,
+            names: BTreeMap::new(),
             warnings: Vec::new(),
             progress: None,
             latest: None,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::format::{IntervalStyle, plain, with_interval};
 use crate::grid::{Grid, Layout, wrap};
-use crate::run_record::RunRecord;
+use crate::run_record::{RunRecord, StageResult};
 
 /// A figure as an evaluation's record has it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -39,10 +39,10 @@ pub enum Better {
     Higher,
 }
 
-/// The metrics of an `eval` stage's record, as far as this crate reads them.
+/// The metrics of an `eval` stage's record, as far as this crate reads them. A suite is known by the path of the field
+/// that names it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 struct EvalMetrics {
-    model: String,
     scores: BTreeMap<String, BTreeMap<String, Figure>>,
     intervals: Intervals,
 }
@@ -64,27 +64,49 @@ pub struct SuiteScores {
     pub intervals: BTreeSet<String>,
 }
 
+/// An evaluation's figures with the names that its tables have in this run.
+struct Eval<'a> {
+    stage: &'a str,
+    /// `student.small`; the stage's own name where the log does not tell.
+    model: &'a str,
+    metrics: EvalMetrics,
+    names: &'a BTreeMap<String, String>,
+}
+
 /// The figures of every evaluation in a run, by suite. Evaluations whose record this version cannot read are left out.
 pub fn scores(record: &RunRecord) -> Vec<SuiteScores> {
-    let evals: Vec<(&str, EvalMetrics)> = record
-        .of_kind("eval")
-        .filter_map(|(stage, result)| Some((stage, serde_json::from_value(result.metrics.clone()).ok()?)))
-        .collect();
-    let mut suites: IndexMap<String, SuiteScores> = IndexMap::new();
-    for (stage, eval) in &evals {
-        let alone = evals.iter().filter(|(_, other)| other.model == eval.model).count() == 1;
-        let target = if alone { eval.model.clone() } else { format!("{} ({stage})", eval.model) };
-        for (suite, figures) in &eval.scores {
-            let scores = suites.entry(suite.clone()).or_insert_with(|| SuiteScores {
-                suite: suite.clone(),
+    let evals: Vec<Eval<'_>> =
+        record.of_kind("eval").filter_map(|(stage, result)| Eval::read(stage, result)).collect();
+    let mut suites: IndexMap<&str, SuiteScores> = IndexMap::new();
+    for eval in &evals {
+        let alone = evals.iter().filter(|other| other.model == eval.model).count() == 1;
+        let target = if alone { eval.model.to_owned() } else { format!("{} ({})", eval.model, eval.stage) };
+        for (path, figures) in &eval.metrics.scores {
+            let suite = eval.suite(path);
+            let scores = suites.entry(suite).or_insert_with(|| SuiteScores {
+                suite: suite.to_owned(),
                 targets: IndexMap::new(),
                 intervals: BTreeSet::new(),
             });
             scores.targets.insert(target.clone(), figures.clone());
-            scores.intervals.insert(eval.intervals.words());
+            scores.intervals.insert(eval.metrics.intervals.words());
         }
     }
     suites.into_values().collect()
+}
+
+impl<'a> Eval<'a> {
+    fn read(stage: &'a str, result: &'a StageResult) -> Option<Self> {
+        let metrics = serde_json::from_value(result.metrics.clone()).ok()?;
+        let model = result.names.get("model").map_or(stage, String::as_str);
+        Some(Self { stage, model, metrics, names: &result.names })
+    }
+
+    /// The name of the suite that the field at `path` names: `held-out`; the path where the log does not tell.
+    fn suite<'b>(&'b self, path: &'b str) -> &'b str {
+        let label = self.names.get(path).map_or(path, String::as_str);
+        label.strip_prefix("suite.").unwrap_or(label)
+    }
 }
 
 impl Intervals {
@@ -262,3 +284,6 @@ fn mark(text: &str, best: bool, layout: Layout) -> String {
         (Layout::Markdown, false) => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

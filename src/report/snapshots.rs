@@ -74,8 +74,11 @@ fn record() -> (Record, Tree) {
         stage: "eval.small".into(),
         recipe: text,
         output: Digest::of(b"tree"),
-        metrics: json!({ "model": "student.small", "scores": { "held-out": { "kl": { "value": 0.278_132_198_7, "n": 120 } } } }),
-        provenance: json!({ "device": "cpu", "threads": 2 }),
+        metrics: json!({ "scores": { "suites.0": { "kl": { "value": 0.278_132_198_7, "n": 120 } } } }),
+        provenance: json!({
+            "device": "cpu", "threads": 2,
+            "names": { "model": "student.small", "suites.0": "suite.held-out" },
+        }),
         created: "2026-11-22T15:24:54Z".into(),
         seconds: 3.1,
         run: "261122-152330".into(),

@@ -6,14 +6,21 @@ use stillhouse_stage::store::{Record, Tree};
 use crate::format::{bytes, duration, plain};
 use crate::grid::{Grid, Layout};
 
-/// A record and the files of its output, for `show`.
+/// The member of a record's provenance that tells which tables its fields named.
+const NAMES: &str = "names";
+
+/// A record and the files of its output, for `show`. Recipe and metrics know other tables by the paths of the fields
+/// that name them; what these were called by the experiment that made the record stands in a section of its own.
 pub fn stage_page(record: &Record, files: &Tree, layout: Layout) -> String {
     let recipe: Value = serde_json::from_str(&record.recipe).unwrap_or(Value::Null);
+    let mut provenance = record.provenance.clone();
+    let names = provenance.as_object_mut().and_then(|members| members.remove(NAMES)).unwrap_or(Value::Null);
     let sections = [
         (String::new(), facts(record, files)),
         ("recipe".to_owned(), grid_of(&recipe)),
         ("metrics".to_owned(), grid_of(&record.metrics)),
-        ("provenance".to_owned(), grid_of(&record.provenance)),
+        ("names, when it was made".to_owned(), grid_of(&names)),
+        ("provenance".to_owned(), grid_of(&provenance)),
         ("files".to_owned(), file_grid(files)),
     ];
     let page = match layout {

@@ -1,5 +1,7 @@
 //! Literal events for this crate's tests.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use stillhouse_stage::{Event, Failure, How};
 
@@ -22,7 +24,16 @@ pub fn finished(stage: &str, how: How, seconds: f64, metrics: Value) -> Event {
         how,
         seconds,
         metrics,
+        names: BTreeMap::new(),
     }
+}
+
+/// A finished stage whose fields name these tables.
+pub fn with_names(mut event: Event, told: &[(&str, &str)]) -> Event {
+    if let Event::StageFinished { names, .. } = &mut event {
+        *names = told.iter().map(|(path, label)| ((*path).to_owned(), (*label).to_owned())).collect();
+    }
+    event
 }
 
 pub fn run_finished(built: usize, reused: usize, failed: usize, skipped: usize, seconds: f64) -> Event {
@@ -53,11 +64,10 @@ pub fn eval_finished(stage: &str, model: &str, figures: &[FigureRow<'_>]) -> Eve
         .map(|(name, value, interval, unit, better)| ((*name).to_owned(), figure(*value, *interval, unit, better)))
         .collect();
     let metrics = json!({
-        "model": model,
-        "scores": { "held-out": scores },
+        "scores": { "suites.0": scores },
         "intervals": { "method": "percentile bootstrap over examples", "resamples": 1000, "confidence": 0.95, "seed": 17 },
     });
-    finished(stage, How::Built, 3.1, metrics)
+    with_names(finished(stage, How::Built, 3.1, metrics), &[("model", model), ("suites.0", "suite.held-out")])
 }
 
 /// Two students and their teacher, all measured.

@@ -20,7 +20,7 @@ pub struct Agreement {
     /// The teacher: a local one, since it takes whole distributions.
     pub teacher: Ref<Teachers>,
     /// The dataset with the rows.
-    #[config(part_from = split)]
+    #[config(parts = "tokenizer", part_from = split)]
     pub data: Data,
     /// Which of its rows.
     #[config(default = Split::Holdout)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use stillhouse_data::example::{Example, Row};
-use stillhouse_data::lm::{GenerateRequest, Sampling};
+use stillhouse_data::lm::{Finish, GenerateRequest, Generated, Sampling};
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node};
 use stillhouse_stage::Failure;
 
@@ -14,13 +14,14 @@ use crate::normalise::Normalisation;
 use crate::score::{Better, Figure};
 
 /// The fraction of rows whose prompt the model continues with exactly the wanted text. The model takes its most
-/// likely token at each step. What is disregarded acts on both texts, in the order of the options below, as in
+/// likely token at each step, up to the first stop token that its folder names (the tokenizer's end of sequence, and
+/// `eos_token_id` of `generation_config.json` and `config.json`). What is disregarded acts on both texts, in the order of the options below, as in
 /// lm-evaluation-harness; then white space, as in MiniLLM's evaluation.
 #[derive(Clone, Debug, Config)]
 #[config(check = check_patterns)]
 pub struct ExactMatch {
     /// The dataset with the rows.
-    #[config(part_from = split)]
+    #[config(parts = "tokenizer", part_from = split)]
     pub data: Data,
     /// Which of its rows.
     #[config(default = Split::Holdout)]
@@ -140,15 +141,24 @@ fn answer(subject: &mut Subject, questions: &[Question], max_tokens: usize) -> R
         // The first new token needs a place too.
         subject.scorer().check_length(question.example, question.prompt.len() + 1)?;
     }
-    let stop_ids: Vec<u32> = subject.tokenizer.eos().into_iter().collect();
+    let stop_ids = subject.stop_ids()?;
     let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens, stop_ids };
     let requests: Vec<GenerateRequest> = questions
         .iter()
         .map(|question| GenerateRequest { prompt: question.prompt.clone(), sampling: sampling.clone(), seed: 0 })
         .collect();
     let generated = subject.model.generate(&requests, &mut |_| ())?;
-    let texts = generated.iter().map(|one| subject.tokenizer.decode(&one.tokens, false));
+    let texts = generated.iter().map(|one| subject.tokenizer.decode(said(one), false));
     Ok(texts.collect::<Result<_, _>>()?)
+}
+
+/// The tokens before the one that ended the text: decoding leaves it out by itself only where the tokenizer counts it
+/// as special, and a folder may name any token.
+fn said(generated: &Generated) -> &[u32] {
+    match (generated.finish, generated.tokens.split_last()) {
+        (Finish::Stop, Some((_, before))) => before,
+        _ => &generated.tokens,
+    }
 }
 
 fn measurement(

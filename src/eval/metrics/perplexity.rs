@@ -20,7 +20,7 @@ use crate::scoring::{BatchLimit, Scorer, for_each_batch};
 #[derive(Clone, Debug, Config)]
 pub struct Perplexity {
     /// The dataset with the rows.
-    #[config(part_from = split)]
+    #[config(parts = "tokenizer", part_from = split)]
     pub data: Data,
     /// Which of its rows.
     #[config(default = Split::Holdout)]
@@ -111,7 +111,7 @@ mod tests {
         assert!((found.scores["nll"].value - 1.475_597_838_9).abs() < 1e-6);
         assert!((found.scores["perplexity"].value - 4.373_649_5).abs() < 1e-5);
         // The 8 scored tokens stand for 32 bytes.
-        assert!((found.scores["bits-per-byte"].value - 1.475_597_838_9 / 4.0 / 0.693_147_180_56).abs() < 1e-6);
+        assert!((found.scores["bits-per-byte"].value - 1.475_597_838_9 / 4.0 / std::f64::consts::LN_2).abs() < 1e-6);
         assert_eq!(found.scores["perplexity"].low, None);
     }
 

@@ -141,7 +141,7 @@ impl World {
             .iter()
             .map(|name| ((*name).to_owned(), Digest::of_file(&self.path("teacher").join(name)).unwrap()))
             .collect();
-        let file = FileInput { path: self.path("teacher"), digest: members["config.json"], members };
+        let file = FileInput { path: self.path("teacher"), digest: members["config.json"], members: Some(members) };
         self.order.files.insert(format!("{at}.path"), file);
         self.order.definitions.insert(at.to_owned(), definition("model", "big", json!({ "path": "teacher" })));
     }
@@ -179,10 +179,9 @@ fn every_metric_of_a_suite_is_measured_and_written_with_its_items() {
     let mut world = World::new(everything(), &rows());
     world.teacher(json!([[0, 3, 0, 0], [3, 0, 0, 0]]), &tokenizer(["a", "b", "c"]));
     let (outcome, out) = world.run().unwrap();
-    let scores = &outcome.metrics["scores"]["held-out"];
+    let scores = &outcome.metrics["scores"]["suites.0"];
     let names: Vec<&String> = scores.as_object().unwrap().keys().collect();
     assert_eq!(names.len(), 6, "{names:?}");
-    assert_eq!(outcome.metrics["model"], "student.small");
     assert_eq!(outcome.provenance["device"], "cpu");
     // ln(3 + e³) − 3 where the student is right (5 of 6 tokens), 3 more where it is not.
     let right = (3.0 + 3.0_f64.exp()).ln() - 3.0;
@@ -209,6 +208,40 @@ fn running_again_gives_the_same_bytes() {
         (outcome, fs_err::read(out.join("scores.json")).unwrap(), fs_err::read(out.join("items.jsonl")).unwrap())
     };
     assert_eq!(bytes(), bytes());
+}
+
+#[test]
+fn no_name_of_a_table_gets_into_what_is_kept() {
+    let kept = |names: [&str; 4]| {
+        let [student, dataset, suite, teacher] = names;
+        let mut world = World::new(everything(), &rows());
+        world.teacher(json!([[0, 1, 2, 3]]), &tokenizer(["a", "b", "c"]));
+        for (port, input) in &mut world.order.inputs {
+            input.stage = if port == "model" { student } else { dataset }.to_owned();
+        }
+        for (path, definition) in &mut world.order.definitions {
+            definition.name = if path == "suites.0" { suite } else { teacher }.to_owned();
+        }
+        let (outcome, out) = world.run().unwrap();
+        let file = |name: &str| fs_err::read_to_string(out.join(name)).unwrap();
+        (outcome.metrics, file("scores.json"), file("items.jsonl"))
+    };
+    let kept_once = kept(["student.small", "dataset.train", "held-out", "big"]);
+    assert_eq!(kept_once, kept(["student.other", "dataset.rows", "unseen", "giant"]));
+    assert!(kept_once.2.lines().all(|line| line.starts_with(r#"{"suite":"suites.0","metric":""#)), "{}", kept_once.2);
+}
+
+#[test]
+fn generation_ends_at_a_stop_token_that_only_the_model_folder_names() {
+    let mut world = World::new(json!({ "exact-match": { "data": "train", "max-tokens": 8 } }), &rows());
+    // The student says `b`, then `c` for ever; its folder names `c` beside the tokenizer's end of sequence.
+    world.model("student", json!([[0, 3, 0, 0], [0, 0, 3, 0]]), &tokenizer(["a", "b", "c"]));
+    let stops = json!({ "eos_token_id": [2, 3] }).to_string();
+    fs_err::write(world.path("student").join("generation_config.json"), stops).unwrap();
+    world.put("model", "student.small", "student");
+    let (_, out) = world.run().unwrap();
+    let items = fs_err::read_to_string(out.join("items.jsonl")).unwrap();
+    assert!(items.contains(r#""texts":{"answer":"b","wanted":"b c"}"#), "{items}");
 }
 
 #[test]
@@ -257,7 +290,7 @@ fn exact_match_without_a_single_reference_names_the_alternative_which_works() {
     assert!(failure.hint.is_some_and(|hint| hint.contains("against = \"answer\"")));
     world.suite(json!({ "exact-match": { "data": "train", "against": "answer" } }));
     let (outcome, _) = world.run().unwrap();
-    assert_eq!(outcome.metrics["scores"]["held-out"]["exact-match"]["n"], 3);
+    assert_eq!(outcome.metrics["scores"]["suites.0"]["exact-match"]["n"], 3);
 }
 
 #[test]
