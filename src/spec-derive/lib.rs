@@ -125,11 +125,11 @@ fn expand_struct(input: &DeriveInput, fields: &Fields) -> Result<Tokens> {
         decoded.push(quote!(let #ident = fields.field::<#kind>(#name, &#bounds, #default, report);));
         schema.push(quote!(.field::<#kind>(#name, #about, #default.as_ref(), &#bounds)));
         let mut value = quote!(::stillhouse_spec::Config::describe(&self.#ident));
-        if let Some(parts) = &options.parts {
+        let fixed = options.parts.iter().flatten().map(|part| quote!(#part));
+        let chosen = options.part_from.iter().map(|other| quote!(self.#other.part()));
+        let parts: Vec<Tokens> = fixed.chain(chosen).collect();
+        if !parts.is_empty() {
             value = quote!(#value.with_parts(&[#(#parts),*]));
-        }
-        if let Some(other) = &options.part_from {
-            value = quote!(#value.with_parts(&[self.#other.part()]));
         }
         let skip_default = options.default.as_ref().map(|default| {
             quote!(let value = if value == ::stillhouse_spec::Config::describe(&{ let frozen: #kind = #default; frozen }) {

@@ -13,6 +13,7 @@
 
 extern crate self as stillhouse_spec;
 
+mod basic;
 pub mod canonical;
 pub mod config;
 pub mod diagnostic;

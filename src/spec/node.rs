@@ -84,12 +84,19 @@ impl Sources {
 
     /// Overwrites the characters of a place so that no message shows them.
     pub(crate) fn mask(&mut self, origin: Origin) {
-        if let Some(source) = self.list.get_mut(origin.source as usize)
-            && let Some(secret) = source.text.get(origin.range())
-        {
-            let masked: String = secret.bytes().map(|byte| if byte == b'"' { '"' } else { '*' }).collect();
-            source.text.replace_range(origin.range(), &masked);
+        if let Some(source) = self.list.get_mut(origin.source as usize) {
+            cover(&mut source.text, origin.range());
         }
+    }
+}
+
+/// Overwrites a range of a text with stars. Quotes stay, so that a reader still sees a string, and line ends, so that
+/// later places keep their lines; every byte keeps its place.
+pub(crate) fn cover(text: &mut String, range: Range<usize>) {
+    if let Some(secret) = text.get(range.clone()) {
+        let keep = |byte: u8| matches!(byte, b'"' | b'\'' | b'\n' | b'\r');
+        let stars: String = secret.bytes().map(|byte| if keep(byte) { char::from(byte) } else { '*' }).collect();
+        text.replace_range(range, &stars);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Text to tree: parsing, `include`, `--set`.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -48,18 +49,23 @@ impl Spec {
         for (index, argument) in set.iter().enumerate() {
             apply(index, argument, path, &mut tree, report);
         }
-        secrets::report(&tree, report);
-        let header = match tree.as_table().and_then(|table| table.get("experiment")) {
-            Some(node) => Header::decode(node, report),
-            None => None,
-        };
+        secrets::report(&mut tree, report);
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let mut header = header.unwrap_or(Header { name: crate::Execution(String::new()), seed: 0 });
+        let mut header = header(&tree, report);
         if header.name.is_empty() {
             header.name = crate::Execution(stem);
         }
         Self { path: path.to_owned(), header, tree }
     }
+}
+
+/// The settings of the experiment itself in a tree; those of a cell may differ from the file's. What was left out, or
+/// is wrong and therefore in `report`, is as by default.
+#[must_use]
+pub fn header(tree: &Node, report: &mut Diagnostics) -> Header {
+    let written = tree.as_table().and_then(|table| table.get("experiment"));
+    let decoded = written.and_then(|node| Header::decode(node, report));
+    decoded.unwrap_or(Header { name: crate::Execution(String::new()), seed: 0 })
 }
 
 struct Reader<'a> {
@@ -89,7 +95,7 @@ impl Reader<'_> {
             }
         };
         let folder = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
-        let source = self.report.sources.add(path.display().to_string(), folder.clone(), text.clone());
+        let source = self.report.sources.add(path.display().to_string(), folder.clone(), secrets::covered(&text));
         if text.trim().is_empty() {
             let place = Origin::new(source, 0..0);
             self.report.push(
@@ -157,46 +163,57 @@ fn read_text(path: &Path) -> Result<String, (String, String)> {
 /// Parses a text of TOML; every syntax error is reported under its characters.
 fn parse(text: &str, source: u32, report: &mut Diagnostics) -> Node {
     let (document, errors) = DeTable::parse_recoverable(text);
+    let text = Text { text, source, offset: 0 };
     for error in errors {
-        let span = error.span().unwrap_or(0..0);
-        report.push(Diagnostic::error(Origin::new(source, span), format!("not TOML: {}", error.message())));
+        let at = text.place(error.span().unwrap_or(0..0));
+        report.push(Diagnostic::error(at, format!("not TOML: {}", error.message())));
     }
-    let at = Origin::new(source, 0..0);
-    Node { value: Value::Table(table(document.get_ref(), text, source, false, report)), at }
+    Node { value: Value::Table(text.table(document.get_ref(), false, report)), at: text.place(0..0) }
 }
 
-fn table(read: &DeTable<'_>, text: &str, source: u32, inline: bool, report: &mut Diagnostics) -> Table {
-    let entries = read
-        .iter()
-        .map(|(name, node)| {
-            let at = Origin::new(source, name.span());
-            (name.get_ref().to_string(), (at, value(node, text, source, report)))
-        })
-        .collect();
-    Table { entries, inline }
+/// A text of TOML, whole or a part of a source.
+struct Text<'a> {
+    text: &'a str,
+    source: u32,
+    /// Where in the source it begins.
+    offset: usize,
 }
 
-fn value(read: &Spanned<DeValue<'_>>, text: &str, source: u32, report: &mut Diagnostics) -> Node {
-    let at = Origin::new(source, read.span());
-    let value = match read.get_ref() {
-        DeValue::String(text) => Value::String(text.to_string()),
-        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-            Ok(number) => Value::Integer(number),
-            Err(_) => {
-                report.push(Diagnostic::error(at, "the integer does not fit into 64 bits"));
-                Value::Integer(0)
+impl Text<'_> {
+    fn place(&self, span: Range<usize>) -> Origin {
+        Origin::new(self.source, self.offset + span.start..self.offset + span.end)
+    }
+
+    fn table(&self, read: &DeTable<'_>, inline: bool, report: &mut Diagnostics) -> Table {
+        let entries = read
+            .iter()
+            .map(|(name, node)| (name.get_ref().to_string(), (self.place(name.span()), self.value(node, report))))
+            .collect();
+        Table { entries, inline }
+    }
+
+    fn value(&self, read: &Spanned<DeValue<'_>>, report: &mut Diagnostics) -> Node {
+        let at = self.place(read.span());
+        let value = match read.get_ref() {
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => Value::Integer(number),
+                Err(_) => {
+                    report.push(Diagnostic::error(at, "the integer does not fit into 64 bits"));
+                    Value::Integer(0)
+                }
+            },
+            DeValue::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
+            DeValue::Boolean(value) => Value::Boolean(*value),
+            DeValue::Datetime(time) => Value::Datetime(time.to_string()),
+            DeValue::Array(items) => Value::Array(items.iter().map(|item| self.value(item, report)).collect()),
+            DeValue::Table(members) => {
+                let inline = self.text.as_bytes().get(read.span().start) == Some(&b'{');
+                Value::Table(self.table(members, inline, report))
             }
-        },
-        DeValue::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
-        DeValue::Boolean(value) => Value::Boolean(*value),
-        DeValue::Datetime(time) => Value::Datetime(time.to_string()),
-        DeValue::Array(items) => Value::Array(items.iter().map(|item| self::value(item, text, source, report)).collect()),
-        DeValue::Table(members) => {
-            let inline = text.as_bytes().get(read.span().start) == Some(&b'{');
-            Value::Table(table(members, text, source, inline, report))
-        }
-    };
-    Node { value, at }
+        };
+        Node { value, at }
+    }
 }
 
 /// The dotted path of a key as TOML writes it, with quoted parts: `student.small."odd name"`.
@@ -222,7 +239,8 @@ pub fn key_path(written: &str) -> Option<Vec<String>> {
 fn apply(index: usize, argument: &SetArgument, file: &Path, tree: &mut Node, report: &mut Diagnostics) {
     let text = &argument.0;
     let folder = file.parent().unwrap_or_else(|| Path::new("")).to_owned();
-    let source = report.sources.add(format!("--set #{}", index + 1), folder, text.clone());
+    // Covered before anything else: a value whose path names nothing never enters the tree, but its error shows it.
+    let source = report.sources.add(format!("--set #{}", index + 1), folder, secrets::covered_argument(text));
     let whole = Origin::new(source, 0..text.len());
     let Some((path_text, value_text)) = text.split_once('=') else {
         report.push(
@@ -236,12 +254,16 @@ fn apply(index: usize, argument: &SetArgument, file: &Path, tree: &mut Node, rep
         return;
     };
     let at = Origin::new(source, path_text.len() + 1..text.len());
+    let trimmed = value_text.trim_start();
+    let offset = text.len() - trimmed.len();
     // What is not TOML is a plain string, so that shells need no second pair of quotes.
-    let new = match DeValue::parse(value_text.trim()) {
-        Ok(read) => Node { at, ..value(&read, value_text, source, report) },
+    let new = match DeValue::parse(trimmed.trim_end()) {
+        Ok(read) => Text { text: trimmed, source, offset }.value(&read, report),
         Err(_) => Node { value: Value::String(value_text.to_owned()), at },
     };
-    set_existing(tree, &path, path_at, at_everywhere(new, at), report);
+    let mut new = at_everywhere(new, at);
+    secrets::report_under(path.last().map(String::as_str), &mut new, report);
+    set_existing(tree, &path, path_at, new, report);
 }
 
 /// Values given on the command line or by a sweep carry one place: the whole value.
@@ -264,9 +286,14 @@ pub(crate) fn at_everywhere(mut node: Node, at: Origin) -> Node {
     node
 }
 
-/// Sets a value at a path whose table exists in the tree, else reports that the path names nothing.
+/// Sets a value at a path whose table exists in the tree, else reports that the path names nothing. `[experiment]`
+/// need not be there: every experiment has its settings, written or not.
 pub(crate) fn set_existing(tree: &mut Node, path: &[String], path_at: Origin, new: Node, report: &mut Diagnostics) -> bool {
-    let depth = if path.first().is_some_and(|kind| kind == "experiment" || kind == "sweep") { 1 } else { 2 };
+    let depth = match path.first().map(String::as_str) {
+        Some("experiment") => 0,
+        Some("sweep") => 1,
+        _ => 2,
+    };
     let mut node = &*tree;
     for (index, name) in path.iter().enumerate().take(depth) {
         let table = node.as_table();
@@ -283,7 +310,7 @@ pub(crate) fn set_existing(tree: &mut Node, path: &[String], path_at: Origin, ne
             }
         }
     }
-    if path.len() < depth.max(2) {
+    if path.len() < 2 {
         let hint = "name a key of a table, for example `student.small.steps`";
         report.push(Diagnostic::error(path_at, "the path is too short").hint(hint));
         return false;

@@ -11,7 +11,7 @@ pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a 
             let candidate_folded = folded(candidate);
             let score = if candidate_folded == wanted {
                 1.0
-            } else if wanted.len() >= 3 && (candidate_folded.starts_with(&wanted) || wanted.starts_with(&candidate_folded)) {
+            } else if is_prefix(&wanted, &candidate_folded) || is_prefix(&candidate_folded, &wanted) {
                 0.9
             } else {
                 strsim::normalized_damerau_levenshtein(&wanted, &candidate_folded)
@@ -22,6 +22,11 @@ pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a 
         .filter(|(score, _)| *score > 0.6)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)
+}
+
+/// Whether a name begins another. One or two letters begin too many to mean anything.
+fn is_prefix(short: &str, long: &str) -> bool {
+    short.len() >= 3 && long.starts_with(short)
 }
 
 /// Names as a message lists them: `` `a`, `b`, `c` ``.
@@ -41,5 +46,11 @@ mod tests {
         assert_eq!(did_you_mean("max_tokens", names), Some("max-tokens"));
         assert_eq!(did_you_mean("Seed", names), Some("seed"));
         assert_eq!(did_you_mean("banana", names), None);
+    }
+
+    #[test]
+    fn a_short_candidate_does_not_beat_the_right_one() {
+        assert_eq!(did_you_mean("temprature", ["t", "te", "temperature"]), Some("temperature"));
+        assert_eq!(did_you_mean("temp", ["t", "temperature"]), Some("temperature"));
     }
 }
