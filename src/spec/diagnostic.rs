@@ -2,6 +2,7 @@
 
 use crate::node::{Origin, Sources};
 use crate::suggest::did_you_mean;
+use crate::types::Reference;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,13 +76,14 @@ pub struct Diagnostics {
     /// The texts.
     pub sources: Sources,
     list: Vec<Diagnostic>,
+    references: Vec<Reference>,
 }
 
 impl Diagnostics {
     /// Nothing wrong yet.
     #[must_use]
     pub fn new(sources: Sources) -> Self {
-        Self { sources, list: Vec::new() }
+        Self { sources, ..Self::default() }
     }
 
     /// Adds one; the same message at the same place (a fault seen in several cells of a sweep) counts once.
@@ -90,6 +92,16 @@ impl Diagnostics {
         if !self.list.iter().any(known) {
             self.list.push(diagnostic);
         }
+    }
+
+    /// Notes a name that was read, so that it can be checked even if the table around it is faulty.
+    pub fn note_reference(&mut self, reference: Reference) {
+        self.references.push(reference);
+    }
+
+    /// The names read since the last call.
+    pub fn take_references(&mut self) -> Vec<Reference> {
+        std::mem::take(&mut self.references)
     }
 
     /// Whether anything is an error.

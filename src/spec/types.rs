@@ -81,7 +81,11 @@ impl<T: Target> Config for Ref<T> {
             report.push(expected(&format!("the name of {}", one_of(T::KINDS)), node));
             return None;
         };
-        Some(Self { name: name.to_owned(), at: node.at, target: PhantomData })
+        let decoded = Self { name: name.to_owned(), at: node.at, target: PhantomData };
+        if let Described::Reference(reference) = decoded.describe() {
+            report.note_reference(reference);
+        }
+        Some(decoded)
     }
 
     fn schema() -> serde_json::Value {

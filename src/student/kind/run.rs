@@ -158,6 +158,12 @@ impl<'a> Job<'a> {
         let mut metrics = Map::new();
         metrics.insert("parameters".into(), json!(self.shape.parameters()));
         metrics.insert("steps".into(), json!(checkpoint.step));
+        // Positions over the whole trajectory, whoever trained its beginning.
+        let positions = self.config.batch.rows as u64 * self.length as u64;
+        metrics.insert("tokens".into(), json!(checkpoint.step * positions));
+        if let Ok(meta) = fs_err::metadata(self.context.out().join("model.safetensors")) {
+            metrics.insert("bytes".into(), json!(meta.len()));
+        }
         metrics.extend(checkpoint.figures.iter().map(|(name, value)| (name.clone(), json!(value))));
         let per_second = if *tokens > 0 { *tokens as f64 / training_seconds.max(1e-9) } else { 0.0 };
         Outcome {
