@@ -5,7 +5,9 @@
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
 use quote::quote;
-use syn::{Attribute, Data, DeriveInput, Error, Expr, Fields, Ident, LitStr, Result, parse_macro_input, spanned::Spanned};
+use syn::{
+    Attribute, Data, DeriveInput, Error, Expr, Fields, Ident, LitStr, Result, parse_macro_input, spanned::Spanned,
+};
 
 /// See `stillhouse_spec::config`.
 #[proc_macro_derive(Config, attributes(config))]
@@ -197,7 +199,9 @@ fn expand_enum(input: &DeriveInput, data: &syn::DataEnum) -> Result<Tokens> {
             }
             Fields::Unnamed(fields) if fields.unnamed.len() == 1 => {
                 let kind = &fields.unnamed[0].ty;
-                decoded.push(quote!(#name => <#kind as ::stillhouse_spec::Config>::decode(&body, report).map(Self::#ident)));
+                decoded.push(
+                    quote!(#name => <#kind as ::stillhouse_spec::Config>::decode(&body, report).map(Self::#ident)),
+                );
                 schema.push(quote!(::stillhouse_spec::config::choice_schema(
                     #name, #about, Some(<#kind as ::stillhouse_spec::Config>::schema())
                 )));

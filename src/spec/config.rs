@@ -132,7 +132,9 @@ impl StructSchema {
             {
                 members.insert("default".into(), value);
             }
-            for (keyword, bound) in [("minimum", bounds.min), ("maximum", bounds.max), ("exclusiveMinimum", bounds.above)] {
+            for (keyword, bound) in
+                [("minimum", bounds.min), ("maximum", bounds.max), ("exclusiveMinimum", bounds.above)]
+            {
                 if let Some(bound) = bound {
                     members.insert(keyword.into(), number(bound));
                 }
@@ -292,9 +294,7 @@ pub fn choice(node: &Node, names: &[&str], report: &mut Diagnostics) -> Option<(
             return None;
         }
         _ => {
-            report.push(
-                expected("a choice", node).hint(format!("one of {}", crate::suggest::list(names))),
-            );
+            report.push(expected("a choice", node).hint(format!("one of {}", crate::suggest::list(names))));
             return None;
         }
     };

@@ -29,7 +29,7 @@ pub use canonical::Canonical;
 pub use config::{Config, Described};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use node::{Node, Origin, Sources, Table, Value};
-pub use read::{Spec, SetArgument};
+pub use read::{SetArgument, Spec};
 pub use registry::{Each, Entry, OneOf, Registry};
 pub use stillhouse_spec_derive::Config;
 pub use sweep::Cell;

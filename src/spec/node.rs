@@ -273,3 +273,45 @@ impl Node {
         Self { value, at: Origin::NOWHERE }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_counted_in_characters() {
+        let mut sources = Sources::default();
+        let source = sources.add("file".into(), PathBuf::new(), "first\näöü = x\n".into());
+        assert_eq!(sources.line_column(Origin::new(source, 0..1)), Some((1, 1)));
+        assert_eq!(sources.line_column(Origin::new(source, 15..16)), Some((2, 7)));
+        assert_eq!(sources.line_column(Origin::NOWHERE), None);
+    }
+
+    #[test]
+    fn a_masked_value_keeps_its_quotes_lines_and_bytes() {
+        let mut sources = Sources::default();
+        let text = "a = \"\"\"one\r\nzwö\n\"\"\"\nb = 1\n";
+        let source = sources.add("file".into(), PathBuf::new(), text.into());
+        let at = Origin::new(source, 4..text.len() - 7);
+        sources.mask(at);
+        assert_eq!(sources.get(at).unwrap().text, "a = \"\"\"***\r\n****\n\"\"\"\nb = 1\n");
+        sources.mask(Origin::new(source, 0..1000));
+        sources.mask(Origin::NOWHERE);
+    }
+
+    #[test]
+    fn a_tree_survives_the_way_through_json() {
+        let json = serde_json::json!({ "a": { "b": [1, -2, 0.5, true, "text", {}] } });
+        assert_eq!(Node::from_json(&json).to_json(), json);
+    }
+
+    #[test]
+    fn a_path_through_a_value_is_an_error_with_its_depth() {
+        let mut tree = Node::from_json(&serde_json::json!({ "a": { "b": 1 } }));
+        let path = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
+        let new = || Node::from_json(&serde_json::json!(2));
+        assert_eq!(tree.set_path(&path("a.b.c.d"), Origin::NOWHERE, new()), Err((Origin::NOWHERE, 2)));
+        assert_eq!(tree.set_path(&path("a.c.d"), Origin::NOWHERE, new()), Ok(()));
+        assert_eq!(tree.to_json(), serde_json::json!({ "a": { "b": 1, "c": { "d": 2 } } }));
+    }
+}

@@ -84,7 +84,8 @@ impl Reader<'_> {
         let identity = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         if self.open.contains(&identity) {
             let cycle: Vec<_> = self.open.iter().chain([&identity]).map(|file| file.display().to_string()).collect();
-            self.report.push(at_fault("a file includes itself".into(), format!("the way round: {}", cycle.join(" → "))));
+            self.report
+                .push(at_fault("a file includes itself".into(), format!("the way round: {}", cycle.join(" → "))));
             return nothing;
         }
         let text = match read_text(path) {
@@ -139,20 +140,22 @@ fn include_list(node: &Node, report: &mut Diagnostics) -> Vec<(String, Origin)> 
 /// The text of a file, or what is wrong with it and what to do.
 fn read_text(path: &Path) -> Result<String, (String, String)> {
     let meta = fs_err::metadata(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => ("there is no such file".to_owned(), "give the path of an experiment file".to_owned()),
+        io::ErrorKind::NotFound => {
+            ("there is no such file".to_owned(), "give the path of an experiment file".to_owned())
+        }
         kind => (kind.to_string(), "check the file's permissions".to_owned()),
     })?;
     if meta.is_dir() {
         return Err(("it is a folder".into(), "give the path of a TOML file in it".into()));
     }
     if meta.len() > LARGEST_FILE {
-        let size = meta.len() >> 20;
         return Err((
-            format!("it has {size} MiB, more than the {} MiB an experiment file may have", LARGEST_FILE >> 20),
+            format!("it is larger than the {} MiB an experiment file may have", LARGEST_FILE >> 20),
             "put data into files of their own and name them, e.g. `jsonl = { path = \"…\" }`".into(),
         ));
     }
-    let bytes = fs_err::read(path).map_err(|error| (error.kind().to_string(), "check the file's permissions".to_owned()))?;
+    let bytes =
+        fs_err::read(path).map_err(|error| (error.kind().to_string(), "check the file's permissions".to_owned()))?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -288,7 +291,13 @@ pub(crate) fn at_everywhere(mut node: Node, at: Origin) -> Node {
 
 /// Sets a value at a path whose table exists in the tree, else reports that the path names nothing. `[experiment]`
 /// need not be there: every experiment has its settings, written or not.
-pub(crate) fn set_existing(tree: &mut Node, path: &[String], path_at: Origin, new: Node, report: &mut Diagnostics) -> bool {
+pub(crate) fn set_existing(
+    tree: &mut Node,
+    path: &[String],
+    path_at: Origin,
+    new: Node,
+    report: &mut Diagnostics,
+) -> bool {
     let depth = match path.first().map(String::as_str) {
         Some("experiment") => 0,
         Some("sweep") => 1,
@@ -300,7 +309,8 @@ pub(crate) fn set_existing(tree: &mut Node, path: &[String], path_at: Origin, ne
         match table.and_then(|table| table.get(name)) {
             Some(child) => node = child,
             None => {
-                let known: Vec<&str> = table.map_or(Vec::new(), |table| table.entries.keys().map(String::as_str).collect());
+                let known: Vec<&str> =
+                    table.map_or(Vec::new(), |table| table.entries.keys().map(String::as_str).collect());
                 let prefix = path[..=index].join(".");
                 report.push(
                     Diagnostic::error(path_at, format!("the path names nothing: there is no `[{prefix}]`"))

@@ -73,7 +73,8 @@ macro_rules! entry {
             name: $name,
             schema: <$config as $crate::Config>::schema,
             decode: |node, report| {
-                <$config as $crate::Config>::decode(node, report).map(|made| std::sync::Arc::new(made) as std::sync::Arc<$object>)
+                <$config as $crate::Config>::decode(node, report)
+                    .map(|made| std::sync::Arc::new(made) as std::sync::Arc<$object>)
             },
         }
     };

@@ -8,7 +8,8 @@ mod shapes;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::node::{Node, Origin, Value, cover};
 
-const HINT: &str = "put it into an environment variable and give the variable's name: `api-key-env = \"TEACHER_API_KEY\"`";
+const HINT: &str =
+    "put it into an environment variable and give the variable's name: `api-key-env = \"TEACHER_API_KEY\"`";
 
 /// Endings of names under which only a secret stands.
 const CERTAIN_ENDINGS: &[&str] = &[
@@ -81,8 +82,8 @@ fn could_be_a_secret(text: &str) -> bool {
 
 /// Whether a text is the name of an environment variable, and not a key made of the same characters.
 fn is_variable_name(text: &str) -> bool {
-    let named = !text.starts_with(|c: char| c.is_ascii_digit())
-        && text.chars().all(|c| c == '_' || c.is_ascii_alphanumeric());
+    let named =
+        !text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(|c| c == '_' || c.is_ascii_alphanumeric());
     let random = text.len() >= 16
         && text.contains(|c: char| c.is_ascii_lowercase())
         && text.contains(|c: char| c.is_ascii_digit());
@@ -165,7 +166,9 @@ mod tests {
 
     #[test]
     fn names_of_secrets_are_known_by_their_ends() {
-        for name in ["OPENAI_API_KEY", "x-api-key", "hf-token", "HF_TOKEN", "db_password", "openaiApiKey", "client_secret"] {
+        for name in
+            ["OPENAI_API_KEY", "x-api-key", "hf-token", "HF_TOKEN", "db_password", "openaiApiKey", "client_secret"]
+        {
             assert!(is_secret_by_name(name, "abcdefgh"), "{name}");
             assert!(!is_secret_by_name(name, "abcdefg"), "{name} with a short value");
             assert!(!is_secret_by_name(name, "$VARIABLE_OF_THE_SHELL"), "{name} with a variable");
@@ -174,7 +177,9 @@ mod tests {
 
     #[test]
     fn harmless_names_are_left_alone() {
-        for name in ["max-tokens", "special-tokens", "eos-token", "pad_token", "bos-token", "tokenizer", "group-key", "monkey"] {
+        for name in
+            ["max-tokens", "special-tokens", "eos-token", "pad_token", "bos-token", "tokenizer", "group-key", "monkey"]
+        {
             assert!(!is_secret_by_name(name, "abcdefghij"), "{name}");
         }
         assert!(!is_secret_by_name("prefix-token", "<|im_start|>"));
@@ -193,7 +198,8 @@ mod tests {
 
     #[test]
     fn an_argument_is_covered_whether_or_not_its_path_can_be_read() {
-        for argument in ["teacher.typo.api-key=abcdefgh", "a b.\"db_password\" = 'abcdefgh'", "sk-abcdefghij0123456789"] {
+        for argument in ["teacher.typo.api-key=abcdefgh", "a b.\"db_password\" = 'abcdefgh'", "sk-abcdefghij0123456789"]
+        {
             let covered = covered_argument(argument);
             assert!(!covered.contains("abcdefgh"), "{covered}");
             assert_eq!(covered.len(), argument.len());

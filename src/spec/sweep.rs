@@ -101,11 +101,9 @@ fn grid<'a>(sweep: &'a Node, report: &mut Diagnostics) -> Option<&'a Table> {
 /// Every leaf of nested tables with its dotted path, as TOML writes it.
 fn leaves<'a>(written: &str, node: &'a Node) -> Vec<(String, &'a Node)> {
     match &node.value {
-        Value::Table(table) if !table.entries.is_empty() => table
-            .entries
-            .iter()
-            .flat_map(|(name, (_, child))| leaves(&format!("{written}.{name}"), child))
-            .collect(),
+        Value::Table(table) if !table.entries.is_empty() => {
+            table.entries.iter().flat_map(|(name, (_, child))| leaves(&format!("{written}.{name}"), child)).collect()
+        }
         _ => vec![(written.to_owned(), node)],
     }
 }
@@ -162,9 +160,7 @@ fn means_the_same(a: &Node, b: &Node) -> bool {
         (Value::Integer(whole), Value::Float(float)) | (Value::Float(float), Value::Integer(whole)) => {
             float.fract() == 0.0 && *float as i128 == i128::from(*whole)
         }
-        (Value::Array(a), Value::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| means_the_same(a, b))
-        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| means_the_same(a, b)),
         (Value::Table(a), Value::Table(b)) => {
             let same = |(name, (_, a)): (&String, &(Origin, Node))| b.get(name).is_some_and(|b| means_the_same(a, b));
             a.entries.len() == b.entries.len() && a.entries.iter().all(same)

@@ -114,7 +114,9 @@ fn assignments(text: &str) -> impl Iterator<Item = Range<usize>> {
 fn passwords(text: &str) -> impl Iterator<Item = Range<usize>> {
     text.match_indices("://").filter_map(|(at, mark)| {
         let start = at + mark.len();
-        let stop = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>' | '`');
+        let stop = |c: char| {
+            c.is_whitespace() || c.is_control() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>' | '`')
+        };
         let authority = text[start..].split(stop).next().unwrap_or_default();
         let (user_information, _) = authority.rsplit_once('@')?;
         let (user, password) = user_information.split_once(':')?;
@@ -176,7 +178,10 @@ mod tests {
 
     #[test]
     fn secrets_inside_commands_and_addresses_are_found() {
-        assert_eq!(hidden("curl -H 'Authorization: Bearer eyJhbGci.eyJzdWIi.s1gnature'"), ["eyJhbGci.eyJzdWIi.s1gnature"]);
+        assert_eq!(
+            hidden("curl -H 'Authorization: Bearer eyJhbGci.eyJzdWIi.s1gnature'"),
+            ["eyJhbGci.eyJzdWIi.s1gnature"]
+        );
         assert_eq!(hidden("curl -H 'authorization: basic dXNlcjpwYXNzd29yZDE='"), ["dXNlcjpwYXNzd29yZDE="]);
         assert_eq!(hidden("https://user:pw@host/v1"), ["pw"]);
         assert_eq!(hidden("https://u:p@ss@host"), ["p@ss"]);

@@ -70,17 +70,17 @@ mod tests {
 
     #[test]
     fn short_values_are_shown_as_they_are() {
-        let values = [Value::Float(1e-4), Value::Float(2.0), Value::Integer(-3), Value::Boolean(true), string("C:\\a \"b\"")];
+        let values =
+            [Value::Float(1e-4), Value::Float(2.0), Value::Integer(-3), Value::Boolean(true), string("C:\\a \"b\"")];
         assert_eq!(names(&values), ["0.0001", "2.0", "-3", "true", "C:\\a \"b\""]);
     }
 
     #[test]
     fn a_name_is_one_line() {
-        assert_eq!(names(&[string("a\nb\tc"), string("\u{1b}[31m"), string("\u{2028}")]), [
-            "a\\nb\\tc",
-            "\\u{1b}[31m",
-            "\\u{2028}"
-        ]);
+        assert_eq!(
+            names(&[string("a\nb\tc"), string("\u{1b}[31m"), string("\u{2028}")]),
+            ["a\\nb\\tc", "\\u{1b}[31m", "\\u{2028}"]
+        );
     }
 
     #[test]
