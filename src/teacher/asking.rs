@@ -1,6 +1,7 @@
 //! Asks many questions at once, and hands the replies over in the order of the questions.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub struct Asking {
     connect: Connect,
     closing: CancellationToken,
     first_failure: Mutex<Option<Failure>>,
+    /// Questions whose reply is there, in whatever order they came.
+    answered: AtomicU64,
 }
 
 /// A question under way.
@@ -83,7 +86,13 @@ impl Asking {
             connect: Box::new(connect),
             closing: CancellationToken::new(),
             first_failure: Mutex::new(None),
+            answered: AtomicU64::new(0),
         })
+    }
+
+    /// How many questions have their reply so far: more than `take` has seen while an early one is slow.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Asks all questions and gives the replies to `take` in the order of the questions. After a failure nothing more is sent, but
@@ -137,7 +146,10 @@ impl Asking {
 
     fn launch(self: &Arc<Self>, question: Arc<Question>, key: RequestKey) -> Result<Flight, Failure> {
         let state = match self.store.find(&key, question.request.sampling.max_tokens)? {
-            Some(location) => State::Landed(location),
+            Some(location) => {
+                self.answered.fetch_add(1, Ordering::Relaxed);
+                State::Landed(location)
+            }
             None => {
                 let (asking, question) = (Arc::clone(self), Arc::clone(&question));
                 State::Flying(tokio::spawn(async move { asking.answer(&question, key).await }))
@@ -170,6 +182,9 @@ impl Asking {
 
     async fn answer(&self, question: &Question, key: RequestKey) -> Result<(Location, Origin), Failure> {
         let answered = self.answer_once(question, key).await;
+        if answered.is_ok() {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        }
         if let Err(failure) = &answered {
             let mut first = self.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
             // Called off is nobody's first failure.

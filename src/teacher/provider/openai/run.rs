@@ -1,6 +1,7 @@
 //! An `answers` stage whose teacher is a server.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::Url;
 use serde_json::json;
@@ -27,20 +28,23 @@ pub fn run(settings: &OpenAi, job: &Job<'_>) -> Result<Outcome, Failure> {
     let asking = Asking::new(identity, store, connection(settings, job));
     let (questions, total) = Questions::of(job.context, job.answers)?;
     let mut output = Output::create(&job.context.out(), job.answers.capture.is_some())?;
-    let mut told = Instant::now();
     let runtime = Failure::io(
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("teacher").enable_all().build(),
         "cannot start the threads that ask",
     )?;
-    let asked = runtime.block_on(asking.all(questions, job.context.cancel(), |question, reply, origin| {
-        output.write(question, reply, None, origin)?;
-        if told.elapsed() >= TELL_EVERY || output.written() == total {
-            told = Instant::now();
-            job.context.progress(output.written(), Some(total), "answers");
+    let (context, counted) = (job.context.clone(), Arc::clone(&asking));
+    let telling = runtime.spawn(async move {
+        loop {
+            tokio::time::sleep(TELL_EVERY).await;
+            context.progress(counted.answered().min(total), Some(total), "answers");
         }
-        Ok(())
+    });
+    let asked = runtime.block_on(asking.all(questions, job.context.cancel(), |question, reply, origin| {
+        output.write(question, reply, None, origin)
     }));
+    telling.abort();
     asked?;
+    job.context.progress(output.written(), Some(total), "answers");
     let (metrics, models) = output.finish(settings.limits().prices)?;
     warn_of_another_model(settings, job, &models);
     let provenance = json!({
