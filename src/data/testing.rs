@@ -136,7 +136,7 @@ impl Bench {
             Described::File(file) => {
                 assert_eq!(file.select, Select::File);
                 let digest = self.store.digest_of(&file.path).unwrap().0;
-                let input = FileInput { path: file.path.clone(), digest, members: BTreeMap::new() };
+                let input = FileInput { path: file.path.clone(), digest, members: None };
                 order.files.insert(path.to_owned(), input);
             }
             Described::Value(_) | Described::Nothing => {}
@@ -150,7 +150,7 @@ impl Bench {
             .map(|name| (name.clone(), self.store.digest_of(&folder.join(&name)).unwrap().0))
             .collect();
         let digest = *members.values().next().unwrap();
-        FileInput { path: folder.to_owned(), digest, members }
+        FileInput { path: folder.to_owned(), digest, members: Some(members) }
     }
 }
 

@@ -96,7 +96,7 @@ fn bench() -> (Bench, &'static AtomicUsize) {
     let digest_of = |name: &str| bench.store.digest_of(&folder.join(name)).unwrap().0;
     let members = ["config.json", "tokenizer.json"].map(|name| (name.to_owned(), digest_of(name)));
     bench.model =
-        Some(FileInput { path: folder.clone(), digest: digest_of("config.json"), members: BTreeMap::from(members) });
+        Some(FileInput { path: folder.clone(), digest: digest_of("config.json"), members: Some(BTreeMap::from(members)) });
     let generated: &'static AtomicUsize = Box::leak(Box::default());
     bench.loader = Box::leak(Box::new(Loader { generated }));
     (bench, generated)
