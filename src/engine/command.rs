@@ -1,6 +1,7 @@
 //! `[command.X]`: any program as a stage, with declared inputs, files, environment and outputs.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
 use std::time::{Duration, Instant};
@@ -175,11 +176,13 @@ impl StageKind for Command {
         places.environment(&config, &mut process)?;
         device(context, &mut process);
         let log = context.attempt().join("log");
-        let output = fs_err::OpenOptions::new().create(true).append(true).open(&log);
-        let output = Failure::io(output, "cannot write the log")?;
-        let again = Failure::io(output.file().try_clone(), "cannot write the log")?;
-        process.current_dir(&places.folder).stdin(Stdio::null()).stdout(output.into_parts().0).stderr(again);
-        let status = wait(process, &config, context)?;
+        let (reader, writer) = Failure::io(std::io::pipe(), "cannot read the program's output")?;
+        let again = Failure::io(writer.try_clone(), "cannot read the program's output")?;
+        process.current_dir(&places.folder).stdin(Stdio::null()).stdout(writer).stderr(again);
+        let logging = Logging::start(reader, &log, &config)?;
+        let status = wait(process, &config, context);
+        logging.finish();
+        let status = status?;
         if !status.success() {
             return Err(failed(&config, status, &log));
         }
@@ -311,6 +314,8 @@ fn wait(mut command: Process, config: &CommandConfig, context: &Context) -> Resu
             _ => failure,
         }
     })?;
+    // Its ends of the pipes go with it: the log ends when the program's do.
+    drop(command);
     let started = Instant::now();
     let mut nap = Duration::from_micros(200);
     loop {
@@ -340,15 +345,48 @@ fn failed(config: &CommandConfig, status: std::process::ExitStatus, log: &Path) 
     };
     let failure = Failure::new(Class::Command, format!("`{shown}` failed: {}", process::describe(status)));
     match process::last_line(log) {
-        Some(line) => failure.hint(format!("its last line was: {}", without_passed(&line, config))),
+        Some(line) => failure.hint(format!("its last line was: {line}")),
         None => failure.hint("it wrote nothing to its output"),
     }
 }
 
-/// A line of output goes into events: variables that were passed on may be credentials and are left out.
-fn without_passed(line: &str, config: &CommandConfig) -> String {
-    let values = config.pass_env.iter().filter_map(|name| std::env::var(name).ok()).filter(|value| value.len() >= 6);
-    values.fold(line.to_owned(), |line, value| line.replace(&value, "***"))
+/// Copies a program's output into the log, line by line. Variables that were passed on may be credentials: their values
+/// are left out before anything is written.
+struct Logging {
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Logging {
+    fn start(output: std::io::PipeReader, log: &Path, config: &CommandConfig) -> Result<Self, Failure> {
+        let file = fs_err::OpenOptions::new().create(true).append(true).open(log);
+        let mut file = Failure::io(file, "cannot write the log")?;
+        let passed = config.pass_env.iter().filter_map(|name| std::env::var(name).ok());
+        let secrets: Vec<String> = passed.filter(|value| value.len() >= 6).collect();
+        let thread = std::thread::spawn(move || {
+            let mut output = BufReader::new(output);
+            let mut line = Vec::new();
+            while matches!(output.read_until(b'\n', &mut line), Ok(count) if count > 0) {
+                let written = if secrets.is_empty() {
+                    file.write_all(&line)
+                } else {
+                    let text = String::from_utf8_lossy(&line).into_owned();
+                    let text = secrets.iter().fold(text, |text, secret| text.replace(secret, "***"));
+                    file.write_all(text.as_bytes())
+                };
+                // The pipe is read on even where the disk is full, or the program would hang.
+                if let Err(error) = written {
+                    tracing::warn!(%error, "a line of the program's output was lost");
+                }
+                line.clear();
+            }
+        });
+        Ok(Self { thread })
+    }
+
+    /// Waits for the last line.
+    fn finish(self) {
+        _ = self.thread.join();
+    }
 }
 
 /// `metrics.json`, if the program wrote one: an object of numbers that listings show.

@@ -168,7 +168,8 @@ impl<'a> Explainer<'a> {
 
     fn search(&self, stage: &PlannedStage, depth: usize) -> Result<Option<Nearest>, StoreError> {
         let mut candidates = self.history.of(&stage.kind, &stage.name, CANDIDATES);
-        if candidates.iter().any(|entry| entry.stage == stage.name) {
+        let has_own = candidates.iter().any(|entry| entry.stage == stage.name);
+        if has_own {
             candidates.retain(|entry| entry.stage == stage.name);
         }
         let mut best: Option<Nearest> = None;
@@ -176,6 +177,10 @@ impl<'a> Explainer<'a> {
             // A record whose blobs are gone is no longer a result, but its recipe still explains.
             let Some(record) = self.store.recorded(&entry.key)? else { continue };
             let reasons = self.differences(stage, &record)?;
+            // Under another name only what is nearly the same (a renamed stage, another cell) is an earlier result of it.
+            if !has_own && reasons.len() * 3 > flatten_recipe(&record.recipe).len() {
+                continue;
+            }
             // Newest first: an older one must be nearer to be better.
             if best.as_ref().is_none_or(|best| reasons.len() < best.reasons.len()) {
                 best = Some(Nearest { record, reasons });

@@ -33,11 +33,13 @@ type Forms = HashMap<(String, String), Option<(usize, Arc<TableForm>)>>;
 pub(super) struct Decoder {
     kinds: &'static [&'static dyn Kind],
     forms: Forms,
+    /// (label, what it means to a key) → number: forms that differ in execution only are the same stage.
+    identities: HashMap<(String, String), usize>,
 }
 
 impl Decoder {
     pub(super) fn new(kinds: &'static [&'static dyn Kind]) -> Self {
-        Self { kinds, forms: HashMap::new() }
+        Self { kinds, forms: HashMap::new(), identities: HashMap::new() }
     }
 
     pub(super) fn tables(&mut self, tree: &Node, report: &mut Diagnostics) -> CellTables {
@@ -90,12 +92,15 @@ impl Decoder {
         cell.written.insert(label.clone());
         let body = inherit(kind, &label, name, body, tree, report);
         let text = body.to_json().to_string();
-        let next = self.forms.len();
         report.take_references();
-        let form = self
-            .forms
-            .entry((label.clone(), text))
-            .or_insert_with(|| decode(kind, &label, body, name_at, report).map(|form| (next, Arc::new(form))));
+        let identities = &mut self.identities;
+        let form = self.forms.entry((label.clone(), text)).or_insert_with(|| {
+            let form = decode(kind, &label, body, name_at, report)?;
+            let next = identities.len();
+            let meaning = format!("{:?} {:?}", form.described, form.seed);
+            let number = *identities.entry((label.clone(), meaning)).or_insert(next);
+            Some((number, Arc::new(form)))
+        });
         match form {
             Some(form) => _ = cell.tables.insert(label, form.clone()),
             None => cell.loose.extend(report.take_references()),

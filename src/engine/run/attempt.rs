@@ -27,6 +27,8 @@ use crate::worker;
 const POLL: Duration = Duration::from_millis(50);
 /// How often a working attempt looks whether its lease is still its own.
 const LEASE_CHECK: Duration = Duration::from_secs(2);
+/// How long a worker may take to reach a good point once it was asked to stop.
+const STOP_GRACE: Duration = Duration::from_secs(60);
 /// Progress is passed on at most this often for a stage.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
@@ -93,6 +95,7 @@ impl Task {
         }
         _ = self.sender.send(Message::Started { id: self.id, key, why: self.why(planned, &recipe, key) });
         let started = Instant::now();
+        self.check_inputs()?;
         let attempt = Attempt::create(&self.store, key)?;
         let order = self.order(planned, &recipe, key, attempt.folder.clone())?;
         let watch = LeaseWatch::start(&lease, &self.cancel, &self.child);
@@ -229,6 +232,24 @@ impl Task {
         Ok(outcome)
     }
 
+    /// Reads what the stage is about to read: a damaged blob must not become part of a new result. It is set aside, so that
+    /// the next run makes it again.
+    fn check_inputs(&self) -> Result<(), Failure> {
+        for (upstream, parts) in self.stage().inputs.values() {
+            let Some((output, _)) = self.outputs.get(upstream) else { continue };
+            let Some(tree) = self.store.tree(output)? else { continue };
+            let read = if parts.is_empty() { tree } else { tree.part(parts) };
+            for entry in read.entries() {
+                if !self.store.check_blob(&entry.digest)? {
+                    let name = &self.experiment.graph[*upstream].name;
+                    return Err(Failure::environment(format!("`{}` of {name} was damaged in the store and is set aside", entry.path))
+                        .hint("run again: it will be made again"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A file that changed while the stage read it would give a result that its key does not describe.
     fn check_files(&self, planned: &PlannedStage) -> Result<(), Failure> {
         let mut files = Files::default();
@@ -287,6 +308,8 @@ impl Task {
         let finished = Finished::of(record.clone(), how);
         Ok(match self.store.publish(record)? {
             Published::Won => finished,
+            // A damaged result that was made again finds its old record whole: the work was done here all the same.
+            Published::Lost(first) if first.output == finished.output => finished,
             Published::Lost(first) => Finished::of(first, How::Reused),
         })
     }
@@ -339,9 +362,16 @@ impl LeaseWatch {
         let done = Arc::new(AtomicBool::new(false));
         let (lease, cancel, child, done_too) = (Arc::clone(lease), cancel.clone(), child.clone(), Arc::clone(&done));
         let thread = std::thread::spawn(move || {
+            let mut asked_to_stop = None;
             while !done_too.load(Ordering::Relaxed) {
                 std::thread::park_timeout(LEASE_CHECK);
-                if !done_too.load(Ordering::Relaxed) && !lease.still_held() {
+                if done_too.load(Ordering::Relaxed) {
+                    return;
+                }
+                if cancel.is_cancelled() && asked_to_stop.get_or_insert_with(Instant::now).elapsed() > STOP_GRACE {
+                    child.signal(libc::SIGKILL);
+                }
+                if !lease.still_held() {
                     cancel.cancel();
                     child.signal(libc::SIGKILL);
                     return;

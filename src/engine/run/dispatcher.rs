@@ -112,6 +112,11 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn emit(&mut self, event: &Event) {
+        if !matches!(event, Event::Stage { said: StageEvent::Progress { .. } | StageEvent::Metrics { .. }, .. })
+            && let Ok(line) = serde_json::to_string(event)
+        {
+            tracing::info!("{line}");
+        }
         for subscriber in self.subscribers.iter_mut() {
             subscriber.on(event);
         }
@@ -300,7 +305,7 @@ impl<'a> Dispatcher<'a> {
             }
         }
         if !self.options.keep_going && self.stopping.is_none() {
-            self.stopping = Some(format!("{name} failed"));
+            self.stopping = Some(format!("the run stops because {name} failed; `--keep-going` goes on"));
         }
     }
 
