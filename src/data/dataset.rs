@@ -77,6 +77,7 @@ impl StageKind for Dataset {
             source.read(&assembler, context, &mut |drafts| gate.take(drafts))?;
         }
         let mut passed = gate.close()?;
+        warn_of_sources_without_rows(&passed, context);
         let chosen = select::by_weight(&config.mix, &passed.kept)?;
         let parts = select::split(&passed.kept, &chosen, config.holdout);
 
@@ -84,5 +85,20 @@ impl StageKind for Dataset {
         let statistics = Statistics::new(&config, &tokenizer, &passed, &chosen, written)?;
         statistics.write(&context.out())?;
         Ok(Outcome::with_metrics(statistics.metrics()))
+    }
+}
+
+/// A source that gives nothing while others do would only be missed when the student is bad at it.
+fn warn_of_sources_without_rows(passed: &gate::Passed, context: &Context) {
+    if passed.kept.is_empty() {
+        return;
+    }
+    for (source, read) in passed.read.iter().enumerate() {
+        if !passed.kept.iter().any(|row| row.source as usize == source) {
+            context.warn(format!(
+                "source {source} (from 0) of `mix` gives nothing: of its {read} rows none is left (`dropped.jsonl` of the \
+                 dataset says why)"
+            ));
+        }
     }
 }

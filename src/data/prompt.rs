@@ -54,6 +54,11 @@ impl Prompt {
         Self { id: Self::id_of(&messages), messages, reference }
     }
 
+    /// The id as a number: [`Prompt::new`] makes no other ids than 16 hexadecimal digits.
+    pub(crate) fn id_bits(&self) -> u64 {
+        u64::from_str_radix(&self.id, 16).unwrap_or_default()
+    }
+
     /// The name of a conversation: the first 16 hexadecimal digits of
     /// `blake3("stillhouse/prompt/1\0" ‖ for each message: len(role) ‖ role ‖ len(content) ‖ content)`, the lengths
     /// in bytes as u64 little-endian. The reference is not part of what is asked, so it is not part of the name.

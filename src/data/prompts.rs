@@ -63,6 +63,12 @@ fn one_source(config: &PromptsConfig, node: &Node, report: &mut Diagnostics) {
     if config.list.as_ref().is_some_and(Vec::is_empty) {
         report.push(Diagnostic::error(node.at, "`list` is empty"));
     }
+    let blank = |list: &Vec<String>| list.iter().position(|prompt| prompt.trim().is_empty());
+    if let Some(place) = config.list.as_ref().and_then(blank) {
+        report.push(
+            Diagnostic::error(node.at, format!("prompt {} of `list` is blank", place + 1)).hint("remove it: it asks nothing"),
+        );
+    }
     if config.jsonl.is_some() && config.system.is_some() {
         report.push(
             Diagnostic::error(node.at, "`system` stands beside `jsonl`").hint("write it in the table: `jsonl = { …, system = \"…\" }`"),
@@ -98,6 +104,7 @@ impl StageKind for Prompts {
             let Some(prompt) = source.next_prompt()? else { break };
             kept.take(prompt)?;
         }
+        source.had_some(kept.counts.rows)?;
         let Counts { rows, duplicates, written } = kept.finish(context.seed())?;
         Ok(Outcome::with_metrics(json!({
             "prompts": written,
@@ -159,6 +166,15 @@ impl PromptSource {
         }
     }
 
+    /// A file in which nothing was found is no set of prompts. A list of none is refused when it is read, and a file of
+    /// objects when it ends.
+    fn had_some(&self, rows: u64) -> DataResult<()> {
+        match self {
+            Self::Text { lines, .. } if rows == 0 => Err(lines.only_blank("prompts")),
+            _ => Ok(()),
+        }
+    }
+
     fn blank_lines(&self) -> u64 {
         match self {
             Self::Text { blank, .. } => *blank,
@@ -197,7 +213,8 @@ struct Keeper {
     writer: crate::jsonl::JsonlWriter<Prompt>,
     held: Option<Vec<Prompt>>,
     limit: Option<usize>,
-    seen: BTreeSet<String>,
+    // 64 bits a prompt, as in its id: a hundred thousand of them take a megabyte or two.
+    seen: BTreeSet<u64>,
     counts: Counts,
 }
 
@@ -225,7 +242,7 @@ impl Keeper {
 
     fn take(&mut self, prompt: Prompt) -> DataResult<()> {
         self.counts.rows += 1;
-        if !self.seen.insert(prompt.id.clone()) {
+        if !self.seen.insert(prompt.id_bits()) {
             self.counts.duplicates += 1;
             return Ok(());
         }

@@ -152,9 +152,14 @@ fn read_texts(context: &Context, source: &TrainingText, field: &str, texts: &mut
     match source {
         TrainingText::Text(_) => {
             let mut lines = LineReader::open(&context.file(&format!("{field}.text.path"))?)?;
+            let mut all_blank = true;
             while let Some(line) = lines.next_line()? {
+                all_blank &= line.text.trim().is_empty();
                 // The pieces a tokenizer learns from never span a line, so lines may be learned from one by one.
                 texts.push(format!("{}\n", line.text));
+            }
+            if all_blank {
+                return Err(lines.only_blank("text").into());
             }
         }
         TrainingText::Jsonl(JsonlTexts { path: _, template }) => {

@@ -6,6 +6,7 @@ use std::path::Path;
 use stillhouse_stage::{Context, Failure};
 
 use super::artifact::{HOLDOUT, TOKENIZER, TRAIN};
+use super::assemble::{CONTENT_FILTER, EMPTY};
 use super::gate::Passed;
 use super::select::Parts;
 use super::source::OpenSource;
@@ -31,8 +32,8 @@ pub(super) fn write(
     context: &Context,
 ) -> Result<Written, Failure> {
     if parts.train.is_empty() {
-        return Err(Failure::input(format!("no row is left to train on: {}", reasons(passed)))
-            .hint("loosen the filters, raise `max-length`, or add sources"));
+        let failure = Failure::input(format!("no row is left to train on: {}", reasons(passed)));
+        return Err(failure.hint(way_out(passed)));
     }
     let out = context.out();
     let readers: Vec<Option<&SignalReader>> = sources
@@ -49,9 +50,25 @@ pub(super) fn write(
 
 fn reasons(passed: &Passed) -> String {
     let read: u64 = passed.read.iter().sum();
+    if read == 0 {
+        return "the sources of `mix` gave none".to_owned();
+    }
     let dropped: Vec<String> =
         passed.dropped.iter().filter(|(_, rows)| **rows > 0).map(|(why, rows)| format!("{rows} {why}")).collect();
     format!("of {read} rows were dropped: {}", if dropped.is_empty() { "none".into() } else { dropped.join(", ") })
+}
+
+/// What to do about a dataset of nothing depends on why there is nothing.
+fn way_out(passed: &Passed) -> &'static str {
+    let of_the_teacher =
+        |why: &str| passed.dropped.get(why).is_some_and(|rows| *rows > 0 && *rows == passed.read.iter().sum::<u64>());
+    if passed.read.iter().all(|rows| *rows == 0) {
+        return "look at what made them";
+    }
+    if [EMPTY, CONTENT_FILTER].iter().any(|why| of_the_teacher(why)) {
+        return "the teacher said nothing: change the prompts or `sampling` of the answers, or add sources";
+    }
+    "loosen the filters, raise `max-length`, or add sources"
 }
 
 /// `places` ascends, so one pass over the rows' file is enough.

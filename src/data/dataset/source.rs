@@ -161,10 +161,12 @@ impl OpenSource {
     fn read_text(&self, path: &Path, unit: TextUnit, assembler: &Assembler<'_>, sink: Sink<'_>) -> DataResult<()> {
         let mut windows = Windows::new(assembler.tokenizer, assembler.max_length, self.number);
         let mut lines = LineReader::open(path)?;
+        let mut all_blank = true;
         let mut block = String::new();
         windows.begin()?;
         while let Some(line) = lines.next_line()? {
             let blank = line.text.trim().is_empty();
+            all_blank &= blank;
             match unit {
                 TextUnit::Line if blank => {}
                 TextUnit::Line => {
@@ -183,6 +185,9 @@ impl OpenSource {
                     block.push('\n');
                 }
             }
+        }
+        if all_blank {
+            return Err(lines.only_blank("text"));
         }
         if unit == TextUnit::Whole {
             windows.add(&block)?;

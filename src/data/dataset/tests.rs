@@ -180,6 +180,30 @@ fn answers_keep_what_can_be_learned_and_count_the_rest() {
 }
 
 #[test]
+fn answers_that_say_nothing_make_no_dataset() {
+    let mut fixture = Fixture::new();
+    let silent = [answer("a", "", Reply::Empty), answer("b", " ", Reply::Ok), answer("c", "\n", Reply::Cut)];
+    answers(&mut fixture.bench, "silent", &silent, None);
+    assert_eq!(
+        fixture.refuse(json!({ "mix": [{ "answers": "silent" }] })),
+        "no row is left to train on: of 3 rows were dropped: 3 empty | the teacher said nothing: change the prompts or \
+         `sampling` of the answers, or add sources"
+    );
+    answers(&mut fixture.bench, "none", &[], None);
+    assert_eq!(
+        fixture.refuse(json!({ "mix": [{ "answers": "none" }] })),
+        "no row is left to train on: the sources of `mix` gave none | look at what made them"
+    );
+    let rows = fixture.jsonl(&[("two?", "four")]);
+    let made = fixture.run(json!({ "mix": [{ "jsonl": rows }, { "answers": "silent" }] })).unwrap();
+    assert_eq!(made.outcome.metrics["train"]["rows"], 1);
+    assert_eq!(
+        fixture.bench.said.warnings().last().unwrap(),
+        "source 1 (from 0) of `mix` gives nothing: of its 3 rows none is left (`dropped.jsonl` of the dataset says why)"
+    );
+}
+
+#[test]
 fn signals_of_kept_rows_are_found_by_the_rows_own_tokens() {
     let mut fixture = Fixture::new();
     let tokens = |prompt: &str, text: &str| AnswerTokens {
@@ -300,6 +324,13 @@ fn what_is_wrong_is_said_with_its_place() {
         fixture.refuse(json!({ "mix": [{ "jsonl": short }], "filters": [{ "length": { "min-tokens": 50 } }] })),
         "no row is left to train on: of 2 rows were dropped: 2 length | loosen the filters, raise `max-length`, or add sources"
     );
+    for document in ["line", "whole"] {
+        let blank = fixture.bench.file("blank.txt", "\n \n\n");
+        assert_eq!(
+            fixture.refuse(json!({ "mix": [{ "text": { "path": blank, "document": document } }] })),
+            "blank.txt: the file has no text, only blank lines | it must have at least one row"
+        );
+    }
     let failure = fixture.bench.run(&Dataset, json!({ "mix": [{ "jsonl": short }] })).err().unwrap();
     assert_eq!(failure.message, "the dataset has no tokenizer, and no student that trains on it names one");
 }

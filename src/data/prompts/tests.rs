@@ -85,6 +85,11 @@ fn what_is_wrong_with_a_file_is_said_with_its_place() {
             "blank.jsonl:1: the prompt comes out empty | remove the row, or use other fields in `template`",
         ),
     ];
+    let blank = bench.file("blank.txt", "\n  \n\t\r\n");
+    assert_eq!(
+        failure(&bench, json!({ "text": blank })),
+        "blank.txt: the file has no prompts, only blank lines | it must have at least one row"
+    );
     for (name, content, expected) in cases {
         let path = bench.file(name, content);
         assert_eq!(failure(&bench, json!({ "jsonl": { "path": path, "template": "{{ q }}" } })), expected);
@@ -97,6 +102,7 @@ fn a_table_names_exactly_one_source() {
     assert_eq!(faults(&Prompts, &json!({})), [wrong]);
     assert_eq!(faults(&Prompts, &json!({ "list": ["a"], "text": "b" })), [wrong]);
     assert_eq!(faults(&Prompts, &json!({ "list": [] })), ["`list` is empty"]);
+    assert_eq!(faults(&Prompts, &json!({ "list": ["a", " \n"] })), ["prompt 2 of `list` is blank"]);
 }
 
 #[test]

@@ -81,6 +81,15 @@ impl LineReader {
         &self.path
     }
 
+    /// The error of a file that ended without one of `what`, though it is not empty.
+    pub fn only_blank(&self, what: &str) -> DataError {
+        DataError::File {
+            path: self.path.clone(),
+            message: format!("the file has no {what}, only blank lines"),
+            hint: Some("it must have at least one row".into()),
+        }
+    }
+
     /// Reads up to the end of a line; false at the end of the file.
     fn fill(&mut self) -> DataResult<bool> {
         loop {

@@ -58,11 +58,7 @@ impl ObjectReader {
             };
         }
         if self.read == 0 {
-            return Err(DataError::File {
-                path,
-                message: "the file has no rows, only blank lines".into(),
-                hint: Some("it must have at least one row".into()),
-            });
+            return Err(self.lines.only_blank("rows"));
         }
         Ok(None)
     }

@@ -49,6 +49,14 @@ fn a_text_that_is_too_small_gives_a_smaller_vocabulary_and_says_so() {
 }
 
 #[test]
+fn blank_lines_teach_nothing() {
+    let bench = Bench::new();
+    let path = bench.file("blank.txt", "\n \n");
+    let failure = bench.run(&TokenizerTraining, json!({ "from": [{ "text": path }] })).err().unwrap();
+    assert!(failure.message.ends_with("blank.txt: the file has no text, only blank lines"), "{failure}");
+}
+
+#[test]
 fn settings_that_cannot_be_are_refused() {
     let base = |extra: serde_json::Value| {
         let mut config = json!({ "from": [{ "text": "a.txt" }] });
