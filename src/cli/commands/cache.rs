@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use stillhouse_report::format::bytes;
-use stillhouse_stage::Class;
+use stillhouse_stage::{Class, Failure};
 use stillhouse_store::{GcOptions, PinTarget, Store};
+use stillhouse_teacher::replies;
 
 use crate::args::{Cache, CacheAction, Format, Gc, Global};
 use crate::commands::show;
@@ -56,29 +57,42 @@ fn stats(store: &Store, global: &Global) -> Result<ExitCode, CliError> {
 
 fn verify(store: &Store, global: &Global) -> Result<ExitCode, CliError> {
     let report = store.verify()?;
+    let replies = replies::verify(&store.replies_dir()).map_err(Failure::from)?;
+    let sound = report.is_sound() && replies.is_sound();
     if global.format == Format::Json {
         let corrupt: Vec<String> = report.corrupt.iter().map(ToString::to_string).collect();
         let broken: Vec<_> = report.broken.iter().map(|record| json!({ "key": record.key, "reason": record.reason })).collect();
         let value = json!({
-            "ok": report.is_sound(), "blobs": report.blobs, "bytes": report.bytes, "records": report.records,
-            "corrupt": corrupt, "broken": broken,
+            "ok": sound, "blobs": report.blobs, "bytes": report.bytes, "records": report.records,
+            "corrupt": corrupt, "broken": broken, "replies": replies,
         });
         render::data(&value.to_string());
     } else {
-        render::data(&format!("read {} blobs ({}) and {} records", report.blobs, bytes(report.bytes), report.records));
+        render::data(&format!(
+            "read {} blobs ({}), {} records and {} replies ({})",
+            report.blobs,
+            bytes(report.bytes),
+            report.records,
+            replies.replies,
+            bytes(replies.bytes),
+        ));
         for digest in &report.corrupt {
             render::data(&format!("damaged: blob {digest}, set aside in quarantine/"));
         }
         for record in &report.broken {
             render::data(&format!("not whole: record {}: {}", record.key.short(), record.reason));
         }
-        if report.is_sound() {
+        for damage in &replies.damaged {
+            let (path, place) = (&damage.path, damage.offset);
+            render::data(&format!("damaged: {path}, {} bytes from byte {place} on: {}", damage.bytes, damage.reason));
+        }
+        if sound {
             render::data("everything is as it was written");
         } else {
-            render::words("hint: the next run makes what is missing again");
+            render::words("hint: the next run makes what is missing again, and asks again what a damaged reply had answered");
         }
     }
-    Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(Class::Environment.exit_code()) })
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(Class::Environment.exit_code()) })
 }
 
 fn gc(store: &Store, options: &Gc, global: &Global) -> Result<ExitCode, CliError> {

@@ -176,6 +176,20 @@ mod a_damaged_store {
         assert_eq!(support::outputs(&events), before);
         assert_eq!(place.run(&["cache", "verify"]).code, Some(0));
     }
+
+    #[test]
+    fn is_verified_with_its_replies() {
+        let place = chain();
+        place.built();
+        place.write("cache/replies/a-teacher/00000000.replies", "not what a teacher said");
+        let ran = place.run(&["cache", "verify"]);
+        assert_eq!(ran.code, Some(4));
+        let damage = "cache/replies/a-teacher/00000000.replies, 23 bytes from byte 0 on: it is not a segment of replies";
+        assert!(ran.stdout.contains(damage), "{}", ran.stdout);
+        let ran = place.run(&["cache", "verify", "--format", "json"]);
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!((&report["ok"], &report["replies"]["damaged"][0]["bytes"]), (&false.into(), &23.into()));
+    }
 }
 
 mod a_sweep {

@@ -20,11 +20,13 @@ mod segment;
 mod store;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
 pub use entry::{Limit, RequestKey};
 pub use index::Location;
 pub use store::{Claim, ReplyStore};
+pub use verify::{Damage, RepliesReport, verify};
 
 /// Why the store of replies could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -105,6 +105,40 @@ pub fn read(file: &File, offset: u32, key: &RequestKey) -> Result<Option<Reply>,
     }
 }
 
+/// The body of an entry whose head was seen at `offset`.
+///
+/// # Errors
+/// If the file cannot be read, or ends before the body does.
+pub fn body(file: &File, head: &Head, offset: u64) -> io::Result<Vec<u8>> {
+    let mut body = vec![0; head.body_bytes as usize];
+    file.file().read_exact_at(&mut body, offset + HEAD_BYTES as u64)?;
+    Ok(body)
+}
+
+/// What the bytes behind the last whole entry are.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn tail(file: &File, offset: u64, length: u64) -> io::Result<Tail> {
+    let mut beginning = vec![0; HEAD_BYTES.min((length - offset) as usize)];
+    file.file().read_exact_at(&mut beginning, offset)?;
+    let torn = match beginning.first_chunk::<HEAD_BYTES>() {
+        None => true,
+        // A whole head with a part of its body; or room that the file system gave before the bytes came.
+        Some(head) => Head::decode(head).is_some() || head.iter().all(|byte| *byte == 0),
+    };
+    Ok(if torn { Tail::Torn } else { Tail::Rotten })
+}
+
+/// The bytes behind the last whole entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// An entry that was being written when its writer was killed: it was never acknowledged.
+    Torn,
+    /// Something that was written and is not readable any more.
+    Rotten,
+}
+
 /// A segment that this process appends to, held by the file's lock until it is dropped.
 #[derive(Debug)]
 pub struct OwnSegment {
