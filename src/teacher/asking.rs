@@ -18,6 +18,8 @@ use crate::request::{Identity, Request};
 /// Questions that are looked at ahead of the one whose turn it is: enough that one slow reply holds nothing up, few
 /// enough that memory stays flat. Replies wait on disk.
 const AHEAD: usize = 2048;
+/// And at most so many bytes of prompts, where they are long.
+const AHEAD_BYTES: usize = 64 << 20;
 /// How long replies on their way may take once the user wants to stop.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often the user's wish to stop is looked at while waiting.
@@ -32,6 +34,13 @@ pub struct Question {
     pub number: u64,
     /// What is asked.
     pub request: Request,
+}
+
+impl Question {
+    /// What its text takes in memory: once as a prompt, once as a request.
+    fn bytes(&self) -> usize {
+        2 * self.request.messages.iter().map(|message| message.content.len()).sum::<usize>()
+    }
 }
 
 /// Where a reply came from.
@@ -67,6 +76,31 @@ struct Flight {
     state: State,
 }
 
+/// The questions under way, in their order.
+#[derive(Default)]
+struct Ahead {
+    flights: VecDeque<Flight>,
+    /// What their prompts take.
+    bytes: usize,
+}
+
+impl Ahead {
+    fn has_room(&self) -> bool {
+        self.flights.len() < AHEAD && self.bytes < AHEAD_BYTES
+    }
+
+    fn push(&mut self, flight: Flight) {
+        self.bytes += flight.question.bytes();
+        self.flights.push_back(flight);
+    }
+
+    fn pop(&mut self) -> Option<Flight> {
+        let flight = self.flights.pop_front()?;
+        self.bytes -= flight.question.bytes();
+        Some(flight)
+    }
+}
+
 enum State {
     Landed(Location),
     Flying(JoinHandle<Result<(Location, Origin), Failure>>),
@@ -95,6 +129,11 @@ impl Asking {
         self.answered.load(Ordering::Relaxed)
     }
 
+    /// The connection, once something had to be asked.
+    pub fn chat(&self) -> Option<&Chat> {
+        self.chat.get()?.as_ref().ok()
+    }
+
     /// Asks all questions and gives the replies to `take` in the order of the questions. After a failure nothing more is sent, but
     /// what is on its way is waited for and stored.
     ///
@@ -106,16 +145,16 @@ impl Asking {
         cancel: &Cancel,
         mut take: impl FnMut(&Question, Reply, Origin) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let mut flights = VecDeque::with_capacity(AHEAD);
+        let mut ahead = Ahead::default();
         let result = loop {
-            if let Err(failure) = self.launch_ahead(&mut questions, &mut flights) {
+            if let Err(failure) = self.launch_ahead(&mut questions, &mut ahead) {
                 break Err(failure);
             }
-            let Some(mut flight) = flights.pop_front() else { break Ok(()) };
+            let Some(mut flight) = ahead.pop() else { break Ok(()) };
             let landed = match self.land(&mut flight, cancel).await {
                 Ok((reply, origin)) => take(&flight.question, reply, origin),
                 Err(failure) => {
-                    flights.push_front(flight);
+                    ahead.flights.push_front(flight);
                     Err(failure)
                 }
             };
@@ -124,7 +163,7 @@ impl Asking {
             }
         };
         if result.is_err() {
-            self.bring_home(flights, cancel).await;
+            self.bring_home(ahead.flights, cancel).await;
         }
         // The question whose turn it is may only have been called off because another one failed.
         let first = self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -134,12 +173,12 @@ impl Asking {
     fn launch_ahead(
         self: &Arc<Self>,
         questions: &mut impl Iterator<Item = Result<Question, Failure>>,
-        flights: &mut VecDeque<Flight>,
+        ahead: &mut Ahead,
     ) -> Result<(), Failure> {
-        while flights.len() < AHEAD && !self.closing.is_cancelled() {
+        while ahead.has_room() && !self.closing.is_cancelled() {
             let Some(question) = questions.next().transpose()? else { break };
             let key = question.request.key(&self.identity);
-            flights.push_back(self.launch(Arc::new(question), key)?);
+            ahead.push(self.launch(Arc::new(question), key)?);
         }
         Ok(())
     }
@@ -263,5 +302,38 @@ impl From<StoreError> for Failure {
             }
             (_, None) => failure,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stillhouse_data::prompt::Message;
+
+    use super::*;
+    use crate::request::Sampling;
+
+    fn flight(bytes: usize) -> Flight {
+        let messages = vec![Message::user("x".repeat(bytes))];
+        let prompt = Arc::new(Prompt::new(messages.clone(), None));
+        let sampling = Sampling { temperature: 0.0, top_p: 1.0, top_k: None, max_tokens: 1, stop: Vec::new() };
+        let request = Request { messages, sampling, capture: None, sample: 0, seed: None };
+        let state = State::Flying(tokio::spawn(async { Err(Failure::interrupted()) }));
+        Flight { question: Arc::new(Question { prompt, number: 1, request }), key: RequestKey([0; 32]), state }
+    }
+
+    #[tokio::test]
+    async fn long_prompts_are_looked_at_fewer_at_a_time() {
+        let fill = |bytes: usize| {
+            let mut ahead = Ahead::default();
+            while ahead.has_room() {
+                ahead.push(flight(bytes));
+            }
+            ahead
+        };
+        assert_eq!(fill(100).flights.len(), AHEAD);
+        let mut long = fill(8 << 20);
+        assert_eq!(long.flights.len(), 4);
+        assert!(long.pop().is_some() && long.has_room());
+        assert_eq!(fill(80 << 20).flights.len(), 1, "one at least");
     }
 }

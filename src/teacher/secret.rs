@@ -4,8 +4,16 @@ use std::fmt;
 
 use reqwest::header::{HeaderValue, InvalidHeaderValue};
 
-/// A key. Its `Debug` is a row of stars, it has no `Display`, and [`ApiKey::scrub`] takes it out of whatever a
-/// server sends back.
+use crate::reply::{Candidate, Reply, TokenLogProbs};
+
+/// What stands where the key was.
+const STARS: &str = "***";
+/// A shorter key is left in replies: servers that want none are given `none`, `x` or `EMPTY`, and a teacher may use those
+/// words. It is taken out of errors all the same.
+const SECRET_FROM: usize = 6;
+
+/// A key. Its `Debug` is a row of stars, it has no `Display`; [`ApiKey::scrub`] and [`ApiKey::mask`] take it out of
+/// whatever a server sends back.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
@@ -31,8 +39,47 @@ impl ApiKey {
     /// The text without the key: servers repeat it in their error messages.
     #[must_use]
     pub fn scrub(&self, text: &str) -> String {
-        text.replace(&self.0, "***")
+        text.replace(&self.0, STARS)
     }
+
+    /// Takes the key out of a reply before it is stored, and tells whether it was there. A server, or whoever writes to its
+    /// prompts, may repeat it in what it answers. Of a token that is a part of it nothing stays but its probability.
+    pub fn mask(&self, reply: &mut Reply) -> bool {
+        if self.0.len() < SECRET_FROM {
+            return false;
+        }
+        let mut found = false;
+        for text in [&mut reply.text, &mut reply.finish, &mut reply.model] {
+            if text.contains(&self.0) {
+                *text = self.scrub(text);
+                found = true;
+            }
+        }
+        reply.tokens.as_deref_mut().map_or(found, |tokens| self.mask_tokens(tokens) || found)
+    }
+
+    fn mask_tokens(&self, tokens: &mut [TokenLogProbs]) -> bool {
+        let all: Vec<u8> = tokens.iter().flat_map(|token| token.chosen.bytes.iter().copied()).collect();
+        let (key, length) = (self.0.as_bytes(), self.0.len());
+        let places = places_of(key, &all);
+        let (mut end, mut found) = (0, false);
+        for token in tokens {
+            let start = end;
+            end += token.chosen.bytes.len();
+            let part = places.iter().any(|place| *place < end && start < place + length);
+            if part || token.top.iter().any(|candidate| !places_of(key, &candidate.bytes).is_empty()) {
+                let chosen = Candidate { id: None, bytes: STARS.into(), log_prob: token.chosen.log_prob };
+                *token = TokenLogProbs { chosen, top: Vec::new() };
+                found = true;
+            }
+        }
+        found
+    }
+}
+
+/// Where `key` begins in `bytes`.
+fn places_of(key: &[u8], bytes: &[u8]) -> Vec<usize> {
+    bytes.windows(key.len()).enumerate().filter(|(_, window)| *window == key).map(|(place, _)| place).collect()
 }
 
 impl fmt::Debug for ApiKey {
@@ -43,7 +90,53 @@ impl fmt::Debug for ApiKey {
 
 #[cfg(test)]
 mod tests {
+    use stillhouse_data::answer::Outcome;
+
     use super::*;
+    use crate::reply::Usage;
+
+    fn reply(text: &str, tokens: &[&str]) -> Reply {
+        let candidate = |text: &str| Candidate { id: Some(7), bytes: text.into(), log_prob: -0.5 };
+        let position = |text: &&str| TokenLogProbs { chosen: candidate(text), top: vec![candidate(text)] };
+        Reply {
+            outcome: Outcome::Ok,
+            text: text.to_owned(),
+            finish: "stop".to_owned(),
+            model: "m".to_owned(),
+            usage: Usage::default(),
+            token_ids: None,
+            tokens: Some(tokens.iter().map(position).collect()),
+        }
+    }
+
+    #[test]
+    fn a_reply_is_kept_without_the_key_whole_or_in_tokens() {
+        let key = ApiKey::new("sk-secret").unwrap();
+        let mut told = reply("My key is sk-secret, I think.", &["My key is", " sk", "-se", "cret, I", " think."]);
+        assert!(key.mask(&mut told));
+        assert_eq!(told.text, "My key is ***, I think.");
+        let tokens = told.tokens.unwrap();
+        let shown: Vec<_> = tokens.iter().map(|token| (token.chosen.bytes.as_slice(), token.top.len())).collect();
+        let stars = (b"***".as_slice(), 0);
+        assert_eq!(shown, [(b"My key is".as_slice(), 1), stars, stars, stars, (b" think.".as_slice(), 1)]);
+        assert_eq!((tokens[1].chosen.id, tokens[1].chosen.log_prob), (None, -0.5));
+
+        let mut model = Reply { model: "proxy-of-sk-secret".to_owned(), ..reply("x", &[]) };
+        assert!(key.mask(&mut model) && model.model == "proxy-of-***");
+        let mut alternative = reply("x", &["x"]);
+        alternative.tokens.as_mut().unwrap()[0].top[0].bytes = b"sk-secret".to_vec();
+        assert!(key.mask(&mut alternative) && alternative.tokens.unwrap()[0].top.is_empty());
+    }
+
+    #[test]
+    fn a_reply_without_the_key_stays_as_it_is_and_a_word_is_no_key() {
+        let innocent = reply("none of sk or secret", &["none", " of", " sk", " or", " secret"]);
+        for key in ["sk-secret", "none"] {
+            let mut masked = innocent.clone();
+            assert!(!ApiKey::new(key).unwrap().mask(&mut masked));
+            assert_eq!(masked, innocent);
+        }
+    }
 
     #[test]
     fn a_key_is_never_shown() {

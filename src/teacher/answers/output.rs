@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stillhouse_data::answer::{ANSWERS_FILE, Answer, AnswerTokens, write_answers};
+use stillhouse_data::answer::{ANSWERS_FILE, Answer, AnswerTokens, Outcome, write_answers};
 use stillhouse_data::jsonl::JsonlWriter;
 use stillhouse_stage::Failure;
 
@@ -15,6 +15,10 @@ use crate::transport::Prices;
 
 /// Log-probabilities as a server gave them, one [`Captured`] a line, beside the answers and in their order.
 pub const CAPTURED_FILE: &str = "captured.jsonl";
+
+/// Names of models that are told apart: a server that makes up one a reply must not fill the record with them.
+const MODELS: usize = 16;
+const OTHERS: &str = "others";
 
 /// The log-probabilities of one answer. The teacher's token ids, or only their bytes, are not yet those of a
 /// student's tokenizer.
@@ -38,6 +42,8 @@ pub struct Output {
 #[derive(Debug, Default)]
 struct Tally {
     answers: u64,
+    /// Answers with words that are no refusal.
+    said: u64,
     asked: u64,
     outcomes: BTreeMap<&'static str, u64>,
     models: BTreeMap<String, u64>,
@@ -97,8 +103,13 @@ impl Output {
     /// Completes the files and gives the figures for the record: metrics, and the models as the server named them.
     ///
     /// # Errors
-    /// If the files cannot be written.
-    pub fn finish(self, prices: Option<Prices>) -> Result<(serde_json::Value, serde_json::Value), Failure> {
+    /// If the files cannot be written; if not one answer says anything.
+    pub fn finish(
+        self,
+        teacher: &str,
+        prices: Option<Prices>,
+    ) -> Result<(serde_json::Value, serde_json::Value), Failure> {
+        self.tally.something_was_said(teacher)?;
         self.answers.finish()?;
         if let Some(captured) = self.captured {
             captured.finish()?;
@@ -123,8 +134,11 @@ impl Tally {
     fn count(&mut self, reply: &Reply, origin: Origin) {
         let (prompt, completion) = (u64::from(reply.usage.prompt), u64::from(reply.usage.completion));
         self.answers += 1;
+        let answered = matches!(reply.outcome, Outcome::Ok | Outcome::Cut) && !reply.text.trim().is_empty();
+        self.said += u64::from(answered);
         *self.outcomes.entry(reply.outcome.name()).or_default() += 1;
-        *self.models.entry(reply.model.clone()).or_default() += 1;
+        let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
+        *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
         self.prompt_tokens += prompt;
         self.completion_tokens += completion;
         if origin == Origin::Asked {
@@ -132,5 +146,24 @@ impl Tally {
             self.paid_prompt_tokens += prompt;
             self.paid_completion_tokens += completion;
         }
+    }
+
+    fn something_was_said(&self, teacher: &str) -> Result<(), Failure> {
+        if self.said > 0 {
+            return Ok(());
+        }
+        let kinds: Vec<String> = self.outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+        let hint = if self.outcomes.contains_key(Outcome::Cut.name()) {
+            "it used up its tokens before it said a word: raise `sampling.max-tokens`"
+        } else {
+            "its replies are kept and stay what they are: change the prompts, `system` or `sampling`, or ask another teacher"
+        };
+        let message = match self.answers {
+            1 => format!("the only answer of teacher {teacher} says nothing ({})", kinds.join(", ")),
+            answers => {
+                format!("none of the {answers} answers of teacher {teacher} says anything ({})", kinds.join(", "))
+            }
+        };
+        Err(Failure::input(message).hint(hint))
     }
 }

@@ -26,10 +26,15 @@ impl Questions {
     /// Opens the prompts of a stage.
     ///
     /// # Errors
-    /// If the prompts cannot be read.
+    /// If the prompts cannot be read, or there are none.
     pub fn of(context: &Context, answers: &AnswersConfig) -> Result<(Self, u64), Failure> {
-        let path = context.input("prompts")?.path(PROMPTS_FILE)?;
+        let input = context.input("prompts")?;
+        let path = input.path(PROMPTS_FILE)?;
         let total = lines(&path)? * u64::from(answers.samples);
+        if total == 0 {
+            return Err(Failure::input(format!("{} has no prompts: there is nothing to ask", input.stage))
+                .hint("look at its source: a file of blank lines has none"));
+        }
         Ok((Self::open(&path, answers, context.seed())?, total))
     }
 

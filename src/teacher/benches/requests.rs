@@ -39,6 +39,7 @@ fn limits() -> Limits {
         prices: None,
         timeout: Duration::from_secs(30),
         attempts: 3,
+        max_wait: Duration::from_secs(600),
     }
 }
 
@@ -48,13 +49,8 @@ fn asking(folder: &std::path::Path, base_url: &str) -> Arc<Asking> {
     let base_url: reqwest::Url = base_url.parse().expect("a URL");
     Asking::new(identity, store, move || {
         let address = Address { teacher: "fake".to_owned(), base_url: base_url.clone(), key_variable: None };
-        Ok(Chat {
-            endpoint: Endpoint::new(address, None, &limits())?,
-            governor: Arc::new(Governor::new(&limits())),
-            model: "fake-1".to_owned(),
-            strict: false,
-            attempts: 3,
-        })
+        let (endpoint, governor) = (Endpoint::new(address, None, &limits())?, Arc::new(Governor::new(&limits())));
+        Ok(Chat::new(endpoint, governor, "fake-1".to_owned(), false, &limits()))
     })
 }
 

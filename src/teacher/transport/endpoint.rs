@@ -9,10 +9,13 @@ use reqwest::{Client, StatusCode, Url};
 use stillhouse_stage::{Class, Failure};
 
 use super::retry::{Fault, retry_after};
+use crate::reply::Reply;
 use crate::secret::ApiKey;
 
 /// What is quoted of a server's words.
 const QUOTED: usize = 300;
+/// What is read of a refusal: more than any server has to say about it.
+const REFUSAL_BYTES: usize = 1 << 20;
 
 /// What an endpoint is made of.
 #[derive(Clone, Debug)]
@@ -93,32 +96,50 @@ impl Endpoint {
         &self.label
     }
 
-    /// Sends a body to a path below the base URL and brings the answer's.
+    /// Takes the key out of a reply; `true` if it was there.
+    pub fn mask(&self, reply: &mut Reply) -> bool {
+        self.key.as_ref().is_some_and(|key| key.mask(reply))
+    }
+
+    /// The environment variable that holds the key, if there is one.
+    #[must_use]
+    pub fn key_variable(&self) -> Option<&str> {
+        self.address.key_variable.as_deref()
+    }
+
+    /// Sends a body to a path below the base URL and brings the answer's, which has `most` bytes at the most.
     ///
     /// # Errors
     /// A [`Fault`] by class. No message holds the key.
-    pub async fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    pub async fn post(&self, path: &str, body: Vec<u8>, most: usize) -> Result<Vec<u8>, Fault> {
         let mut url = self.address.base_url.clone();
         url.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
-        let response = self.client.post(url).body(body).send().await.map_err(|error| self.unsent(error))?;
+        let mut response = self.client.post(url).body(body).send().await.map_err(|error| self.unsent(error))?;
         self.reached.store(true, Ordering::Relaxed);
         let status = response.status();
         let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let asked = asked.and_then(|value| retry_after(value, Timestamp::now()));
-        let body = response.bytes().await.map(Vec::from);
-        match (status.is_success(), body) {
-            (true, Ok(body)) => Ok(body),
-            (true, Err(error)) => Err(Fault::transient(format!("the reply broke off ({})", reason(error)))),
-            (false, body) => Err(self.refused(status, asked, &body.unwrap_or_default())),
+        if !status.is_success() {
+            let (body, _) = receive(&mut response, REFUSAL_BYTES).await;
+            return Err(self.refused(status, asked, &body));
+        }
+        match receive(&mut response, most).await {
+            (body, End::Whole) => Ok(body),
+            (_, End::Broken(error)) => {
+                Err(Fault::transient(format!("the reply broke off ({})", self.quote(&reason(error)))))
+            }
+            (_, End::TooLong) => Err(Fault::Garbled { what: format!("the reply is longer than {} MiB", most >> 20) }),
         }
     }
 
     /// The text without the key, in one line, and not too long.
     #[must_use]
     pub fn quote(&self, text: &str) -> String {
-        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let clean = self.key.as_ref().map_or_else(|| line.clone(), |key| key.scrub(&line));
-        let visible: String = clean.chars().filter(|character| !character.is_control()).take(QUOTED).collect();
+        let scrub = |text: &str| self.key.as_ref().map_or_else(|| text.to_owned(), |key| key.scrub(text));
+        let line = scrub(text).split_whitespace().collect::<Vec<_>>().join(" ");
+        // Once more: what stood between the pieces of a key is gone now.
+        let clean = scrub(&line.chars().filter(|character| !character.is_control()).collect::<String>());
+        let visible: String = clean.chars().take(QUOTED).collect();
         if clean.chars().count() > QUOTED { format!("{visible}…") } else { visible }
     }
 
@@ -195,7 +216,29 @@ impl Endpoint {
         match (message, kind) {
             (Some(message), Some(kind)) => self.quote(&format!("{message} ({kind})")),
             (Some(message), None) => self.quote(message),
+            // Written anew where it is JSON, so that no escape hides a key.
+            (None, _) if !parsed.is_null() => self.quote(&parsed.to_string()),
             (None, _) => self.quote(&text),
+        }
+    }
+}
+
+/// How a body ended.
+enum End {
+    Whole,
+    Broken(reqwest::Error),
+    TooLong,
+}
+
+/// A body piece by piece, so that one without an end does not fill the memory.
+async fn receive(response: &mut reqwest::Response, most: usize) -> (Vec<u8>, End) {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(piece)) if body.len() + piece.len() > most => return (body, End::TooLong),
+            Ok(Some(piece)) => body.extend_from_slice(&piece),
+            Ok(None) => return (body, End::Whole),
+            Err(error) => return (body, End::Broken(error)),
         }
     }
 }

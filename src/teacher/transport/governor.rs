@@ -28,6 +28,8 @@ pub struct Limits {
     pub timeout: Duration,
     /// Attempts at one request.
     pub attempts: u32,
+    /// The longest that a server may ask to be left alone.
+    pub max_wait: Duration,
 }
 
 /// Keeps the limits of one teacher.

@@ -5,8 +5,10 @@ pub mod endpoint;
 pub mod governor;
 pub mod rate;
 pub mod retry;
+pub mod waiting;
 
 pub use budget::{Budget, Estimate, Prices};
 pub use endpoint::Endpoint;
 pub use governor::{Governor, Limits};
 pub use retry::Fault;
+pub use waiting::Waiting;

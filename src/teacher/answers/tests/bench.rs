@@ -83,6 +83,15 @@ impl Bench {
             .collect()
     }
 
+    pub fn notes(&self) -> Vec<String> {
+        let said = self.said.0.lock().unwrap();
+        let notes = said.iter().filter_map(|event| match event {
+            StageEvent::Note { message } => Some(message.clone()),
+            _ => None,
+        });
+        notes.collect()
+    }
+
     pub fn run(&self, prompts: &[String], teacher: Value, answers: Value) -> Result<Made, Failure> {
         let context = self.context(prompts, teacher, answers);
         let outcome = Answers { loader: self.loader }.run(&context)?;

@@ -116,7 +116,7 @@ fn only_what_the_teacher_is_counts_in_a_key() {
     let moved = described(teacher(|body| {
         body["base-url"] = json!("https://elsewhere/v1");
         body["api-key-env"] = json!("OTHER");
-        body["limits"] = json!({ "concurrency": 3, "timeout-seconds": 5.0 });
+        body["limits"] = json!({ "concurrency": 3, "timeout-seconds": 5.0, "max-wait-seconds": 30.0 });
         body["prices"] = json!({ "input": 1.0, "output": 1.0 });
         body["terms"] = json!({ "training": "unclear" });
         body["strict"] = json!(true);

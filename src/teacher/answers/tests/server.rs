@@ -230,6 +230,129 @@ fn the_key_is_sent_and_left_nowhere() {
 }
 
 #[test]
+fn a_key_that_a_server_repeats_in_a_reply_is_stored_as_stars() {
+    let (variable, key) = ("CARGO_PKG_LICENSE", std::env::var("CARGO_PKG_LICENSE").unwrap());
+    let words = key.clone();
+    let server = Server::start(move |asked| {
+        let Act::Answer { body, .. } = answer_with(&format!("{} {words}", asked.last_message())) else {
+            unreachable!()
+        };
+        let mut body: Value = serde_json::from_slice(&body).unwrap();
+        let token = |text: &str| json!({ "token": text, "logprob": -0.1, "top_logprobs": [{ "token": text, "logprob": -0.1 }] });
+        let (start, end) = words.split_at(4);
+        body["choices"][0]["logprobs"] = json!({ "content": [token("question"), token(start), token(end)] });
+        Act::ok(body.to_string())
+    });
+    let bench = Bench::new();
+    let mut teacher = server.definition(json!({}));
+    teacher["api-key-env"] = json!(variable);
+    let made = bench.run(&prompts(3), teacher, json!({ "capture": { "top-k": 1 } })).unwrap();
+    assert_eq!(made.answers()[2].text, "question 2 ***");
+    assert!(!bench.leaves_a_trace_of(&key) && !bench.leaves_a_trace_of(key.split_at(4).1));
+    assert_eq!(
+        bench.warnings(),
+        [format!(
+            "teacher t repeated the key in {variable} in 3 of its replies: it is stored as *** (if the server wants no \
+             key, remove `api-key-env`)"
+        )]
+    );
+}
+
+#[test]
+fn what_is_waited_for_is_said_once_and_not_once_a_request() {
+    let server = Server::start(|asked| match asked.number {
+        0..16 => Act::status(503, r#"{"error":"loading the model"}"#).with_header("retry-after", "3"),
+        _ => echo(asked),
+    });
+    let bench = Bench::new();
+    let made = bench.run(&prompts(50), server.definition(json!({})), json!({})).unwrap();
+    assert_eq!(made.metric("answers"), 50);
+    let notes = bench.notes();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(
+        notes[0].starts_with("teacher t: the server answered 503: loading the model (1 of 8 tries), next try in "),
+        "{notes:?}"
+    );
+    assert!(notes[0].ends_with(" requests wait"), "{notes:?}");
+}
+
+#[test]
+fn a_server_that_wants_a_day_of_rest_ends_the_run_and_what_it_answered_is_kept() {
+    let server = Server::start(|asked| match asked.number {
+        0..30 => echo(asked),
+        _ => Act::status(429, "enough for today").with_header("retry-after", "86400"),
+    });
+    let bench = Bench::new();
+    let failure = bench.run(&prompts(100), server.definition(json!({})), json!({})).err().unwrap();
+    assert_eq!((failure.class, failure.class.exit_code()), (Class::Teacher, 5));
+    assert!(
+        failure.message.contains("asks to be left alone for 86400 s, more than the 600 s that are waited"),
+        "{failure}"
+    );
+    let well = Server::echo();
+    let made = bench.run(&prompts(100), well.definition(json!({})), json!({})).unwrap();
+    assert_eq!((well.teacher.asked(), made.metric("from-cache")), (70, 30));
+}
+
+#[test]
+fn faults_of_a_teacher_have_its_exit_code_and_leave_no_answers_behind() {
+    let faults: [fn() -> Act; 7] = [
+        || Act::status(401, "{}"),
+        || Act::status(404, "{}"),
+        || Act::status(429, "{}").with_header("retry-after", "0"),
+        || Act::status(500, "{}"),
+        || Act::ok("garbage"),
+        || Act::HalfBody(vec![b'{'; 64]),
+        || Act::Reset,
+    ];
+    for fault in faults {
+        let server = Server::start(move |_| fault());
+        let bench = Bench::new();
+        let limits = json!({ "attempts": 2, "concurrency": 2 });
+        let failure = bench.run(&prompts(5), server.definition(limits), json!({})).err().unwrap();
+        assert_eq!((failure.class, failure.class.exit_code()), (Class::Teacher, 5), "{failure}");
+        let place = format!("teacher t at {} ", server.teacher.base_url());
+        assert!(failure.message.starts_with(&place) && failure.hint.is_some(), "{failure}");
+        let well = Server::echo();
+        let made = bench.run(&prompts(5), well.definition(json!({})), json!({})).unwrap();
+        assert_eq!(made.metric("from-cache"), 0, "a fault is no reply: {failure}");
+    }
+}
+
+#[test]
+fn answers_that_all_say_nothing_are_one_error() {
+    let bench = Bench::new();
+    let of = |number: u64| {
+        let (finish, message) = match number % 3 {
+            0 => ("content_filter", json!({ "content": null })),
+            1 => ("stop", json!({ "content": null, "refusal": "No." })),
+            _ => ("stop", json!({ "content": " \n" })),
+        };
+        Act::ok(json!({ "choices": [{ "finish_reason": finish, "message": message }] }).to_string())
+    };
+    let server = Server::start(move |asked| of(number_in(asked)));
+    let failure = bench.run(&prompts(6), server.definition(json!({})), json!({})).err().unwrap();
+    assert_eq!(failure.class, Class::Input);
+    assert_eq!(failure.message, "none of the 6 answers of teacher t says anything (2 content-filter, 2 ok, 2 refusal)");
+    assert!(failure.hint.unwrap().contains("change the prompts"));
+    let thinking = Server::start(|_| {
+        Act::ok(json!({ "choices": [{ "finish_reason": "length", "message": { "content": "" } }] }).to_string())
+    });
+    let failure = Bench::new().run(&prompts(1), thinking.definition(json!({})), json!({})).err().unwrap();
+    assert_eq!(failure.message, "the only answer of teacher t says nothing (1 cut)");
+    assert!(failure.hint.unwrap().contains("raise `sampling.max-tokens`"));
+    // One that says something is enough.
+    let server = Server::start(move |asked| if number_in(asked) == 4 { echo(asked) } else { of(number_in(asked)) });
+    assert_eq!(Bench::new().run(&prompts(6), server.definition(json!({})), json!({})).unwrap().metric("answers"), 6);
+}
+
+#[test]
+fn prompts_of_which_there_are_none_are_named() {
+    let failure = Bench::new().run(&[], Server::echo().definition(json!({})), json!({})).err().unwrap();
+    assert_eq!(failure.message, "prompts.p has no prompts: there is nothing to ask");
+}
+
+#[test]
 fn a_model_that_changes_its_name_on_the_way_is_reported() {
     let server = Server::start(|asked| {
         let Act::Answer { body, .. } = echo(asked) else { unreachable!() };
@@ -244,6 +367,19 @@ fn a_model_that_changes_its_name_on_the_way_is_reported() {
         ["teacher t answered as fake-2026-01 and fake-2026-02: `model = \"fake-1\"` has moved between replies"]
     );
     assert_eq!(made.outcome.provenance["models-as-the-server-named-them"]["fake-2026-02"], 3);
+}
+
+#[test]
+fn a_model_with_a_name_a_reply_does_not_fill_the_record() {
+    let server = Server::start(|asked| {
+        let Act::Answer { body, .. } = echo(asked) else { unreachable!() };
+        let mut body: Value = serde_json::from_slice(&body).unwrap();
+        body["model"] = json!(format!("fake-{}", number_in(asked)));
+        Act::ok(body.to_string())
+    });
+    let made = Bench::new().run(&prompts(50), server.definition(json!({})), json!({})).unwrap();
+    let models = made.outcome.provenance["models-as-the-server-named-them"].clone();
+    assert_eq!((models.as_object().unwrap().len(), &models["others"]), (17, &json!(34)));
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub fn run(settings: &Local, job: &Job<'_>) -> Result<Outcome, Failure> {
         }
         job.context.progress(output.written(), Some(total), "answers");
     }
-    let (mut metrics, _) = output.finish(None)?;
+    let (mut metrics, _) = output.finish(job.teacher, None)?;
     if let Some(signals) = signals {
         metrics["signals"] = signals.finish()?;
     }

@@ -32,20 +32,25 @@ pub fn run(settings: &OpenAi, job: &Job<'_>) -> Result<Outcome, Failure> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("teacher").enable_all().build(),
         "cannot start the threads that ask",
     )?;
-    let (context, counted) = (job.context.clone(), Arc::clone(&asking));
+    let (context, counted, teacher) = (job.context.clone(), Arc::clone(&asking), job.teacher.to_owned());
     let telling = runtime.spawn(async move {
         loop {
             tokio::time::sleep(TELL_EVERY).await;
             context.progress(counted.answered().min(total), Some(total), "answers");
+            if let Some(news) = counted.chat().and_then(Chat::news) {
+                context.note(format!("teacher {teacher}: {news}"));
+            }
         }
     });
-    let asked = runtime.block_on(asking.all(questions, job.context.cancel(), |question, reply, origin| {
-        output.write(question, reply, None, origin)
-    }));
+    let asked =
+        runtime.block_on(asking.all(questions, job.context.cancel(), |question, reply, origin| {
+            output.write(question, reply, None, origin)
+        }));
     telling.abort();
+    warn_of_masked(job, asking.chat());
     asked?;
     job.context.progress(output.written(), Some(total), "answers");
-    let (metrics, models) = output.finish(settings.limits().prices)?;
+    let (metrics, models) = output.finish(job.teacher, settings.limits().prices)?;
     warn_of_another_model(settings, job, &models);
     let provenance = json!({
         "provider": "openai",
@@ -73,13 +78,22 @@ fn connection(settings: &OpenAi, job: &Job<'_>) -> impl Fn() -> Result<Chat, Fai
         let key = variable.as_ref().and_then(|variable| std::env::var(variable).ok());
         let address = Address { teacher: teacher.clone(), base_url, key_variable: variable };
         let place = format!("{} {}", settings.base_url.0, settings.model);
-        Ok(Chat {
-            endpoint: Endpoint::new(address, key, &limits)?,
-            governor: Governor::shared(&place, &limits),
-            model: settings.model.clone(),
-            strict: settings.is_strict(),
-            attempts: limits.attempts,
-        })
+        let (endpoint, governor) = (Endpoint::new(address, key, &limits)?, Governor::shared(&place, &limits));
+        Ok(Chat::new(endpoint, governor, settings.model.clone(), settings.is_strict(), &limits))
+    }
+}
+
+/// Whoever finds stars in an answer shall know where they come from.
+fn warn_of_masked(job: &Job<'_>, chat: Option<&Chat>) {
+    if let Some(chat) = chat
+        && let (1.., Some(variable)) = (chat.masked(), chat.endpoint.key_variable())
+    {
+        job.context.warn(format!(
+            "teacher {} repeated the key in {variable} in {} of its replies: it is stored as *** (if the server wants no \
+             key, remove `api-key-env`)",
+            job.teacher,
+            chat.masked()
+        ));
     }
 }
 

@@ -56,6 +56,10 @@ pub struct LimitsConfig {
     /// Attempts at one request, when the server is busy, broken or silent.
     #[config(default = 8, min = 1)]
     pub attempts: u32,
+    /// The longest that a server may ask to be left alone (`Retry-After`), in seconds. If it asks for more, the stage fails at
+    /// once and keeps what it paid for.
+    #[config(default = 600.0, min = 0, max = 604_800)]
+    pub max_wait_seconds: f64,
 }
 
 impl Default for LimitsConfig {
@@ -67,6 +71,7 @@ impl Default for LimitsConfig {
             budget_usd: None,
             timeout_seconds: 300.0,
             attempts: 8,
+            max_wait_seconds: 600.0,
         }
     }
 }
@@ -86,8 +91,15 @@ impl OpenAi {
     /// The limits that the transport keeps.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        let LimitsConfig { concurrency, requests_per_minute, tokens_per_minute, budget_usd, timeout_seconds, attempts } =
-            &self.limits.0;
+        let LimitsConfig {
+            concurrency,
+            requests_per_minute,
+            tokens_per_minute,
+            budget_usd,
+            timeout_seconds,
+            attempts,
+            max_wait_seconds,
+        } = &self.limits.0;
         Limits {
             concurrency: *concurrency,
             requests_per_minute: *requests_per_minute,
@@ -99,6 +111,7 @@ impl OpenAi {
                 .map(|PricesConfig { input, output }| Prices { input: *input, output: *output }),
             timeout: Duration::try_from_secs_f64(*timeout_seconds).unwrap_or(Duration::MAX),
             attempts: *attempts,
+            max_wait: Duration::try_from_secs_f64(*max_wait_seconds).unwrap_or_default(),
         }
     }
 

@@ -10,6 +10,8 @@ use crate::transport::Estimate;
 
 /// Asking for more alternatives than any vocabulary has is asking for all of them.
 const ALL: u32 = 1 << 20;
+/// Bytes of a body that is no reply which are told: whoever shows them takes the key out and cuts them shorter.
+const TOLD_BYTES: usize = 64 << 10;
 
 /// The body of a request. Whatever is left out takes the server's default, and servers differ (llama.cpp: temperature
 /// 0.8, top-k 40, top-p 0.95, min-p 0.05), so every field that changes a reply is sent.
@@ -94,6 +96,9 @@ struct Completion {
     model: Option<String>,
     #[serde(default)]
     usage: Option<Tokens>,
+    /// Some gateways pass a failure on with status 200.
+    #[serde(default)]
+    error: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -169,8 +174,19 @@ pub fn parse(body: &[u8], request: &Request) -> Result<Reply, Unusable> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Unusable::Broken("the reply is empty".to_owned()));
     }
-    let completion: Completion =
-        serde_json::from_slice(body).map_err(|error| Unusable::Broken(format!("the reply is not valid: {error}")))?;
+    let completion: Completion = serde_json::from_slice(body).map_err(|error| {
+        // Written anew where it is JSON, so that no escape hides a key from whoever takes it out.
+        let told = serde_json::from_slice::<serde_json::Value>(body).map_or_else(
+            |_| String::from_utf8_lossy(&body[..body.len().min(TOLD_BYTES)]).into_owned(),
+            |value| value.to_string(),
+        );
+        Unusable::Broken(format!("the reply is not valid: {error}: {told}"))
+    })?;
+    if let (true, Some(error)) = (completion.choices.is_empty(), completion.error.filter(|error| !error.is_null())) {
+        let message = error.get("message").unwrap_or(&error);
+        let message = message.as_str().map_or_else(|| message.to_string(), str::to_owned);
+        return Err(Unusable::Broken(format!("the reply is an error: {message}")));
+    }
     let usage = completion.usage.map_or_else(Usage::default, |tokens| Usage {
         prompt: tokens.prompt_tokens,
         completion: tokens.completion_tokens,

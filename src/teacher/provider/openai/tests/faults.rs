@@ -1,0 +1,89 @@
+//! Whatever a server does instead of answering, a user is told whose fault it is, where, and what to do.
+
+use super::*;
+
+#[tokio::test]
+async fn every_fault_that_stays_names_the_teacher_the_address_and_a_way_out() {
+    const WELL: &str = "what was answered is kept: run again when the server is well, or raise `limits.attempts`";
+    const ADDRESS: &str = "is `base-url` the address of a chat API";
+    type Case = (fn() -> Act, &'static str, &'static str, u64);
+    let cases: [Case; 17] = [
+        (|| Act::status(401, "{}"), "refused the key in TEACHER_API_KEY (401): {}", "is TEACHER_API_KEY set", 1),
+        (|| Act::status(403, ""), "refused the key in TEACHER_API_KEY (403)", "is TEACHER_API_KEY set", 1),
+        (|| Act::status(402, "{}"), "wants to be paid first (402)", "add credit", 1),
+        (|| Act::status(404, ""), "knows no such path or model (404)", "`base-url` usually ends in `/v1`", 1),
+        (|| Act::status(301, ""), "has moved (301)", "set `base-url`", 1),
+        (|| Act::status(422, "{}"), "rejected a request (422)", "`strict = true`", 1),
+        (|| Act::status(429, r#"{"error":{"message":"slow down"}}"#), "the server answered 429: slow down", WELL, 3),
+        (
+            || Act::status(429, r#"{"error":{"code":"insufficient_quota","message":"none left"}}"#),
+            "quota is used up (429)",
+            "add credit",
+            1,
+        ),
+        (|| Act::status(500, "oops"), "the server answered 500: oops", WELL, 3),
+        (|| Act::status(503, ""), "the server answered 503", WELL, 3),
+        (|| Act::Reset, "gave no reply in 3 attempts", WELL, 3),
+        (|| Act::HalfBody(vec![b'{'; 100]), "the reply broke off", WELL, 3),
+        (|| Act::status(503, r#"{"error":"overloaded"}"#), "the server answered 503: overloaded", WELL, 3),
+        (|| Act::ok(r#"{"choices":[]}"#), "the reply has no choices", ADDRESS, 3),
+        (|| Act::ok(""), "the reply is empty", ADDRESS, 3),
+        (|| Act::ok("<html>a portal</html>"), "line 1 column 1: <html>a portal</html>", ADDRESS, 3),
+        (
+            || Act::ok(r#"{"error":{"message":"upstream is gone"}}"#),
+            "the reply is an error: upstream is gone",
+            ADDRESS,
+            3,
+        ),
+    ];
+    let all = cases.map(|(fault, words, way_out, times)| async move {
+        let (text, asked) = failure(move |_| fault()).await;
+        let (message, hint) = text.split_once("\nhint: ").unwrap();
+        assert!(message.starts_with("teacher smollm2 at http://127.0.0.1:") && message.contains("/v1 "), "{text}");
+        assert!(message.contains(words) && hint.contains(way_out), "{text}");
+        assert_eq!((message.lines().count(), asked), (1, times), "{text}");
+    });
+    futures_util::future::join_all(all).await;
+}
+
+#[tokio::test]
+async fn a_reply_without_an_end_is_not_read_to_the_end() {
+    let (text, _) = failure(|_| Act::ok(vec![b'x'; (64 << 20) + 1])).await;
+    assert!(text.contains("the reply is longer than 64 MiB"), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_that_wants_to_be_left_alone_for_too_long_is_a_failure_at_once() {
+    for (asked, told) in [("86400", "86400 s"), ("61", "61 s"), ("1e18", "1000000000000000000 s")] {
+        let start = Instant::now();
+        let (text, times) = failure(move |_| Act::status(429, "busy").with_header("retry-after", asked)).await;
+        assert!(
+            text.contains(&format!("asks to be left alone for {told}, more than the 60 s that are waited: ")),
+            "{text}"
+        );
+        assert!(text.contains("the server answered 429: busy\nhint: what was answered is kept"), "{text}");
+        assert!(text.contains("raise `limits.max-wait-seconds`"), "{text}");
+        assert_eq!(times, 1);
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_taken_out_of_a_reply_and_out_of_what_is_none() {
+    let said = format!("You sent {KEY}.");
+    let reply = ask(move |_| answer_with(&said)).await.0.unwrap();
+    assert_eq!(reply.text, "You sent ***.");
+    // `failure` looks for the key in whatever is told.
+    let odd = [
+        format!("<p>{KEY}</p>"),
+        json!({ "choices": KEY }).to_string(),
+        json!({ "error": { "message": KEY } }).to_string(),
+        json!({ "error": KEY }).to_string().replace("very", "\\u0076ery"),
+        json!({ "choices": KEY }).to_string().replace("very", "\\u0076ery"),
+        json!({ "odd": KEY }).to_string().replace("very", "\\u0076ery"),
+        format!("{}{KEY}", " ".repeat(70_000)),
+    ];
+    let all = odd.into_iter().flat_map(|body| [(200, body.clone()), (403, body.clone()), (500, body)]);
+    let all = all.map(|(status, body)| failure(move |_| Act::status(status, body.clone())));
+    futures_util::future::join_all(all).await;
+}
