@@ -36,6 +36,9 @@ pub enum Event {
         time: String,
         /// The version of this program.
         version: String,
+        /// The stages in the order of the experiment's file: events come in the order of what happens.
+        #[serde(default)]
+        order: Vec<String>,
     },
     /// A stage's recipe is known and its work begins.
     StageStarted {
