@@ -163,6 +163,8 @@ impl RunRecord {
             Event::StageSkipped { stage, because } => {
                 self.stage(stage).state = State::Skipped { because: because.clone() };
             }
+            // Worth a line while it happens; the end tells that the run was stopped.
+            Event::RunStopping { .. } => {}
             Event::RunFinished { built, reused, resumed, failed, skipped, seconds, run: _, interrupted } => {
                 self.end = Some(RunEnd {
                     built: *built,

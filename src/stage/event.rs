@@ -100,6 +100,11 @@ pub enum Event {
         /// Because of which stage, or that the run was stopped.
         because: String,
     },
+    /// The user asked to stop: nothing new begins, and running stages go to a good point.
+    RunStopping {
+        /// Stages that run.
+        running: usize,
+    },
     /// The last event (its fields are API).
     RunFinished {
         /// Stages made.

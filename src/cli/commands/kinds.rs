@@ -17,12 +17,8 @@ pub fn run(command: &Kinds, global: &Global) -> Result<ExitCode, CliError> {
         None => KINDS.to_vec(),
         Some(name) => {
             let found = KINDS.iter().copied().find(|kind| kind.name() == name);
-            let names = KINDS.iter().map(|kind| kind.name());
-            let hint = match suggest::did_you_mean(name, names.clone()) {
-                Some(close) => format!("did you mean `{close}`?"),
-                None => format!("one of {}", suggest::list(&names.collect::<Vec<_>>())),
-            };
-            vec![found.ok_or_else(|| CliError::arguments(format!("there is no kind `{name}`"), hint))?]
+            let hint = || suggest::hint(name, KINDS.iter().map(|kind| kind.name()));
+            vec![found.ok_or_else(|| CliError::arguments(format!("there is no kind `{name}`"), hint()))?]
         }
     };
     if global.format == Format::Json {

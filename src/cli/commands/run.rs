@@ -1,5 +1,6 @@
 //! `stillhouse run FILE`
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use stillhouse_engine::run::WorkerProgram;
@@ -16,6 +17,7 @@ use crate::{logging, render, session};
 
 /// Runs an experiment.
 pub fn run(command: &args::Run, global: &Global) -> Result<ExitCode, CliError> {
+    let device = device_name(&command.device)?;
     let (experiment, report) = session::experiment(&command.experiment)?;
     let mut only = Vec::new();
     for name in &command.only {
@@ -32,7 +34,7 @@ pub fn run(command: &args::Run, global: &Global) -> Result<ExitCode, CliError> {
         let work = plan.work(&experiment.wanted(&only));
         match &run {
             Err(error) if work > 0 => Err(cannot_work(error, work)),
-            _ if work > 0 => Ok((plan, report, devices(&command.device)?)),
+            _ if work > 0 => Ok((plan, report, devices(&device)?)),
             _ => Ok((plan, report, Vec::new())),
         }
     });
@@ -59,11 +61,11 @@ pub fn run(command: &args::Run, global: &Global) -> Result<ExitCode, CliError> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let options = RunOptions {
         kinds: KINDS,
-        jobs: command.jobs.unwrap_or(processors).max(1),
+        jobs: command.jobs.map_or(processors, NonZeroUsize::get),
         processors,
         keep_going: command.keep_going,
         only,
-        device: if command.device == "cuda" { "cuda:0".to_owned() } else { command.device.clone() },
+        device,
         gpus,
         offline: command.offline,
         worker: WorkerProgram {
@@ -100,6 +102,16 @@ fn cannot_work(error: &StoreError, work: usize) -> CliError {
     }
 }
 
+/// A device as stages know it.
+fn device_name(written: &str) -> Result<String, CliError> {
+    match written {
+        "auto" | "cpu" => Ok(written.to_owned()),
+        "cuda" => Ok("cuda:0".to_owned()),
+        _ if written.strip_prefix("cuda:").is_some_and(|number| number.parse::<u32>().is_ok()) => Ok(written.to_owned()),
+        _ => Err(CliError::arguments(format!("there is no device `{written}`"), "one of `auto`, `cpu`, `cuda:0`")),
+    }
+}
+
 /// The GPUs that stages may use; a device that is not there is said before anything runs.
 fn devices(wanted: &str) -> Result<Vec<String>, CliError> {
     let found = session::gpus();
@@ -107,10 +119,6 @@ fn devices(wanted: &str) -> Result<Vec<String>, CliError> {
         "cpu" => Ok(Vec::new()),
         "auto" => Ok(found.unwrap_or_default()),
         _ => {
-            let wanted = if wanted == "cuda" { "cuda:0" } else { wanted };
-            if !wanted.starts_with("cuda:") {
-                return Err(CliError::arguments(format!("there is no device `{wanted}`"), "one of `auto`, `cpu`, `cuda:0`"));
-            }
             let found = found.map_err(|reason| {
                 CliError::from(Failure::environment(format!("{wanted} cannot be used: {reason}")).hint("`--device cpu`, or `stillhouse doctor`"))
             })?;

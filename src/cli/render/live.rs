@@ -43,6 +43,11 @@ fn ending(event: &Event) -> Option<String> {
         // Why is said once, at the end, where it cannot be missed; so is what was skipped.
         Event::StageFailed { stage, seconds, .. } => Some(format!("failed   {stage}  {}", format::duration(*seconds))),
         Event::StageWaiting { stage, holder } => Some(format!("waiting  {stage}  {holder} is making the same")),
+        Event::RunStopping { running: 0 } => None,
+        Event::RunStopping { running } => {
+            let stages = if *running == 1 { "1 stage goes".to_owned() } else { format!("{running} stages go") };
+            Some(format!("stopping {stages} to a good point first; ctrl-c again gives up at once"))
+        }
         Event::Stage { stage, said } => match said {
             StageEvent::Warning { message } => Some(format!("warning: {stage}: {message}")),
             StageEvent::Note { message } => Some(format!("note: {stage}: {message}")),

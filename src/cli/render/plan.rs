@@ -40,9 +40,9 @@ pub fn text(plan: &Plan, experiment: &Experiment, store: &Store, all: bool) -> R
     }
     if experiment.cells > 1 {
         lines.push(format!(
-            "sweep: {} cells, {} stages; {} would be needed if cells shared nothing ({} saved)",
+            "sweep: {} cells, {}; {} would be needed if cells shared nothing ({} saved)",
             experiment.cells,
-            plan.stages.len(),
+            if plan.stages.len() == 1 { "1 stage".to_owned() } else { format!("{} stages", plan.stages.len()) },
             experiment.stages_unshared,
             experiment.stages_unshared - plan.stages.len(),
         ));

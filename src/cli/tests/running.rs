@@ -136,6 +136,50 @@ fn a_program_dies_with_the_engine_and_the_next_run_goes_on() {
     assert_eq!(finished(&ran.json_lines(), "reused"), ["command.quick"]);
 }
 
+/// Whether a process is there and not merely waiting to be collected.
+fn lives(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// A stage whose program starts another one that heeds no signal, and its process id once it runs.
+fn stubborn(place: &Place) -> (std::process::Child, i32) {
+    let pid_file = place.join("pid");
+    let mut command = place.command(&["run", "experiment.toml"]);
+    let engine = command.env("PIDFILE", &pid_file).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the program to start", || std::fs::read_to_string(&pid_file).is_ok_and(|text| text.ends_with('\n')));
+    let pid = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    assert!(lives(pid));
+    (engine, pid)
+}
+
+const STUBBORN: &str = "[command.slow]\nrun = \"trap '' TERM INT; (trap '' TERM INT; sleep 60 & echo $! > $PIDFILE; wait); true\"\npass-env = [\"PIDFILE\"]\n";
+
+#[test]
+fn what_a_program_started_dies_with_the_engine_too() {
+    let place = Place::with_experiment(STUBBORN);
+    let (mut engine, pid) = stubborn(&place);
+    engine.kill().unwrap();
+    engine.wait().unwrap();
+    wait_for("the grandchild to die", || !lives(pid));
+}
+
+#[test]
+fn the_second_ctrl_c_gives_up_at_once_and_leaves_nothing_running() {
+    let place = Place::with_experiment(STUBBORN);
+    let (engine, pid) = stubborn(&place);
+    let interrupt = || assert!(std::process::Command::new("kill").args(["-INT", &engine.id().to_string()]).status().unwrap().success());
+    let started = Instant::now();
+    interrupt();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(lives(pid), "the first one lets stages reach a good point");
+    interrupt();
+    let ran = Ran::of(engine.wait_with_output().unwrap());
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+    assert_eq!(times(&ran.stderr, "ctrl-c again gives up at once"), 1, "{}", ran.stderr);
+    wait_for("the grandchild to die", || !lives(pid));
+}
+
 #[test]
 fn ctrl_c_stops_stages_and_says_so() {
     let place = Place::with_experiment("[command.slow]\nrun = \"sleep 60\"\n[command.next]\nrun = \"true\"\ninputs = { x = \"slow\" }\n");
@@ -204,6 +248,68 @@ mod a_command {
         let events = place.run_events();
         let done = events.iter().find(|event| event["event"] == "stage-finished").unwrap();
         assert_eq!(done["metrics"]["accuracy"], 0.5);
+    }
+}
+
+mod a_name_that_means_nothing {
+    use super::*;
+
+    #[test]
+    fn is_a_wrong_argument_with_the_name_that_was_meant() {
+        let place = Place::with_experiment("[command.first]\nrun = \"echo said\"\n[command.quiet]\nrun = \"true\"\n");
+        place.built();
+        for (arguments, words) in [
+            (&["show", "command.frist"][..], "did you mean `command.first`?"),
+            (&["log", "command.frist"], "did you mean `command.first`?"),
+            (&["log", "nothing.like.it"], "no run has a stage `nothing.like.it`"),
+            (&["log", "command.quiet"], "there is no log of `command.quiet`"),
+            (&["log", "--run", "never"], "there is no run \"never\""),
+            (&["why", "experiment.toml", "command.frist"], "did you mean `command.first`?"),
+            (&["run", "experiment.toml", "--only", "frist"], "hint: "),
+            (&["run", "experiment.toml", "--device", "gpu"], "there is no device `gpu`"),
+            (&["run", "experiment.toml", "--device", "cuda:x"], "there is no device `cuda:x`"),
+            (&["run", "experiment.toml", "--jobs", "0"], "--jobs"),
+            (&["kinds", "comand"], "did you mean `command`?"),
+            (&["worker", "."], "there is no work order"),
+        ] {
+            let ran = place.run(arguments);
+            assert_eq!(ran.code, Some(64), "{arguments:?}: {}", ran.stderr);
+            assert!(ran.stderr.contains(words), "{arguments:?}: {}", ran.stderr);
+        }
+        assert!(!place.join("log").exists() && !place.join("result.json").exists(), "a worker without an order writes nothing");
+    }
+
+    #[test]
+    fn may_leave_out_the_kind_where_one_kind_has_it() {
+        let place = Place::with_experiment("[command.first]\nrun = \"echo said\"\n");
+        place.built();
+        assert!(place.run(&["show", "first"]).stdout.starts_with("command.first\n"));
+        assert!(place.run(&["log", "first"]).stdout.starts_with("said"));
+    }
+}
+
+mod rust_log {
+    use super::*;
+
+    fn run(place: &Place, filter: &str) -> Ran {
+        Ran::of(place.command(&["run", "experiment.toml", "--format", "json"]).env("RUST_LOG", filter).output().unwrap())
+    }
+
+    #[test]
+    fn adds_words_to_standard_error_and_none_to_the_data() {
+        let place = Place::with_experiment("[command.a]\nrun = \"true\"\n");
+        let ran = run(&place, "info");
+        assert!(ran.stderr.contains("stage-started") && !ran.stderr.contains('\u{1b}'), "{}", ran.stderr);
+        assert_eq!(ran.json_lines().last().unwrap()["event"], "run-finished");
+        assert_eq!(run(&place, "").stderr, "");
+    }
+
+    #[test]
+    fn that_cannot_be_read_is_said_and_passed_over() {
+        let place = Place::with_experiment("[command.a]\nrun = \"true\"\n");
+        let ran = run(&place, "stillhouse=[");
+        assert_eq!(ran.code, Some(0));
+        assert!(ran.stderr.starts_with("warning: RUST_LOG"), "{}", ran.stderr);
     }
 }
 

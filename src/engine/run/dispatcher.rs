@@ -326,6 +326,9 @@ impl<'a> Dispatcher<'a> {
                 running.child.signal(libc::SIGTERM);
             }
         }
+        if !self.giving_up {
+            self.emit(&Event::RunStopping { running: self.running });
+        }
     }
 
     pub(crate) fn is_done(&self) -> bool {
