@@ -54,7 +54,7 @@ fn windows_line_ends_and_a_byte_order_mark_mean_nothing() {
     assert_eq!(place.built(), Vec::<String>::new());
     place.write("experiment.toml", &text.replace("\"a\"", "\"aa\"").replace('\n', "\r\n"));
     let ran = place.run(&["check", "experiment.toml"]);
-    assert!(ran.stderr.contains("experiment.toml:6:16"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("experiment.toml:7:16"), "{}", ran.stderr);
 }
 
 #[test]
