@@ -1,5 +1,6 @@
 //! Arguments.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -138,7 +139,7 @@ pub struct Run {
     pub keep_going: bool,
     /// How many stages compute at the same time [default: as many as there are processors].
     #[arg(long, short, value_name = "N")]
-    pub jobs: Option<usize>,
+    pub jobs: Option<NonZeroUsize>,
     /// `auto`, `cpu` or `cuda:N`.
     #[arg(long, default_value = "auto")]
     pub device: String,

@@ -52,7 +52,12 @@ impl From<Failure> for CliError {
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
-        Self::from(Failure::from(error))
+        // A name that stands for nothing is a wrong argument; everything else is the machine's fault.
+        let wrong_name = matches!(error, StoreError::NotFound { .. } | StoreError::BadName { .. });
+        match Self::from(Failure::from(error)) {
+            Self::Failure(failure, _) if wrong_name => Self::Failure(failure, WRONG_ARGUMENTS),
+            other => other,
+        }
     }
 }
 

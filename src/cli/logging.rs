@@ -1,7 +1,7 @@
 //! tracing: to standard error as RUST_LOG says, and into the run's own log once there is a run.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 
@@ -38,8 +38,17 @@ impl<'a> MakeWriter<'a> for RunLog {
 /// Starts logging. `RUST_LOG` rules what reaches standard error (nothing when it is not set); the run's log takes all
 /// that stillhouse says at `info` and above.
 pub fn start() {
-    let words = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
-    let terminal = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_filter(words);
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let words = match EnvFilter::try_new(&wanted) {
+        Ok(words) if !wanted.trim().is_empty() => words,
+        Ok(_) => EnvFilter::new("off"),
+        Err(error) => {
+            crate::render::words(&format!("warning: RUST_LOG is not understood and passed over: {error}"));
+            EnvFilter::new("off")
+        }
+    };
+    let terminal = tracing_subscriber::fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
+    let terminal = terminal.with_filter(words);
     let file = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_writer(RunLog)

@@ -3,6 +3,7 @@
 pub mod diagnostics;
 pub mod event_log;
 pub mod json_lines;
+pub mod kinds;
 pub mod live;
 pub mod plan;
 pub mod stage_logs;
@@ -47,4 +48,3 @@ pub fn failure(failure: &Failure, global: &Global) {
         words(&format!("hint: {hint}"));
     }
 }
-

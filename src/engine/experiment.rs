@@ -73,6 +73,13 @@ impl Experiment {
         self.order.iter().map(|id| (*id, &self.graph[*id]))
     }
 
+    /// Stages as a reader of the file meets them, the forms of one table together.
+    #[must_use]
+    pub fn as_in_the_file(&self, mut stages: Vec<StageId>) -> Vec<StageId> {
+        stages.sort_by_key(|id| (self.graph[*id].table.at, *id));
+        stages
+    }
+
     /// The stages that a name means: one by its whole name, all forms of a table by its label, or by its plain name where
     /// only one kind has it.
     #[must_use]
@@ -111,6 +118,12 @@ impl Experiment {
     /// The stages that read a stage.
     pub fn downstream(&self, id: StageId) -> impl Iterator<Item = StageId> {
         self.graph.neighbors_directed(id, petgraph::Direction::Outgoing)
+    }
+
+    /// The stages that a run does which is to make only these; all when there are none.
+    #[must_use]
+    pub fn wanted(&self, only: &[StageId]) -> Vec<StageId> {
+        if only.is_empty() { self.order.clone() } else { self.cone(only) }
     }
 
     /// A stage and all that it needs, in order: what `--only` runs.

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::json;
 use stillhouse_spec::Diagnostics;
-use stillhouse_stage::{FileInput, Recipe};
+use stillhouse_stage::{Ahead, FileInput, Forecast, Recipe, View};
 use stillhouse_store::{Digest, Key, Lookup, Record, Store, StoreError};
 
 use crate::experiment::{Experiment, Stage, StageId};
 use crate::files::Files;
+use crate::resolve::references::Definitions;
 use crate::why::Explainer;
 
 /// What will become of a stage.
@@ -56,6 +57,8 @@ pub struct PlannedStage {
     pub broken: Option<String>,
     /// The files that it names.
     pub files: BTreeMap<String, FileInput>,
+    /// What making it would ask of teachers, where its kind can tell.
+    pub forecast: Option<Forecast>,
 }
 
 /// What would be done, in order.
@@ -89,7 +92,28 @@ pub fn plan(experiment: &Experiment, store: &Store, report: &mut Diagnostics) ->
         stages.push(planner.stage(id, stage, report)?);
     }
     let positions = stages.iter().enumerate().map(|(position, stage)| (stage.id, position)).collect();
-    Ok(Plan { stages, positions })
+    let mut plan = Plan { stages, positions };
+    let forecasts: Vec<Option<Forecast>> = plan.stages.iter().map(|stage| forecast(&plan, stage, experiment, store)).collect();
+    for (stage, forecast) in plan.stages.iter_mut().zip(forecasts) {
+        stage.forecast = forecast;
+    }
+    Ok(plan)
+}
+
+/// What making a stage would ask of teachers.
+fn forecast(plan: &Plan, planned: &PlannedStage, experiment: &Experiment, store: &Store) -> Option<Forecast> {
+    if matches!(planned.decision, Decision::Reuse(_)) {
+        return None;
+    }
+    let stage = &experiment.graph[planned.id];
+    let (table, definitions) = (&stage.table, Definitions(&stage.definitions));
+    let view = View::new(&table.label, table.kind, table.config.as_ref(), table.at, &definitions);
+    let made = |id: &StageId| match &plan.stage(*id)?.decision {
+        Decision::Reuse(record) => Some(&**record),
+        _ => None,
+    };
+    let inputs = stage.inputs.iter().filter_map(|(path, (upstream, _))| Some((path.as_str(), made(upstream)?))).collect();
+    stage.kind.forecast(&Ahead { view, inputs, store })
 }
 
 struct Planner<'a> {
@@ -114,6 +138,7 @@ impl Planner<'_> {
             key: None,
             broken: None,
             files,
+            forecast: None,
         };
         let unknown: Vec<String> = stage
             .inputs
@@ -210,6 +235,22 @@ impl Plan {
         counts
     }
 
+    /// How many of these stages are not there, or may not be.
+    #[must_use]
+    pub fn work(&self, stages: &[StageId]) -> usize {
+        let open = |id: &&StageId| self.stage(**id).is_some_and(|stage| !matches!(stage.decision, Decision::Reuse(_)));
+        stages.iter().filter(open).count()
+    }
+
+    /// What all stages together would ask of teachers; nothing where no stage can tell.
+    #[must_use]
+    pub fn forecast(&self) -> Option<Forecast> {
+        self.stages.iter().filter_map(|stage| stage.forecast).reduce(|mut sum, stage| {
+            sum += stage;
+            sum
+        })
+    }
+
     /// The stage of a node.
     #[must_use]
     pub fn stage(&self, id: StageId) -> Option<&PlannedStage> {
@@ -232,12 +273,14 @@ impl Plan {
                 "decision": stage.decision.word(),
                 "key": stage.key,
                 "why": why.to_json(),
+                "forecast": stage.forecast,
             }));
         }
         Ok(json!({
             "experiment": experiment.name,
             "file": experiment.file.display().to_string(),
             "summary": { "reuse": counts.reuse, "run": counts.run, "maybe": counts.maybe },
+            "forecast": self.forecast(),
             "sweep": { "cells": experiment.cells, "stages": self.stages.len(), "unshared": experiment.stages_unshared },
             "stages": stages,
         }))

@@ -12,7 +12,7 @@ mod worker_process;
 use std::sync::Arc;
 
 use stillhouse_stage::{Class, Event, Failure, Kind};
-use stillhouse_store::{Run, Store};
+use stillhouse_store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::experiment::{Experiment, StageId};
@@ -86,7 +86,7 @@ impl RunSummary {
     }
 }
 
-/// Runs a plan to its end, or to where it cannot go on.
+/// Runs a plan to its end, or to where it cannot go on. `run_id` names the run in events, records and leases.
 ///
 /// # Errors
 /// Only what prevents any run: no threads, no signals. A stage that fails is part of the summary.
@@ -94,7 +94,7 @@ pub fn run(
     experiment: Experiment,
     plan: Plan,
     store: &Store,
-    run: &Run,
+    run_id: &str,
     options: RunOptions,
     subscribers: &mut [Box<dyn Subscriber>],
 ) -> Result<RunSummary, Failure> {
@@ -106,7 +106,7 @@ pub fn run(
         let mut terminations = Failure::io(signal(SignalKind::terminate()), "cannot listen for signals")?;
         let (sender, mut messages) = tokio::sync::mpsc::unbounded_channel();
         let mut dispatcher =
-            Dispatcher::new(Arc::new(experiment), Arc::new(plan), store.clone(), run, options, sender, subscribers, history);
+            Dispatcher::new(Arc::new(experiment), Arc::new(plan), store.clone(), run_id, options, sender, subscribers, history);
         dispatcher.begin();
         loop {
             dispatcher.start_ready();

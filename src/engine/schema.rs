@@ -33,13 +33,7 @@ pub fn experiment_schema(kinds: &[&'static dyn Kind]) -> Value {
         }),
     );
     for kind in kinds {
-        let mut body = kind.schema();
-        let seed = json!({ "type": "integer", "minimum": 0, "description": "The seed of this stage, instead of the experiment's." });
-        if kind.as_stage().is_some()
-            && let Some(members) = body.get_mut("properties").and_then(Value::as_object_mut)
-        {
-            members.insert("seed".into(), seed);
-        }
+        let body = body_schema(*kind);
         let description = body.get("description").cloned().unwrap_or_default();
         let tables = json!({ "type": "object", "description": description, "additionalProperties": body });
         properties.insert(kind.name().to_owned(), tables);
@@ -51,6 +45,19 @@ pub fn experiment_schema(kinds: &[&'static dyn Kind]) -> Value {
         "properties": properties,
         "additionalProperties": false,
     }))
+}
+
+/// The schema of a table of a kind, with the key that the engine gives every stage.
+#[must_use]
+pub fn body_schema(kind: &dyn Kind) -> Value {
+    let mut body = kind.schema();
+    let seed = json!({ "type": "integer", "minimum": 0, "description": "The seed of this stage, instead of the experiment's." });
+    if kind.as_stage().is_some()
+        && let Some(members) = body.get_mut("properties").and_then(Value::as_object_mut)
+    {
+        members.insert("seed".into(), seed);
+    }
+    body
 }
 
 /// The same value with the members of every object in order.

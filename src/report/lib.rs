@@ -28,4 +28,4 @@ pub use runs_list::runs_list;
 pub use scores::{SuiteScores, scores, scores_table};
 pub use stage_page::{stage_json, stage_page};
 pub use students::students_table;
-pub use summary::run_summary;
+pub use summary::{LogTail, run_ending, run_summary};

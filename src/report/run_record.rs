@@ -1,6 +1,6 @@
 //! [`RunRecord`]: what a run came to, folded from its events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -22,7 +22,11 @@ pub struct RunRecord {
     pub version: String,
     /// How many stages the experiment has.
     pub planned: usize,
-    /// `kind.name` → what became of the stage, in the order in which they were first heard of.
+    /// The stages in the order of the experiment's file; empty in logs that do not tell.
+    #[serde(skip)]
+    pub order: Vec<String>,
+    /// `kind.name` → what became of the stage, in the order of the experiment's file once the run has ended or all its
+    /// events are there, and until then in the order in which they were first heard of.
     pub stages: IndexMap<String, StageResult>,
     /// How it ended; none for a run that is still going on or was killed.
     pub end: Option<RunEnd>,
@@ -116,6 +120,7 @@ pub struct RunEnd {
 pub fn fold<'a>(events: impl IntoIterator<Item = &'a Event>) -> RunRecord {
     let mut record = RunRecord::default();
     events.into_iter().for_each(|event| record.apply(event));
+    record.arrange();
     record
 }
 
@@ -123,7 +128,8 @@ impl RunRecord {
     /// Takes the next event.
     pub fn apply(&mut self, event: &Event) {
         match event {
-            Event::RunStarted { run, experiment, file, stages, time, version } => {
+            Event::RunStarted { run, experiment, file, stages, time, version, order } => {
+                self.order.clone_from(order);
                 self.run.clone_from(run);
                 self.experiment.clone_from(experiment);
                 self.file.clone_from(file);
@@ -157,6 +163,8 @@ impl RunRecord {
             Event::StageSkipped { stage, because } => {
                 self.stage(stage).state = State::Skipped { because: because.clone() };
             }
+            // Worth a line while it happens; the end tells that the run was stopped.
+            Event::RunStopping { .. } => {}
             Event::RunFinished { built, reused, resumed, failed, skipped, seconds, run: _, interrupted } => {
                 self.end = Some(RunEnd {
                     built: *built,
@@ -167,8 +175,16 @@ impl RunRecord {
                     seconds: *seconds,
                     interrupted: *interrupted,
                 });
+                self.arrange();
             }
         }
+    }
+
+    /// Two runs of one experiment read alike, whatever finished first.
+    fn arrange(&mut self) {
+        let places: HashMap<&str, usize> = self.order.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
+        // Stable: those that the order does not know stay as they came, at the end.
+        self.stages.sort_by_cached_key(|name, _| places.get(name.as_str()).copied().unwrap_or(usize::MAX));
     }
 
     /// The stages of a kind with their results.
@@ -255,6 +271,24 @@ mod tests {
         events[3..].iter().for_each(|event| record.apply(event));
         assert_eq!(record, fold(&events));
         assert_eq!(record.end.map(|end| end.failed), Some(1));
+    }
+
+    #[test]
+    fn stages_stand_in_the_order_of_the_file_whatever_finished_first() {
+        let started = |order: &[&str]| {
+            let mut event = crate::testing::run_started(3);
+            if let Event::RunStarted { order: told, .. } = &mut event {
+                *told = order.iter().map(|stage| (*stage).to_owned()).collect();
+            }
+            event
+        };
+        let made = |stage| finished(stage, How::Built, 1.0, Value::Null);
+        let names = |events: &[Event]| fold(events).stages.keys().cloned().collect::<Vec<_>>();
+        let order = ["eval.z", "eval.b", "eval.a"];
+        assert_eq!(names(&[started(&order), made("eval.a"), made("eval.z"), made("eval.b")]), order);
+        assert_eq!(names(&[started(&order), made("eval.b"), made("eval.a"), made("eval.z")]), order);
+        // A log of a version that did not tell the order.
+        assert_eq!(names(&[started(&[]), made("eval.b"), made("eval.a")]), ["eval.b", "eval.a"]);
     }
 
     #[test]

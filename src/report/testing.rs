@@ -13,6 +13,7 @@ pub fn run_started(stages: usize) -> Event {
         stages,
         time: "2026-11-22T15:23:30Z".into(),
         version: "0.1.0".into(),
+        order: Vec::new(),
     }
 }
 

@@ -32,6 +32,10 @@
 //! `fn(&Self, &Node, &mut Diagnostics)`. Names are kebab-case. An enum is externally tagged: a choice without options
 //! is a string, a choice with options is a table of one key; a choice whose options all have defaults may be
 //! written as a string too.
+//!
+//! A schema says with keywords of its own what JSON Schema has no word for: `x-execution` (in no key),
+//! `x-names` (the kinds of table that a name may mean) and `x-path` (the content of what is named is in the key). An
+//! editor passes over them; `stillhouse kinds` reads them.
 
 use std::collections::BTreeMap;
 
@@ -55,6 +59,11 @@ pub trait Config: Sized {
 
     /// What it contributes to a key.
     fn describe(&self) -> Described;
+
+    /// Its value as listings show it: what [`Self::describe`] says, and settings that are in no key besides.
+    fn shown(&self) -> Described {
+        self.describe()
+    }
 
     /// The value of a field that was left out and has no default; only `Option` has one.
     fn when_missing() -> Option<Self> {
@@ -80,6 +89,24 @@ pub enum Described {
 }
 
 impl Described {
+    /// The value as it could stand in a file; `None` where nothing is there to show.
+    fn to_json(&self) -> Option<Json> {
+        match self {
+            Self::Value(value) => serde_json::from_str(&value.text()).ok(),
+            Self::Table(members) => match members.iter().next() {
+                // A choice whose options are all at their defaults is written as its name.
+                Some((name, Self::Table(options))) if members.len() == 1 && options.is_empty() => Some(json!(name)),
+                _ => {
+                    let members = members.iter().filter_map(|(name, value)| Some((name.clone(), value.to_json()?)));
+                    Some(Json::Object(members.collect()))
+                }
+            },
+            Self::List(items) => Some(items.iter().filter_map(Self::to_json).collect()),
+            Self::Reference(reference) => Some(json!(reference.name)),
+            Self::File(_) | Self::Nothing => None,
+        }
+    }
+
     /// Restricts a reference (also within an `Option` or a list) to parts of the artifact.
     #[must_use]
     pub fn with_parts(self, parts: &[&'static str]) -> Self {
@@ -127,9 +154,7 @@ impl StructSchema {
             if !about.is_empty() {
                 members.insert("description".into(), about.into());
             }
-            if let Some(Described::Value(value)) = default.map(Config::describe)
-                && let Ok(value) = serde_json::from_str(&value.text())
-            {
+            if let Some(value) = default.and_then(|default| default.shown().to_json()) {
                 members.insert("default".into(), value);
             }
             for (keyword, bound) in

@@ -1,7 +1,6 @@
 //! What is wrong with a file: data only; the command line renders it.
 
 use crate::node::{Origin, Sources};
-use crate::suggest::did_you_mean;
 use crate::types::Reference;
 
 /// How bad it is.
@@ -55,11 +54,7 @@ impl Diagnostic {
     #[must_use]
     pub fn suggest<'a>(self, written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Self {
         let candidates: Vec<&str> = candidates.into_iter().collect();
-        match did_you_mean(written, candidates.iter().copied()) {
-            Some(close) => self.hint(format!("did you mean `{close}`?")),
-            None if candidates.is_empty() => self,
-            None => self.hint(format!("one of {}", crate::suggest::list(&candidates))),
-        }
+        if candidates.is_empty() { self } else { self.hint(crate::suggest::hint(written, candidates)) }
     }
 
     /// Adds another place that explains it.

@@ -17,6 +17,7 @@ mod basic;
 pub mod canonical;
 pub mod config;
 pub mod diagnostic;
+pub mod listing;
 pub mod node;
 pub mod read;
 pub mod registry;

@@ -1,6 +1,6 @@
 //! Text to tree: parsing, `include`, `--set`.
 
-use std::io;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -148,14 +148,19 @@ fn read_text(path: &Path) -> Result<String, (String, String)> {
     if meta.is_dir() {
         return Err(("it is a folder".into(), "give the path of a TOML file in it".into()));
     }
-    if meta.len() > LARGEST_FILE {
+    // What is no plain file (`/dev/stdin`, a pipe) has no length before it is read.
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        fs_err::File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|error| (error.kind().to_string(), "check the file's permissions".to_owned()))?;
+    if bytes.len() as u64 > LARGEST_FILE {
         return Err((
             format!("it is larger than the {} MiB an experiment file may have", LARGEST_FILE >> 20),
             "put data into files of their own and name them, e.g. `jsonl = { path = \"…\" }`".into(),
         ));
     }
-    let bytes =
-        fs_err::read(path).map_err(|error| (error.kind().to_string(), "check the file's permissions".to_owned()))?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -198,6 +203,10 @@ impl Text<'_> {
     fn value(&self, read: &Spanned<DeValue<'_>>, report: &mut Diagnostics) -> Node {
         let at = self.place(read.span());
         let value = match read.get_ref() {
+            // A checkout with Windows' line ends means the same text: a script in it must neither break nor run again.
+            DeValue::String(text) if self.text.get(read.span()).is_some_and(|written| written.contains("\r\n")) => {
+                Value::String(text.replace("\r\n", "\n"))
+            }
             DeValue::String(text) => Value::String(text.to_string()),
             DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
                 Ok(number) => Value::Integer(number),

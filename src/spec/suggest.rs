@@ -29,10 +29,23 @@ fn is_prefix(short: &str, long: &str) -> bool {
     short.len() >= 3 && long.starts_with(short)
 }
 
-/// Names as a message lists them: `` `a`, `b`, `c` ``.
+/// Names as a message lists them: `` `a`, `b`, `c` ``; of very many only the first.
 #[must_use]
 pub fn list(names: &[&str]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    const MOST: usize = 30;
+    let shown: Vec<String> = names.iter().take(MOST).map(|name| format!("`{name}`")).collect();
+    let shown = shown.join(", ");
+    if names.len() > MOST { format!("{shown} and {} more", names.len() - MOST) } else { shown }
+}
+
+/// What to do about a name that is none of these: the one that was meant, or all there are.
+#[must_use]
+pub fn hint<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    match did_you_mean(written, names.iter().copied()) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None => format!("one of {}", list(&names)),
+    }
 }
 
 #[cfg(test)]
@@ -46,6 +59,15 @@ mod tests {
         assert_eq!(did_you_mean("max_tokens", names), Some("max-tokens"));
         assert_eq!(did_you_mean("Seed", names), Some("seed"));
         assert_eq!(did_you_mean("banana", names), None);
+    }
+
+    #[test]
+    fn very_many_names_are_not_all_listed() {
+        let names: Vec<String> = (0..1000).map(|index| format!("n{index}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert!(list(&names).ends_with("`n29` and 970 more"));
+        assert_eq!(hint("n17x", ["n1", "n17"]), "did you mean `n17`?");
+        assert_eq!(hint("x", ["a", "b"]), "one of `a`, `b`");
     }
 
     #[test]

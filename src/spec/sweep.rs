@@ -92,8 +92,13 @@ fn grid<'a>(sweep: &'a Node, report: &mut Diagnostics) -> Option<&'a Table> {
         report.push(Diagnostic::error(sweep.at, "missing `grid`").hint(hint));
         return None;
     };
-    if grid.as_table().is_none() {
-        report.push(expected("a table of paths and lists", grid));
+    match grid.as_table() {
+        None => report.push(expected("a table of paths and lists", grid)),
+        Some(table) if table.entries.is_empty() => report.push(
+            Diagnostic::error(grid.at, "the grid has no axis")
+                .hint("name a key and its values, or take `[sweep]` out: grid = { \"student.small.steps\" = [100, 200] }"),
+        ),
+        Some(_) => {}
     }
     grid.as_table()
 }

@@ -28,11 +28,19 @@ impl<T: Config> Config for Execution<T> {
     }
 
     fn schema() -> serde_json::Value {
-        T::schema()
+        let mut schema = T::schema();
+        if let Some(members) = schema.as_object_mut() {
+            members.insert("x-execution".into(), true.into());
+        }
+        schema
     }
 
     fn describe(&self) -> Described {
         Described::Nothing
+    }
+
+    fn shown(&self) -> Described {
+        self.0.shown()
     }
 
     fn when_missing() -> Option<Self> {
@@ -89,7 +97,7 @@ impl<T: Target> Config for Ref<T> {
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "description": format!("the name of {}", one_of(T::KINDS)) })
+        json!({ "type": "string", "description": format!("the name of {}", one_of(T::KINDS)), "x-names": T::KINDS })
     }
 
     fn describe(&self) -> Described {
@@ -162,7 +170,7 @@ impl Config for FilePath {
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "description": "a path, relative to this file" })
+        json!({ "type": "string", "description": "a path, relative to this file", "x-path": "file" })
     }
 
     fn describe(&self) -> Described {
@@ -192,7 +200,12 @@ impl<S: Selection> Config for DirectoryPath<S> {
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "description": "a path, relative to this file" })
+        let path = match S::SELECT {
+            Select::File => "file",
+            Select::Folder(_) => "folder",
+            Select::Everything => "file or folder",
+        };
+        json!({ "type": "string", "description": "a path, relative to this file", "x-path": path })
     }
 
     fn describe(&self) -> Described {

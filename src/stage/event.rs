@@ -36,6 +36,9 @@ pub enum Event {
         time: String,
         /// The version of this program.
         version: String,
+        /// The stages in the order of the experiment's file: events come in the order of what happens.
+        #[serde(default)]
+        order: Vec<String>,
     },
     /// A stage's recipe is known and its work begins.
     StageStarted {
@@ -96,6 +99,11 @@ pub enum Event {
         stage: String,
         /// Because of which stage, or that the run was stopped.
         because: String,
+    },
+    /// The user asked to stop: nothing new begins, and running stages go to a good point.
+    RunStopping {
+        /// Stages that run.
+        running: usize,
     },
     /// The last event (its fields are API).
     RunFinished {

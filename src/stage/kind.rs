@@ -8,6 +8,7 @@ use stillhouse_spec::{Config, Described, Diagnostics, Node};
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::forecast::{Ahead, Forecast};
 
 /// A decoded table of any kind.
 pub trait AnyConfig: fmt::Debug + Send + Sync {
@@ -108,6 +109,13 @@ pub trait StageKind: Kind {
     fn needs(&self, view: &View<'_>) -> Needs {
         let _ = view;
         Needs::default()
+    }
+
+    /// What a run of it would ask of teachers, as far as that can be told without asking: `plan` shows it. Called only
+    /// for stages whose result is not there. It may look into the store, but must be quick: a plan has thousands of stages.
+    fn forecast(&self, ahead: &Ahead<'_>) -> Option<Forecast> {
+        let _ = ahead;
+        None
     }
 
     /// Does the work: reads inputs through the context, writes its output below [`Context::out`]. Blocking; equal recipes

@@ -39,6 +39,7 @@
 pub mod context;
 pub mod event;
 pub mod failure;
+pub mod forecast;
 pub mod kind;
 pub mod order;
 pub mod recipe;
@@ -46,6 +47,7 @@ pub mod recipe;
 pub use context::{Artifact, Cancel, Context, EventSink};
 pub use event::{Event, How, StageEvent};
 pub use failure::{Class, Failure};
+pub use forecast::{Ahead, Forecast};
 pub use kind::{AnyConfig, Kind, Needs, Inherited, Outcome, Placement, StageKind, Surroundings, View};
 pub use order::{Definition, FileInput, Input, WorkOrder};
 pub use recipe::Recipe;

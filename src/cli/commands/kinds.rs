@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use stillhouse_spec::suggest;
+use stillhouse_engine::schema::body_schema;
+use stillhouse_spec::{listing, suggest};
 
 use crate::args::{Format, Global, Kinds};
 use crate::error::CliError;
@@ -16,53 +17,47 @@ pub fn run(command: &Kinds, global: &Global) -> Result<ExitCode, CliError> {
         None => KINDS.to_vec(),
         Some(name) => {
             let found = KINDS.iter().copied().find(|kind| kind.name() == name);
-            let names = KINDS.iter().map(|kind| kind.name());
-            let hint = match suggest::did_you_mean(name, names.clone()) {
-                Some(close) => format!("did you mean `{close}`?"),
-                None => format!("one of {}", suggest::list(&names.collect::<Vec<_>>())),
-            };
-            vec![found.ok_or_else(|| CliError::arguments(format!("there is no kind `{name}`"), hint))?]
+            let hint = || suggest::hint(name, KINDS.iter().map(|kind| kind.name()));
+            vec![found.ok_or_else(|| CliError::arguments(format!("there is no kind `{name}`"), hint()))?]
         }
     };
     if global.format == Format::Json {
-        let list: Vec<Value> = chosen
-            .iter()
-            .map(|kind| json!({ "name": kind.name(), "stage": kind.as_stage().is_some(), "schema": kind.schema() }))
-            .collect();
-        render::data(&Value::from(list).to_string());
+        let list = chosen.iter().map(|kind| {
+            let schema = body_schema(*kind);
+            let keys: Value = listing::keys(&schema).iter().map(key_json).collect();
+            json!({
+                "name": kind.name(),
+                "stage": kind.as_stage().is_some(),
+                "about": listing::about(&schema),
+                "keys": keys,
+                "schema": schema,
+            })
+        });
+        render::data(&list.collect::<Value>().to_string());
         return Ok(ExitCode::SUCCESS);
     }
     for kind in &chosen {
-        let schema = kind.schema();
+        let schema = body_schema(*kind);
         let what = if kind.as_stage().is_some() { "stage" } else { "definition" };
-        render::data(&format!("[{}.…]  ({what})  {}", kind.name(), first_line(&schema)));
+        render::data(&format!("[{}.…]  ({what})  {}", kind.name(), listing::about(&schema)));
         if command.kind.is_some() {
-            keys(&schema, 2);
+            render::data(&format!("\n{}", render::kinds::keys(&listing::keys(&schema))));
         }
+    }
+    if command.kind.is_none() {
+        render::words("\nhint: `stillhouse kinds KIND` lists the keys of one");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn first_line(schema: &Value) -> &str {
-    let text = schema.get("description").and_then(Value::as_str).unwrap_or_default();
-    text.lines().next().unwrap_or_default()
-}
-
-fn keys(schema: &Value, indent: usize) {
-    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    for (name, key) in schema["properties"].as_object().into_iter().flatten() {
-        let mut notes = Vec::new();
-        if required.contains(&name.as_str()) {
-            notes.push("required".to_owned());
-        }
-        if let Some(default) = key.get("default") {
-            notes.push(format!("default {default}"));
-        }
-        let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
-        render::data(&format!("{:indent$}{name}{notes}  {}", "", first_line(key)));
-        keys(key, indent + 4);
-        for choice in key["anyOf"].as_array().into_iter().flatten() {
-            keys(choice, indent + 4);
-        }
-    }
+fn key_json(key: &listing::Listed) -> Value {
+    json!({
+        "path": key.path,
+        "what": if key.choice { "choice" } else { "key" },
+        "type": key.kind,
+        "required": key.required,
+        "default": key.default,
+        "role": render::kinds::role(key),
+        "about": key.about,
+    })
 }

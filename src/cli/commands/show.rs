@@ -1,8 +1,10 @@
 //! `stillhouse show RUN|STAGE|KEY`
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use stillhouse_report::{Layout, run_page, stage_json, stage_page};
+use stillhouse_spec::suggest;
 use stillhouse_store::{Key, Lookup, Record, Store};
 
 use crate::args::{Format, Global, Show};
@@ -22,10 +24,8 @@ pub fn run(command: &Show, global: &Global) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let Ok(entry) = store.find_run(&command.what) else {
-        return Err(CliError::arguments(
-            format!("there is no run, stage or key `{}` in {}", command.what, global.cache.display()),
-            "`stillhouse runs` lists runs; a stage is named `kind.name` and must have a result",
-        ));
+        let message = format!("there is no run, stage or key `{}` in {}", command.what, global.cache.display());
+        return Err(CliError::arguments(message, hint(&store, &command.what)?));
     };
     let record = runs::record(&entry);
     match global.format {
@@ -35,11 +35,22 @@ pub fn run(command: &Show, global: &Global) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What to do about a name that stands for no result: the nearest that does.
+pub fn hint(store: &Store, what: &str) -> Result<String, CliError> {
+    let names: BTreeSet<String> = store.records()?.into_iter().map(|entry| entry.stage).collect();
+    Ok(match suggest::did_you_mean(what, names.iter().map(String::as_str)) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None => "`stillhouse runs` lists runs; a stage is named `kind.name` and must have a result".to_owned(),
+    })
+}
+
 /// The newest result of a stage name, or the result of a key (or of a beginning of one that is unique).
 pub fn result_of(store: &Store, what: &str) -> Result<Option<Record>, CliError> {
     let key_like = what.len() >= 6 && what.chars().all(|c| c.is_ascii_hexdigit());
     let entries = store.records()?;
-    let matching = entries.iter().rev().filter(|entry| entry.stage == what || (key_like && entry.key.to_string().starts_with(what)));
+    let stage = whole_name(what, entries.iter().map(|entry| entry.stage.as_str()));
+    let named = |name: &str| stage.as_deref() == Some(name);
+    let matching = entries.iter().rev().filter(|entry| named(&entry.stage) || (key_like && entry.key.to_string().starts_with(what)));
     let keys: Vec<Key> = matching.map(|entry| entry.key).collect();
     if key_like && keys.len() > 1 {
         return Err(CliError::arguments(format!("several keys begin with `{what}`"), "give more of it"));
@@ -50,4 +61,15 @@ pub fn result_of(store: &Store, what: &str) -> Result<Option<Record>, CliError> 
         }
     }
     Ok(None)
+}
+
+/// The one stage that a name means: written whole, or without its kind where only one kind has it.
+pub fn whole_name<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let names: BTreeSet<&str> = names.collect();
+    let plain = |name: &&&str| name.split_once('.').is_some_and(|(_, plain)| plain == what);
+    match (names.get(what), names.iter().filter(plain).collect::<Vec<_>>().as_slice()) {
+        (Some(whole), _) => Some((*whole).to_owned()),
+        (None, [one]) => Some((**one).to_owned()),
+        _ => None,
+    }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use stillhouse_engine::{Experiment, Explainer, StageId};
+use stillhouse_spec::suggest;
 use stillhouse_store::Store;
 
 use crate::args::{Format, Global, Why};
@@ -18,7 +19,7 @@ pub fn run(command: &Why, global: &Global) -> Result<ExitCode, CliError> {
     let ids = find(&experiment, &command.stage)?;
     let [id] = ids.as_slice() else {
         let names: Vec<&str> = ids.iter().map(|id| experiment.graph[*id].name.as_str()).collect();
-        return Err(CliError::arguments(format!("`{}` means several stages", command.stage), format!("one of {}", names.join(", "))));
+        return Err(CliError::arguments(format!("`{}` means several stages", command.stage), format!("one of {}", suggest::list(&names))));
     };
     let Some(stage) = plan.stage(*id) else {
         return Err(CliError::arguments(format!("{} is not in the plan", command.stage), "`stillhouse plan` lists them"));
@@ -46,10 +47,6 @@ pub fn find(experiment: &Experiment, name: &str) -> Result<Vec<StageId>, CliErro
     if !found.is_empty() {
         return Ok(found);
     }
-    let names: Vec<&str> = experiment.stages().map(|(_, stage)| stage.name.as_str()).collect();
-    let hint = match stillhouse_spec::suggest::did_you_mean(name, names.iter().copied()) {
-        Some(close) => format!("did you mean `{close}`?"),
-        None => format!("one of {}", names.join(", ")),
-    };
+    let hint = suggest::hint(name, experiment.stages().map(|(_, stage)| stage.name.as_str()));
     Err(CliError::arguments(format!("there is no stage `{name}` in {}", experiment.file.display()), hint))
 }

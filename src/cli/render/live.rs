@@ -20,6 +20,14 @@ pub fn display(_global: &Global) -> Box<dyn Subscriber> {
     if std::io::stderr().is_terminal() { Box::new(Bars::new()) } else { Box::new(Plain::default()) }
 }
 
+/// The line that begins a run.
+fn opening(event: &Event) -> String {
+    let Event::RunStarted { run, experiment, stages, .. } = event else { return String::new() };
+    let stages = if *stages == 1 { "1 stage".to_owned() } else { format!("{stages} stages") };
+    // A run that could not be recorded has no name.
+    if run.is_empty() { format!("{experiment}: {stages}") } else { format!("run {run} of {experiment}: {stages}") }
+}
+
 /// The line that ends a stage, if it deserves one.
 fn ending(event: &Event) -> Option<String> {
     match event {
@@ -32,15 +40,14 @@ fn ending(event: &Event) -> Option<String> {
             };
             Some(format!("{word:<8} {stage}  {}", format::duration(*seconds)))
         }
-        Event::StageFailed { stage, failure, .. } => {
-            let mut text = format!("failed   {stage}\nerror: {failure}");
-            if let Some(hint) = &failure.hint {
-                text.push_str(&format!("\nhint: {hint}"));
-            }
-            Some(text)
-        }
-        Event::StageSkipped { stage, because } => Some(format!("skipped  {stage}  {because}")),
+        // Why is said once, at the end, where it cannot be missed; so is what was skipped.
+        Event::StageFailed { stage, seconds, .. } => Some(format!("failed   {stage}  {}", format::duration(*seconds))),
         Event::StageWaiting { stage, holder } => Some(format!("waiting  {stage}  {holder} is making the same")),
+        Event::RunStopping { running: 0 } => None,
+        Event::RunStopping { running } => {
+            let stages = if *running == 1 { "1 stage goes".to_owned() } else { format!("{running} stages go") };
+            Some(format!("stopping {stages} to a good point first; ctrl-c again gives up at once"))
+        }
         Event::Stage { stage, said } => match said {
             StageEvent::Warning { message } => Some(format!("warning: {stage}: {message}")),
             StageEvent::Note { message } => Some(format!("note: {stage}: {message}")),
@@ -82,9 +89,7 @@ struct Plain {
 impl Subscriber for Plain {
     fn on(&mut self, event: &Event) {
         match event {
-            Event::RunStarted { run, experiment, stages, .. } => {
-                words(&format!("run {run} of {experiment}: {stages} stages"));
-            }
+            Event::RunStarted { .. } => words(&opening(event)),
             Event::StageStarted { stage, why, .. } => {
                 self.last.insert(stage.clone(), Instant::now());
                 words(&format!("running  {stage}  {}", why.first().map_or("", String::as_str)));
@@ -140,9 +145,7 @@ fn style(template: &str) -> ProgressStyle {
 impl Subscriber for Bars {
     fn on(&mut self, event: &Event) {
         match event {
-            Event::RunStarted { run, experiment, stages, .. } => {
-                words(&format!("run {run} of {experiment}: {stages} stages"));
-            }
+            Event::RunStarted { .. } => words(&opening(event)),
             Event::StageStarted { stage, .. } => {
                 let bar = self.all.add(ProgressBar::new_spinner());
                 bar.set_style(style("{spinner} {prefix}  {elapsed}  {msg}"));

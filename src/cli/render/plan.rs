@@ -2,6 +2,8 @@
 
 use stillhouse_engine::plan::PlannedStage;
 use stillhouse_engine::{Comparison, Decision, Experiment, Explainer, Plan};
+use stillhouse_report::format;
+use stillhouse_stage::Forecast;
 use stillhouse_store::{Store, StoreError};
 
 /// Reasons shown a stage in a plan; `why` shows all.
@@ -25,6 +27,9 @@ pub fn text(plan: &Plan, experiment: &Experiment, store: &Store, all: bool) -> R
         lines.push(format!("{:<6} {:<width$}  {first}", stage.decision.word(), stage.name).trim_end().to_owned());
         let more = reasons.iter().skip(1);
         lines.extend(more.clone().take(REASONS - 1).map(|reason| format!("{:<6} {:<width$}  {reason}", "", "")));
+        if let Some(forecast) = &stage.forecast {
+            lines.push(format!("{:<6} {:<width$}  asks {}", "", "", asks(forecast)));
+        }
         if reasons.len() > REASONS {
             let left = reasons.len() - REASONS;
             lines.push(format!("{:<6} {:<width$}  and {left} more: stillhouse why {} {}", "", "", experiment.file.display(), stage.name));
@@ -35,16 +40,30 @@ pub fn text(plan: &Plan, experiment: &Experiment, store: &Store, all: bool) -> R
     }
     if experiment.cells > 1 {
         lines.push(format!(
-            "sweep: {} cells, {} stages; {} would be needed if cells shared nothing ({} saved)",
+            "sweep: {} cells, {}; {} would be needed if cells shared nothing ({} saved)",
             experiment.cells,
-            plan.stages.len(),
+            if plan.stages.len() == 1 { "1 stage".to_owned() } else { format!("{} stages", plan.stages.len()) },
             experiment.stages_unshared,
             experiment.stages_unshared - plan.stages.len(),
         ));
     }
+    if let Some(forecast) = plan.forecast() {
+        lines.push(format!("to ask of teachers: {}", asks(&forecast)));
+    }
     let counts = plan.counts();
     lines.push(format!("{} to run, {} maybe, {} reused", counts.run, counts.maybe, counts.reuse));
     Ok(lines.join("\n"))
+}
+
+/// `230 requests, at most 58,880 tokens, at most $0.04`
+fn asks(forecast: &Forecast) -> String {
+    let mut parts = vec![match forecast.requests {
+        1 => "1 request".to_owned(),
+        requests => format!("{} requests", format::count(requests)),
+    }];
+    parts.extend(forecast.tokens.map(|tokens| format!("at most {} tokens", format::count(tokens))));
+    parts.extend(forecast.usd.map(|usd| format!("at most ${usd:.2}")));
+    parts.join(", ")
 }
 
 /// One stage, explained.

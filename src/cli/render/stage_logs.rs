@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use stillhouse_engine::{Subscriber, logs};
-use stillhouse_stage::{Event, StageEvent};
+use stillhouse_stage::{Event, Failure, StageEvent};
 
 /// Adds warnings, notes and failures to the logs of a run.
 pub struct StageLogs {
@@ -22,14 +22,17 @@ impl Subscriber for StageLogs {
         let (stage, line) = match event {
             Event::Stage { stage, said: StageEvent::Warning { message } } => (stage, format!("warning: {message}\n")),
             Event::Stage { stage, said: StageEvent::Note { message } } => (stage, format!("note: {message}\n")),
-            Event::StageFailed { stage, failure, .. } => {
-                let hint = failure.hint.as_ref().map_or_else(String::new, |hint| format!("hint: {hint}\n"));
-                (stage, format!("error: {failure}\n{hint}"))
-            }
+            Event::StageFailed { stage, failure, .. } => (stage, failed(failure)),
             _ => return,
         };
         if let Err(error) = logs::append(&logs::path(&self.run, stage), line.as_bytes()) {
             tracing::warn!(stage, %error, "a line of the stage's log was lost");
         }
     }
+}
+
+/// How the log of a failed stage ends.
+pub fn failed(failure: &Failure) -> String {
+    let hint = failure.hint.as_ref().map_or_else(String::new, |hint| format!("hint: {hint}\n"));
+    format!("error: {failure}\n{hint}")
 }

@@ -46,12 +46,50 @@ fn a_key_in_the_file_is_never_repeated() {
 }
 
 #[test]
+fn windows_line_ends_and_a_byte_order_mark_mean_nothing() {
+    let text = "[command.a]\nrun = \"echo 1 > {out}/x\"\n[command.b]\nrun = \"\"\"\ncat {inputs.a}/x\n\"\"\"\ninputs = { a = \"a\" }\n";
+    let place = Place::with_experiment(text);
+    assert_eq!(place.built(), ["command.a", "command.b"]);
+    place.write("experiment.toml", &format!("\u{feff}{}", text.replace('\n', "\r\n")));
+    assert_eq!(place.built(), Vec::<String>::new());
+    place.write("experiment.toml", &text.replace("\"a\"", "\"aa\"").replace('\n', "\r\n"));
+    let ran = place.run(&["check", "experiment.toml"]);
+    assert!(ran.stderr.contains("experiment.toml:7:16"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_set_argument_is_at_fault_under_its_own_characters() {
+    let place = Place::with_experiment("[command.a]\nrun = \"true\"\n");
+    for (set, words) in [
+        ("command.a=", "`command.a` must be a table"),
+        ("=1", "not a path of keys"),
+        ("command.a", "expected `path=value`"),
+        ("command", "expected `path=value`"),
+        ("command=1", "the path is too short"),
+        ("command..a=1", "not a path of keys"),
+        ("comand.a.run=x", "did you mean `command`?"),
+        ("command.a.rum=x", "did you mean `run`?"),
+        ("command.a.run.x=1", "`command.a.run` is not a table"),
+        ("command.a.timeout=nan", "not a finite number"),
+        ("command.a.env.TOKEN=sk-abcdefghijklmnop1234", "a secret must not stand"),
+    ] {
+        let ran = place.run(&["check", "experiment.toml", "--set", set]);
+        assert_eq!(ran.code, Some(1), "{set}: {}", ran.stderr);
+        assert!(ran.stderr.contains("--> --set #1:1:") && ran.stderr.contains(words), "{set}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("sk-abc"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_one_clear_line() {
     let place = Place::new();
     place.write("empty.toml", "\n");
+    std::fs::File::create(place.join("sparse.toml")).unwrap().set_len(1 << 40).unwrap();
+    place.write("long-line.toml", &format!("[command.a]\nrun = \"{}\"\n", "x".repeat(17 << 20)));
     std::fs::write(place.join("latin.toml"), b"[experiment]\nname = \"caf\xe9\"\n").unwrap();
     for (file, words) in
-        [("missing.toml", "there is no such file"), ("empty.toml", "the file is empty"), ("latin.toml", "line 2"), (".", "it is a folder")]
+        [("missing.toml", "there is no such file"), ("empty.toml", "the file is empty"), ("latin.toml", "line 2"), (".", "it is a folder"),
+        ("sparse.toml", "larger than the 16 MiB"), ("long-line.toml", "larger than the 16 MiB"), ("/dev/zero", "larger than the 16 MiB")]
     {
         let ran = place.run(&["check", file]);
         assert_eq!(ran.code, Some(1), "{file}");

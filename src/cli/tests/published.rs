@@ -63,6 +63,45 @@ fn kinds_lists_every_kind_with_its_keys() {
     assert_eq!(place.run(&["kinds", "studnt"]).code, Some(64));
 }
 
+#[test]
+fn kinds_lists_every_key_with_type_default_role_and_docs() {
+    let place = Place::new();
+    let teacher = place.run(&["kinds", "teacher"]).stdout;
+    let line = |name: &str| teacher.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default().to_owned();
+    for (name, parts) in [
+        ("· provider = \"openai\"", &["chat completions"][..]),
+        ("· provider = \"local\"", &["runs on this machine"]),
+        ("base-url ", &["string", "required", "execution", "Where it is"]),
+        ("revision ", &["string", "optional", "identity"]),
+        ("concurrency ", &["integer ≥ 1", "default 16", "execution"]),
+        ("· allowed", &["They may."]),
+    ] {
+        assert!(parts.iter().all(|part| line(name).contains(part)), "{name}: {teacher}");
+    }
+    for (kind, choices) in [
+        ("student", &["· llama", "cross-entropy", "forward-kl", "· wsd", "temperature", "seed"][..]),
+        ("dataset", &["· length", "· refusal", "max-tokens"]),
+        ("suite", &["perplexity", "agreement"]),
+    ] {
+        let text = place.run(&["kinds", kind]).stdout;
+        assert!(choices.iter().all(|choice| text.contains(choice)), "{text}");
+    }
+}
+
+#[test]
+fn kinds_as_json_says_the_same_of_every_key() {
+    let ran = Place::new().run(&["kinds", "--format", "json"]);
+    let kinds: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    for kind in kinds.as_array().unwrap() {
+        let keys = kind["keys"].as_array().unwrap();
+        assert!(!keys.is_empty(), "{}", kind["name"]);
+        for key in keys {
+            let key_like = key["what"] == "choice" || !key["type"].as_str().unwrap().is_empty();
+            assert!(key_like && !key["about"].as_str().unwrap().is_empty(), "{}: {key}", kind["name"]);
+        }
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

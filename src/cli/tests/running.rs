@@ -73,6 +73,26 @@ fn a_failed_stage_is_told_with_its_reason_and_never_cached() {
     assert_eq!(place.run(&["run", "experiment.toml"]).code, Some(3));
 }
 
+/// How often a text holds another.
+fn times(text: &str, part: &str) -> usize {
+    text.matches(part).count()
+}
+
+#[test]
+fn a_failure_is_told_once_with_the_end_of_its_log() {
+    let script = r"for i in 1 2 3 4 5 6 7 8 9; do echo line $i; done; printf 'a\rlast \033[31mwords\n'; exit 7";
+    let experiment = format!("[command.bad]\nrun = '''{script}'''\n[command.after]\nrun = \"true\"\ninputs = {{ x = \"bad\" }}\n");
+    let place = Place::with_experiment(&experiment);
+    let ran = place.run(&["run", "experiment.toml"]);
+    assert_eq!(ran.code, Some(3));
+    assert_eq!(times(&ran.stderr, "exit code 7"), 1, "{}", ran.stderr);
+    assert_eq!(times(&ran.stderr, "last [31mwords"), 1, "{}", ran.stderr);
+    assert_eq!(times(&ran.stderr, "command.after"), 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("  | line 3\n") && !ran.stderr.contains("  | line 2\n"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: the whole log: stillhouse log 'command.bad'"), "{}", ran.stderr);
+    assert!(place.run(&["log", "command.bad"]).stdout.starts_with("line 1\n"));
+}
+
 #[test]
 fn keep_going_does_all_that_does_not_depend_on_the_failure() {
     let place = Place::with_experiment(FAILING);
@@ -114,6 +134,50 @@ fn a_program_dies_with_the_engine_and_the_next_run_goes_on() {
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(finished(&ran.json_lines(), "built"), ["command.slow"]);
     assert_eq!(finished(&ran.json_lines(), "reused"), ["command.quick"]);
+}
+
+/// Whether a process is there and not merely waiting to be collected.
+fn lives(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// A stage whose program starts another one that heeds no signal, and its process id once it runs.
+fn stubborn(place: &Place) -> (std::process::Child, i32) {
+    let pid_file = place.join("pid");
+    let mut command = place.command(&["run", "experiment.toml"]);
+    let engine = command.env("PIDFILE", &pid_file).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the program to start", || std::fs::read_to_string(&pid_file).is_ok_and(|text| text.ends_with('\n')));
+    let pid = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    assert!(lives(pid));
+    (engine, pid)
+}
+
+const STUBBORN: &str = "[command.slow]\nrun = \"trap '' TERM INT; (trap '' TERM INT; sleep 60 & echo $! > $PIDFILE; wait); true\"\npass-env = [\"PIDFILE\"]\n";
+
+#[test]
+fn what_a_program_started_dies_with_the_engine_too() {
+    let place = Place::with_experiment(STUBBORN);
+    let (mut engine, pid) = stubborn(&place);
+    engine.kill().unwrap();
+    engine.wait().unwrap();
+    wait_for("the grandchild to die", || !lives(pid));
+}
+
+#[test]
+fn the_second_ctrl_c_gives_up_at_once_and_leaves_nothing_running() {
+    let place = Place::with_experiment(STUBBORN);
+    let (engine, pid) = stubborn(&place);
+    let interrupt = || assert!(std::process::Command::new("kill").args(["-INT", &engine.id().to_string()]).status().unwrap().success());
+    let started = Instant::now();
+    interrupt();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(lives(pid), "the first one lets stages reach a good point");
+    interrupt();
+    let ran = Ran::of(engine.wait_with_output().unwrap());
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+    assert_eq!(times(&ran.stderr, "ctrl-c again gives up at once"), 1, "{}", ran.stderr);
+    wait_for("the grandchild to die", || !lives(pid));
 }
 
 #[test]
@@ -184,6 +248,139 @@ mod a_command {
         let events = place.run_events();
         let done = events.iter().find(|event| event["event"] == "stage-finished").unwrap();
         assert_eq!(done["metrics"]["accuracy"], 0.5);
+    }
+}
+
+mod a_name_that_means_nothing {
+    use super::*;
+
+    #[test]
+    fn is_a_wrong_argument_with_the_name_that_was_meant() {
+        let place = Place::with_experiment("[command.first]\nrun = \"echo said\"\n[command.quiet]\nrun = \"true\"\n");
+        place.built();
+        for (arguments, words) in [
+            (&["show", "command.frist"][..], "did you mean `command.first`?"),
+            (&["log", "command.frist"], "did you mean `command.first`?"),
+            (&["log", "nothing.like.it"], "no run has a stage `nothing.like.it`"),
+            (&["log", "command.quiet"], "there is no log of `command.quiet`"),
+            (&["log", "--run", "never"], "there is no run \"never\""),
+            (&["why", "experiment.toml", "command.frist"], "did you mean `command.first`?"),
+            (&["run", "experiment.toml", "--only", "frist"], "hint: "),
+            (&["run", "experiment.toml", "--device", "gpu"], "there is no device `gpu`"),
+            (&["run", "experiment.toml", "--device", "cuda:x"], "there is no device `cuda:x`"),
+            (&["run", "experiment.toml", "--jobs", "0"], "--jobs"),
+            (&["kinds", "comand"], "did you mean `command`?"),
+            (&["worker", "."], "there is no work order"),
+        ] {
+            let ran = place.run(arguments);
+            assert_eq!(ran.code, Some(64), "{arguments:?}: {}", ran.stderr);
+            assert!(ran.stderr.contains(words), "{arguments:?}: {}", ran.stderr);
+        }
+        assert!(!place.join("log").exists() && !place.join("result.json").exists(), "a worker without an order writes nothing");
+    }
+
+    #[test]
+    fn may_leave_out_the_kind_where_one_kind_has_it() {
+        let place = Place::with_experiment("[command.first]\nrun = \"echo said\"\n");
+        place.built();
+        assert!(place.run(&["show", "first"]).stdout.starts_with("command.first\n"));
+        assert!(place.run(&["log", "first"]).stdout.starts_with("said"));
+    }
+}
+
+mod rust_log {
+    use super::*;
+
+    fn run(place: &Place, filter: &str) -> Ran {
+        Ran::of(place.command(&["run", "experiment.toml", "--format", "json"]).env("RUST_LOG", filter).output().unwrap())
+    }
+
+    #[test]
+    fn adds_words_to_standard_error_and_none_to_the_data() {
+        let place = Place::with_experiment("[command.a]\nrun = \"true\"\n");
+        let ran = run(&place, "info");
+        assert!(ran.stderr.contains("stage-started") && !ran.stderr.contains('\u{1b}'), "{}", ran.stderr);
+        assert_eq!(ran.json_lines().last().unwrap()["event"], "run-finished");
+        assert_eq!(run(&place, "").stderr, "");
+    }
+
+    #[test]
+    fn that_cannot_be_read_is_said_and_passed_over() {
+        let place = Place::with_experiment("[command.a]\nrun = \"true\"\n");
+        let ran = run(&place, "stillhouse=[");
+        assert_eq!(ran.code, Some(0));
+        assert!(ran.stderr.starts_with("warning: RUST_LOG"), "{}", ran.stderr);
+    }
+}
+
+mod a_store_that_cannot_be_written {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+    use std::path::Path;
+
+    use super::*;
+
+    fn set_mode(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Takes the right to write away from a folder and all folders in it, or gives it back.
+    fn writable(folder: &Path, yes: bool) {
+        set_mode(folder, if yes { 0o755 } else { 0o555 });
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                writable(&path, yes);
+            }
+        }
+    }
+
+    /// Runs as somebody who may not write the store: for root, permissions are no bar, so then as nobody.
+    fn run(place: &Place, arguments: &[&str]) -> Ran {
+        let store = place.join("cache");
+        writable(&store, false);
+        set_mode(place.path(), 0o755);
+        let mut command = place.command(arguments);
+        if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+            // The program may lie where nobody but root may look.
+            let program = place.join("stillhouse");
+            if !program.exists() && std::fs::hard_link(env!("CARGO_BIN_EXE_stillhouse"), &program).is_err() {
+                std::fs::copy(env!("CARGO_BIN_EXE_stillhouse"), &program).unwrap();
+            }
+            let mut other = std::process::Command::new(&program);
+            other.args(arguments).current_dir(place.path()).stdin(Stdio::null()).env_remove("STILLHOUSE_CACHE").env("NO_COLOR", "1");
+            other.uid(65534).gid(65534);
+            command = other;
+        }
+        let ran = Ran::of(command.output().unwrap());
+        writable(&store, true);
+        ran
+    }
+
+    #[test]
+    fn gives_what_is_there_and_says_that_the_run_is_not_recorded() {
+        let place = Place::with_experiment("[command.a]\nrun = \"echo 1 > {out}/x\"\n[command.b]\nrun = \"echo 2 > {out}/x\"\n");
+        assert_eq!(place.run(&["run", "experiment.toml", "--only", "command.a"]).code, Some(0));
+        let ran = run(&place, &["run", "experiment.toml", "--only", "command.a"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert!(ran.stderr.contains("1 reused"), "{}", ran.stderr);
+        assert_eq!(times(&ran.stderr, "this run is not recorded"), 1, "{}", ran.stderr);
+        let ran = run(&place, &["run", "experiment.toml", "--only", "command.a", "--format", "json"]);
+        assert_eq!(finished(&ran.json_lines(), "reused"), ["command.a"], "{}", ran.stderr);
+        assert_eq!(place.run(&["runs", "--format", "json"]).json_lines()[0].as_array().unwrap().len(), 1);
+        for arguments in [&["plan", "experiment.toml"][..], &["why", "experiment.toml", "command.b"], &["show", "command.a"], &["runs"]] {
+            assert_eq!(run(&place, arguments).code, Some(0), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn is_one_clear_error_where_there_is_work() {
+        let place = Place::with_experiment("[command.a]\nrun = \"echo 1 > {out}/x\"\n[command.b]\nrun = \"echo 2 > {out}/x\"\n");
+        assert_eq!(place.run(&["run", "experiment.toml", "--only", "command.a"]).code, Some(0));
+        let ran = run(&place, &["run", "experiment.toml"]);
+        assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+        assert!(ran.stderr.starts_with("error: 1 stage is to be made, and the store cannot be written: "), "{}", ran.stderr);
+        assert_eq!((times(&ran.stderr, "error: "), times(&ran.stderr, "hint: ")), (1, 1), "{}", ran.stderr);
     }
 }
 

@@ -86,7 +86,7 @@ impl Decoder {
         }
         if body.as_table().is_none() {
             let hint = format!("write `[{kind_name}.some-name]` above `{name}`");
-            report.push(Diagnostic::error(name_at, format!("`{label}` must be a table")).hint(hint));
+            report.push(Diagnostic::error(body.at, format!("`{label}` must be a table")).hint(hint));
             return;
         }
         cell.written.insert(label.clone());

@@ -1,7 +1,9 @@
 //! An order in which every table comes after those it names, or the circle that prevents one.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
+use petgraph::Direction;
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 use stillhouse_spec::{Diagnostic, Diagnostics};
@@ -9,7 +11,7 @@ use stillhouse_spec::{Diagnostic, Diagnostics};
 use super::cell::CellTables;
 use super::references::Bound;
 
-/// Labels, what is named first; every circle is reported with its whole path.
+/// Labels, what is named first and else as in the file; every circle is reported with its whole path.
 pub(super) fn order(bound: &Bound, tables: &CellTables, report: &mut Diagnostics) -> Option<Vec<String>> {
     let mut graph = DiGraph::<&str, ()>::new();
     let nodes: BTreeMap<&str, NodeIndex> = bound.keys().map(|label| (label.as_str(), graph.add_node(label))).collect();
@@ -20,7 +22,6 @@ pub(super) fn order(bound: &Bound, tables: &CellTables, report: &mut Diagnostics
             }
         }
     }
-    // Tarjan's components come in reverse order of the edges: what is named comes first.
     let components = tarjan_scc(&graph);
     let mut whole = true;
     for component in &components {
@@ -29,7 +30,26 @@ pub(super) fn order(bound: &Bound, tables: &CellTables, report: &mut Diagnostics
             report_cycle(&graph, component, bound, tables, report);
         }
     }
-    whole.then(|| components.into_iter().flatten().map(|node| graph[node].to_owned()).collect())
+    whole.then(|| as_in_the_file(&graph, tables))
+}
+
+/// Of the tables whose named ones are all out, the one that stands first in the file comes next.
+fn as_in_the_file(graph: &DiGraph<&str, ()>, tables: &CellTables) -> Vec<String> {
+    let place = |node: NodeIndex| tables.get(graph[node]).map(|(_, table)| table.at);
+    let mut open: Vec<usize> = graph.node_indices().map(|node| graph.neighbors(node).count()).collect();
+    let free = graph.node_indices().filter(|node| open[node.index()] == 0);
+    let mut ready: BinaryHeap<Reverse<_>> = free.map(|node| Reverse((place(node), node))).collect();
+    let mut order = Vec::with_capacity(open.len());
+    while let Some(Reverse((_, node))) = ready.pop() {
+        order.push(graph[node].to_owned());
+        for naming in graph.neighbors_directed(node, Direction::Incoming) {
+            open[naming.index()] -= 1;
+            if open[naming.index()] == 0 {
+                ready.push(Reverse((place(naming), naming)));
+            }
+        }
+    }
+    order
 }
 
 fn report_cycle(

@@ -206,7 +206,7 @@ fn bind(reference: &Reference, tables: &CellTables, kinds: &[&'static dyn Kind])
             return Err(Some(error.suggest(kind, accepted.iter().copied())));
         }
         if !accepted.contains(&kind) {
-            let message = format!("`{name}` is a `[{kind}.…]`, {} is needed", one_of(accepted));
+            let message = format!("`{name}` is a `[{kind}.…]`, {} is needed", one_of(reference.kinds));
             return Err(Some(Diagnostic::error(reference.at, message)));
         }
         if tables.written.contains(name) {
@@ -229,12 +229,16 @@ fn bind(reference: &Reference, tables: &CellTables, kinds: &[&'static dyn Kind])
 fn dangling(reference: &Reference, plain: &str, accepted: &[&str], tables: &CellTables) -> Diagnostic {
     let elsewhere = tables.written.iter().find(|label| label.split_once('.').is_some_and(|(_, name)| name == plain));
     if let Some(label) = elsewhere {
-        let message = format!("`{}` is `[{label}]`, {} is needed", reference.name, one_of(accepted));
+        let message = format!("`{}` is `[{label}]`, {} is needed", reference.name, one_of(reference.kinds));
         return Diagnostic::error(reference.at, message);
     }
     let split = tables.written.iter().filter_map(|label| label.split_once('.'));
     let names: Vec<&str> = split.filter(|(kind, _)| accepted.contains(kind)).map(|(_, name)| name).collect();
     let tables_named: Vec<String> = accepted.iter().map(|kind| format!("`[{kind}.{plain}]`")).collect();
-    let error = Diagnostic::error(reference.at, format!("there is no {}", tables_named.join(" or ")));
+    let nothing = match reference.kinds {
+        [] => format!("there is no stage `{}`", reference.name),
+        _ => format!("there is no {}", tables_named.join(" or ")),
+    };
+    let error = Diagnostic::error(reference.at, nothing);
     if names.is_empty() { error.hint("add the table") } else { error.suggest(plain, names) }
 }

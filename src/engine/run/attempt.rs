@@ -1,14 +1,18 @@
 //! One try at a stage, on a thread of its own: claim, look again, work, commit.
 
+mod folder;
+mod lease_watch;
+mod voice;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use stillhouse_stage::{
-    Cancel, Context, Definition, EventSink, Failure, How, Input, Outcome, Placement, Recipe, StageEvent, WorkOrder,
+    Cancel, Context, Definition, Failure, How, Input, Outcome, Placement, Recipe, WorkOrder,
 };
 use stillhouse_store::{Digest, History, Key, Lease, LeaseOwner, Lookup, Published, RECORD_FORMAT, Record, Store};
 use tokio::sync::mpsc::UnboundedSender;
@@ -18,19 +22,15 @@ use super::dispatcher::Message;
 use super::worker_process::{self, ChildSlot};
 use crate::experiment::{Experiment, Stage, StageId};
 use crate::files::Files;
-use crate::logs;
 use crate::plan::{Plan, PlannedStage, part_digest, recipe_of};
 use crate::why::Explainer;
 use crate::worker;
+use folder::Attempt;
+use lease_watch::LeaseWatch;
+use voice::Voice;
 
 /// How often a waiting attempt looks whether the other run is done.
 const POLL: Duration = Duration::from_millis(50);
-/// How often a working attempt looks whether its lease is still its own.
-const LEASE_CHECK: Duration = Duration::from_secs(2);
-/// How long a worker may take to reach a good point once it was asked to stop.
-const STOP_GRACE: Duration = Duration::from_secs(60);
-/// Progress is passed on at most this often for a stage.
-const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// Everything that an attempt needs to know.
 pub(crate) struct Task {
@@ -312,117 +312,5 @@ impl Task {
             Published::Lost(first) if first.output == finished.output => finished,
             Published::Lost(first) => Finished::of(first, How::Reused),
         })
-    }
-}
-
-/// The folder of an attempt; removed at the end, after its log has been put by.
-struct Attempt<'a> {
-    store: &'a Store,
-    key: Key,
-    id: String,
-    folder: PathBuf,
-}
-
-impl<'a> Attempt<'a> {
-    fn create(store: &'a Store, key: Key) -> Result<Self, Failure> {
-        let id = format!("{}-{}", jiff::Timestamp::now().as_millisecond(), std::process::id());
-        let folder = store.attempt_dir(&key, &id)?;
-        Ok(Self { store, key, id, folder })
-    }
-
-    /// Adds the log to the run's, where it outlives the attempt.
-    fn keep_log(&self, run: &str, stage: &str) {
-        let log = self.folder.join("log");
-        if fs_err::metadata(&log).map_or(0, |meta| meta.len()) == 0 {
-            return;
-        }
-        let kept = logs::path(&self.store.root().join("runs").join(run), stage);
-        if let Err(error) = logs::append_file(&kept, &log) {
-            tracing::warn!(stage, %error, "the stage's log could not be kept");
-        }
-    }
-}
-
-impl Drop for Attempt<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.store.remove_attempt(&self.key, &self.id) {
-            tracing::warn!(%error, "an attempt's folder could not be removed");
-        }
-    }
-}
-
-/// Watches over a lease while its attempt works, until it is dropped: a lost lease stops the attempt.
-struct LeaseWatch {
-    thread: Option<std::thread::JoinHandle<()>>,
-    done: Arc<AtomicBool>,
-}
-
-impl LeaseWatch {
-    fn start(lease: &Arc<Lease>, cancel: &Cancel, child: &ChildSlot) -> Self {
-        let done = Arc::new(AtomicBool::new(false));
-        let (lease, cancel, child, done_too) = (Arc::clone(lease), cancel.clone(), child.clone(), Arc::clone(&done));
-        let thread = std::thread::spawn(move || {
-            let mut asked_to_stop = None;
-            while !done_too.load(Ordering::Relaxed) {
-                std::thread::park_timeout(LEASE_CHECK);
-                if done_too.load(Ordering::Relaxed) {
-                    return;
-                }
-                if cancel.is_cancelled() && asked_to_stop.get_or_insert_with(Instant::now).elapsed() > STOP_GRACE {
-                    child.signal(libc::SIGKILL);
-                }
-                if !lease.still_held() {
-                    cancel.cancel();
-                    child.signal(libc::SIGKILL);
-                    return;
-                }
-            }
-        });
-        Self { thread: Some(thread), done }
-    }
-}
-
-impl Drop for LeaseWatch {
-    fn drop(&mut self) {
-        self.done.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            _ = thread.join();
-        }
-    }
-}
-
-/// Passes on what a stage says, progress not too often.
-struct Voice {
-    id: StageId,
-    sender: UnboundedSender<Message>,
-    born: Instant,
-    /// Milliseconds since `born` of the last progress; 0 for none.
-    last_progress: AtomicU64,
-    resumed: AtomicBool,
-}
-
-impl Voice {
-    fn new(id: StageId, sender: UnboundedSender<Message>) -> Self {
-        let (last_progress, resumed) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { id, sender, born: Instant::now(), last_progress, resumed }
-    }
-}
-
-impl EventSink for Voice {
-    fn send(&self, event: StageEvent) {
-        match &event {
-            StageEvent::Progress { done, total, .. } if *total != Some(*done) => {
-                let now = self.born.elapsed().as_millis() as u64 + 1;
-                let last = self.last_progress.load(Ordering::Relaxed);
-                if last != 0 && now.saturating_sub(last) < PROGRESS_EVERY.as_millis() as u64 {
-                    return;
-                }
-                self.last_progress.store(now, Ordering::Relaxed);
-            }
-            StageEvent::Resumed { .. } => self.resumed.store(true, Ordering::Relaxed),
-            _ => {}
-        }
-        _ = self.sender.send(Message::Said { id: self.id, event });
     }
 }

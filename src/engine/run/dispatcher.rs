@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stillhouse_stage::{Cancel, Class, Event, Failure, How, Needs, StageEvent, View};
-use stillhouse_store::{Digest, History, Key, Run, Store};
+use stillhouse_store::{Digest, History, Key, Store};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::attempt::{self, Finished, Task};
@@ -81,7 +81,7 @@ impl<'a> Dispatcher<'a> {
         experiment: Arc<Experiment>,
         plan: Arc<Plan>,
         store: Store,
-        run: &Run,
+        run_id: &str,
         options: RunOptions,
         sender: UnboundedSender<Message>,
         subscribers: &'a mut [Box<dyn Subscriber>],
@@ -92,7 +92,7 @@ impl<'a> Dispatcher<'a> {
             experiment,
             plan,
             store,
-            run_id: run.id().to_owned(),
+            run_id: run_id.to_owned(),
             options: Arc::new(options),
             sender,
             subscribers,
@@ -128,10 +128,8 @@ impl<'a> Dispatcher<'a> {
 
     /// The first event; stages that the plan found in the store are done from the start.
     pub(crate) fn begin(&mut self) {
-        let wanted = match self.options.only.as_slice() {
-            [] => self.experiment.order.clone(),
-            only => self.experiment.cone(only),
-        };
+        let wanted = self.experiment.wanted(&self.options.only);
+        let order = self.experiment.as_in_the_file(wanted.clone());
         self.emit(&Event::RunStarted {
             run: self.run_id.clone(),
             experiment: self.experiment.name.clone(),
@@ -139,6 +137,7 @@ impl<'a> Dispatcher<'a> {
             stages: wanted.len(),
             time: super::now(),
             version: self.options.version.clone(),
+            order: order.into_iter().map(|id| self.name(id)).collect(),
         });
         let plan = Arc::clone(&self.plan);
         for id in wanted {
@@ -326,6 +325,9 @@ impl<'a> Dispatcher<'a> {
                 running.cancel.cancel();
                 running.child.signal(libc::SIGTERM);
             }
+        }
+        if !self.giving_up {
+            self.emit(&Event::RunStopping { running: self.running });
         }
     }
 

@@ -22,7 +22,7 @@ pub(crate) struct Group {
 impl Group {
     /// Starts a program. The kernel kills it when the calling *thread* ends: so call this from the thread that waits.
     pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
-        let child = spawn_tied(command)?;
+        let child = spawn_tied(command, libc::SIGKILL)?;
         if let Ok(mut groups) = GROUPS.lock() {
             groups.push(child.id());
         }
@@ -68,16 +68,16 @@ pub(crate) fn kill_groups() {
     }
 }
 
-/// Starts a program in a process group of its own, killed by the kernel when the calling thread ends.
-pub(crate) fn spawn_tied(command: &mut Command) -> io::Result<Child> {
+/// Starts a program in a process group of its own, to which the kernel sends a signal when the calling thread ends.
+pub(crate) fn spawn_tied(command: &mut Command, signal: libc::c_int) -> io::Result<Child> {
     command.process_group(0);
     #[cfg(target_os = "linux")]
     {
         #[expect(unsafe_code, reason = "pre_exec: prctl is async-signal-safe and touches no memory")]
-        // SAFETY: the closure makes one system call with constant arguments and allocates nothing.
+        // SAFETY: the closure makes one system call with plain numbers and allocates nothing.
         unsafe {
-            command.pre_exec(|| {
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+            command.pre_exec(move || {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, signal) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
             });
         }
     }

@@ -48,7 +48,10 @@ pub(crate) fn run(
     let mut command = Command::new(&worker.program);
     command.args(&worker.arguments).arg(attempt);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors.into_parts().0);
-    let mut child = Failure::io(process::spawn_tied(&mut command), "cannot start a worker process")?;
+    // Not killed when the engine dies: a worker that finds its standard input at its end takes along what it has started,
+    // which the kernel would leave running.
+    let child = process::spawn_tied(&mut command, libc::SIGTERM);
+    let mut child = Failure::io(child, "cannot start a worker process")?;
     slot.0.store(child.id(), Ordering::SeqCst);
     if cancel.is_cancelled() {
         // Asked to stop before anybody knew whom to ask.
