@@ -1,17 +1,68 @@
 //! What a student's table must find around it, checked before anything is paid or trained.
 
 use stillhouse_data::dataset::DatasetConfig;
+use stillhouse_data::model::ModelConfig;
+use stillhouse_data::model_folder::ModelFolder;
+use stillhouse_data::tokenizer::Tokenizer;
 use stillhouse_spec::{Described, Diagnostic, Diagnostics};
 use stillhouse_stage::View;
 
 use super::config::StudentConfig;
+use super::teacher::OTHER_TOKENIZER;
 
-/// A loss against a teacher needs the teacher's signals, in the tokens that the student reads.
-pub(super) fn signals(view: &View<'_>, report: &mut Diagnostics) {
+/// A loss against a teacher needs one: beside the student, or its signals in the data, in the tokens that the student
+/// reads.
+pub(super) fn teacher(view: &View<'_>, report: &mut Diagnostics) {
     let Some(config) = view.config_as::<StudentConfig>() else { return };
-    let Some((name, _)) = config.loss.values.iter().find(|(_, loss)| loss.needs_teacher() && loss.weight() != 0.0) else {
+    let losses = config.loss.values.iter().filter(|(_, loss)| !loss.weight().is_zero());
+    let reading: Vec<&str> = losses.filter(|(_, loss)| loss.needs_teacher()).map(|(name, _)| *name).collect();
+    match (view.follow("teacher"), reading.first()) {
+        (Some(teacher), _) => live(view, config, &teacher, &reading, report),
+        // A name that leads nowhere is reported where names are resolved.
+        (None, Some(name)) if config.teacher.is_none() => signals(view, config, name, report),
+        (None, _) => {}
+    }
+}
+
+/// A teacher beside the student: local, of some use, and with the same tokens.
+fn live(view: &View<'_>, config: &StudentConfig, teacher: &View<'_>, reading: &[&str], report: &mut Diagnostics) {
+    let at = config.teacher.as_ref().map_or(view.at, |named| named.at);
+    let Some(name) = reading.first() else {
+        let message = format!("no loss of {} compares with {}", view.label, teacher.label);
+        report.push(Diagnostic::error(at, message).hint("leave `teacher` out, or add a loss such as `forward-kl`"));
         return;
     };
+    let Some(model) = teacher.follow("model") else {
+        let message = format!("{} is a server, which can't run beside a student", teacher.label);
+        let hint = format!("`{name}` needs whole distributions: name a teacher with `provider = \"local\"`");
+        report.push(Diagnostic::error(at, message).hint(hint).related(teacher.at, "this teacher is a server"));
+        return;
+    };
+    let Some(data) = view.follow("data") else { return };
+    let Some(tokenizer) = data.follow("tokenizer") else { return };
+    if same_tokens(&tokenizer, &model) == Some(false) {
+        let message = format!(
+            "`{name}` compares token by token, but {} reads {}'s tokens and {} those of {}",
+            view.label, tokenizer.label, teacher.label, model.label
+        );
+        report.push(Diagnostic::error(at, message).hint(OTHER_TOKENIZER));
+    }
+}
+
+/// Whether two model folders have one tokenizer; none where that is not known before something ran.
+fn same_tokens(one: &View<'_>, other: &View<'_>) -> Option<bool> {
+    if one.label == other.label {
+        return Some(true);
+    }
+    let digest = |view: &View<'_>| {
+        let folder = ModelFolder::open(&view.config_as::<ModelConfig>()?.path.path).ok()?;
+        Some(Tokenizer::load(&folder).ok()?.digest().to_owned())
+    };
+    Some(digest(one)? == digest(other)?)
+}
+
+/// Signals in the data.
+fn signals(view: &View<'_>, config: &StudentConfig, name: &str, report: &mut Diagnostics) {
     let Some(data) = view.follow("data") else { return };
     let Some(dataset) = data.config_as::<DatasetConfig>() else { return };
     let answers: Vec<View<'_>> =
@@ -26,13 +77,15 @@ pub(super) fn signals(view: &View<'_>, report: &mut Diagnostics) {
                 "{} comes from a server, whose log-probabilities are not training signals: use a teacher with `provider = \"local\"`",
                 server.label
             ),
-            None => "add `capture = { top-k = 64 }` to the `[answers.…]` of a teacher with `provider = \"local\"`".to_owned(),
+            None => "add `capture = { top-k = 64 }` to the `[answers.…]` of a teacher with `provider = \"local\"`, or \
+                     name such a teacher here: `teacher = \"…\"`"
+                .to_owned(),
         };
         report.push(error(message).hint(hint));
         return;
     }
     let tokenizer = data.follow("tokenizer");
-    let same = tokenizer.as_ref().is_some_and(|tokenizer| local.iter().any(|model| model.label == tokenizer.label));
+    let same = tokenizer.as_ref().is_some_and(|tokenizer| local.iter().any(|model| same_tokens(tokenizer, model) == Some(true)));
     if let (false, Some(tokenizer)) = (same, tokenizer) {
         let message = format!("`{name}` compares token by token, but {} reads {}'s tokens", view.label, tokenizer.label);
         report.push(error(message).hint(format!(

@@ -20,6 +20,9 @@ pub struct StudentConfig {
     /// What it learns from.
     #[config(parts = "train,tokenizer,signals")]
     pub data: Ref<Datasets>,
+    /// A teacher that runs beside it while it trains: one with `provider = "local"` and the same tokenizer. Losses then
+    /// compare with its whole distributions, and stored signals are not read.
+    pub teacher: Option<Ref<Teachers>>,
     /// What it makes small: a weighted sum of losses.
     pub loss: Each<dyn Loss>,
     /// How its weights follow the gradient.
@@ -54,6 +57,14 @@ impl Target for Datasets {
     const KINDS: &'static [&'static str] = &["dataset"];
 }
 
+/// The teachers that may run beside a student.
+#[derive(Clone, Copy, Debug)]
+pub struct Teachers;
+
+impl Target for Teachers {
+    const KINDS: &'static [&'static str] = &["teacher"];
+}
+
 /// How weights follow gradients.
 #[derive(Clone, Debug, Config)]
 pub enum Optimizer {
@@ -80,7 +91,7 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
     if let Some(complaint) = config.schedule.value.complaint(config.steps) {
         report.push(Diagnostic::error(at("schedule"), complaint).hint("more `steps`, or shorter phases"));
     }
-    if config.loss.values.values().all(|loss| loss.weight() == 0.0) {
+    if config.loss.values.values().all(|loss| loss.weight().is_zero()) {
         report.push(Diagnostic::error(at("loss"), "every loss has the weight 0, so there is nothing to learn"));
     }
 }

@@ -6,6 +6,7 @@ use stillhouse_spec::{Canonical, Config, Described};
 
 use super::config::StudentConfig;
 use crate::error::{Result, StudentError};
+use crate::loss::Weight;
 use crate::model::DecoderConfig;
 
 /// Bumped when equal settings give other weights: 1, the first.
@@ -13,12 +14,13 @@ const REVISION: u32 = 1;
 
 /// Canonical JSON of a training's beginning.
 ///
-/// The data is not in it: every step names its batch by content. The teacher's signals are, where a loss reads them.
+/// The data is not in it: every step names its batch by content. The teacher is, where a loss reads it: as its stored
+/// signals or as its own weights. Weights of losses that move are not, since every step names its own.
 pub(super) fn description(
     config: &StudentConfig,
     shape: &DecoderConfig,
     begins: &str,
-    signals: Option<&str>,
+    teacher: Option<&TeacherIdentity>,
 ) -> Result<String> {
     let internal = |what: &str| StudentError::training(format!("{what} can't be written into a key"), "please report it");
     let shape = serde_json::to_value(shape).map_err(|_| internal("the model's shape"))?;
@@ -29,13 +31,35 @@ pub(super) fn description(
         ("begins", Canonical::from(begins)),
         ("precision", Canonical::from("f32")),
         ("optimizer", canonical(config.optimizer.describe())),
-        ("losses", canonical(config.loss.describe())),
+        ("losses", losses(config)),
         ("clip", Canonical::Float(config.clip)),
     ]);
-    if let Some(signals) = signals {
-        members.insert("signals", Canonical::from(signals));
-    }
+    match teacher {
+        Some(TeacherIdentity::Signals(digest)) => members.insert("signals", Canonical::from(digest.as_str())),
+        Some(TeacherIdentity::Weights(digest)) => members.insert("teacher", Canonical::from(digest.as_str())),
+        None => None,
+    };
     Ok(Canonical::object(members).text())
+}
+
+/// What a teacher that losses read is known by.
+pub(super) enum TeacherIdentity {
+    /// Digest of stored signals.
+    Signals(String),
+    /// Digest of a live teacher's configuration and weights.
+    Weights(String),
+}
+
+/// The losses without the weights that move.
+fn losses(config: &StudentConfig) -> Canonical {
+    let each = config.loss.values.iter().map(|(name, loss)| {
+        let mut described = loss.described();
+        if let (Described::Table(members), Weight::Line(_)) = (&mut described, loss.weight()) {
+            members.remove("weight");
+        }
+        ((*name).to_owned(), canonical(described))
+    });
+    Canonical::object(each)
 }
 
 /// Settings as canonical JSON. Neither losses nor optimizers name files or other tables.

@@ -5,8 +5,9 @@ mod config;
 mod identity;
 mod initial;
 mod run;
+mod teacher;
 
-pub use config::{BatchConfig, StudentConfig};
+pub use config::{BatchConfig, StudentConfig, Teachers};
 pub use initial::{INITS, Initial, PretrainedModels};
 
 use stillhouse_spec::Diagnostics;
@@ -23,7 +24,7 @@ impl Kind for Student {
     }
 
     fn check(&self, view: &View<'_>, report: &mut Diagnostics) {
-        check::signals(view, report);
+        check::teacher(view, report);
     }
 }
 

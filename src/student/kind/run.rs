@@ -11,7 +11,8 @@ use stillhouse_data::tokenizer::Tokenizer;
 use stillhouse_stage::{Class, Context, Failure, Outcome, StageEvent};
 
 use super::config::{Optimizer, StudentConfig};
-use super::identity::description;
+use super::identity::{TeacherIdentity, description};
+use super::teacher::TeacherBeside;
 use crate::backend::{CpuTape, Device, Inner, TrainBackend};
 use crate::device::{Chosen, DeviceChoice, choose};
 use crate::error::{Result, StudentError};
@@ -47,9 +48,12 @@ struct Job<'a> {
     context: &'a Context,
     config: StudentConfig,
     shape: DecoderConfig,
+    tokenizer: Tokenizer,
     tokenizer_files: ModelFolder,
     /// The weights it goes on from, if it does.
     pretrained: Option<ModelFolder>,
+    /// The teacher beside it, if there is one.
+    teacher: Option<TeacherBeside>,
     description: String,
     length: usize,
 }
@@ -86,10 +90,15 @@ impl<'a> Job<'a> {
             None => format!("seed {}", context.seed()),
             Some(folder) => format!("weights {}", weights_digest(folder)?),
         };
-        let needs_teacher = Losses::new(losses(&config)).need_teacher();
-        let signals = needs_teacher.then(|| artifact.tree.part(&["signals"]).digest().to_string());
-        let description = description(&config, &shape, &begins, signals.as_deref())?;
-        Ok(Self { context, config, shape, tokenizer_files: data.tokenizer_files(), pretrained, description, length })
+        let teacher = TeacherBeside::open(context, &config, &tokenizer, &shape, length)?;
+        let read = match &teacher {
+            _ if !Losses::new(losses(&config)).need_teacher() => None,
+            Some(teacher) => Some(TeacherIdentity::Weights(weights_digest(&teacher.folder)?)),
+            None => Some(TeacherIdentity::Signals(artifact.tree.part(&["signals"]).digest().to_string())),
+        };
+        let description = description(&config, &shape, &begins, read.as_ref())?;
+        let tokenizer_files = data.tokenizer_files();
+        Ok(Self { context, config, shape, tokenizer, tokenizer_files, pretrained, teacher, description, length })
     }
 
     fn train<B: TrainBackend>(&self, device: &Device<B>) -> Result<Trained, Failure> {
@@ -110,21 +119,26 @@ impl<'a> Job<'a> {
         };
         let checkpoints = StoredCheckpoints::new(self.context.store());
         let mut narrator = Narrator { context: self.context, every: (*self.config.log_every).max(1) };
-        Ok(training.run::<B>(&mut source, &checkpoints, &mut narrator, device, || self.first_weights::<B>(device))?)
+        let teacher = self.teacher.as_ref().map(|teacher| teacher.load::<B>(device)).transpose()?;
+        let fresh = || self.first_weights::<B>(device);
+        Ok(training.run_beside::<B>(teacher, &mut source, &checkpoints, &mut narrator, device, fresh)?)
     }
 
     fn source(&self, losses: &Losses<'_>) -> Result<DatasetSource, Failure> {
         let data = DatasetArtifact::new(self.context.input("data")?);
-        let signals = if losses.need_teacher() { data.signals()? } else { None };
-        if losses.need_teacher() && signals.is_none() {
-            return Err(Failure::input("a loss compares with a teacher's distributions, but the data has none")
-                .hint("capture them: `capture = { … }` in the answers that the dataset is made from"));
+        let reads_signals = losses.need_teacher() && self.teacher.is_none();
+        let signals = if reads_signals { data.signals()? } else { None };
+        if reads_signals && signals.is_none() {
+            return Err(Failure::input("a loss compares with a teacher's distributions, but the data has none").hint(
+                "capture them: `capture = { … }` in the answers that the dataset is made from; or name a `teacher` that \
+                 runs beside the student",
+            ));
         }
         let examples = data.examples(TRAIN)?;
         let batch = &self.config.batch;
         let plan = BatchPlan::new(&examples.lengths()?, batch.rows, self.length, self.context.seed(), batch.pack)?;
         let source = DatasetSource::new(examples, plan, signals);
-        let share = source.check(self.shape.vocabulary)?;
+        let share = source.check(self.shape.vocabulary, self.tokenizer.digest())?;
         if share < 1.0 {
             let percent = share * 100.0;
             self.context.warn(format!("only {percent:.1} % of the training examples have a teacher's signal"));

@@ -8,6 +8,7 @@ use stillhouse_data::lm::{GenerateRequest, ModelLoader, Sampling};
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_data::signals::{Precision, SIGNALS_FILE, SequenceKey, SignalHeader, SignalWriter, TopK};
 use stillhouse_spec::Node;
+use stillhouse_stage::order::{Definition, FileInput};
 use stillhouse_stage::{Cancel, Class, EventSink, Input, StageEvent, WorkOrder};
 use stillhouse_store::{Key, Store};
 
@@ -26,25 +27,29 @@ impl EventSink for Heard {
 }
 
 /// A store with a dataset of twelve examples.
-struct World {
-    folder: tempfile::TempDir,
-    store: Store,
+pub(super) struct World {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) store: Store,
     data: Input,
+    pub(super) definitions: BTreeMap<String, Definition>,
+    pub(super) files: BTreeMap<String, FileInput>,
     heard: Arc<Heard>,
 }
 
 impl World {
-    fn new(with_signals: bool) -> Self {
+    pub(super) fn new(with_signals: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("cache")).unwrap();
         let dataset = folder.path().join("dataset");
         write_tokenizer(&dataset.join("tokenizer"));
         write_examples(&dataset, with_signals);
         let (output, _) = store.put_tree(&dataset).unwrap();
-        Self { folder, store, data: Input { stage: "dataset.train".into(), output }, heard: Arc::default() }
+        let data = Input { stage: "dataset.train".into(), output };
+        let (definitions, files) = Default::default();
+        Self { folder, store, data, definitions, files, heard: Arc::default() }
     }
 
-    fn run(&self, config: &Value) -> Result<(Outcome, std::path::PathBuf), Failure> {
+    pub(super) fn run(&self, config: &Value) -> Result<(Outcome, std::path::PathBuf), Failure> {
         let attempt = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
         fs_err::create_dir_all(attempt.join("out")).unwrap();
         let order = WorkOrder {
@@ -53,9 +58,9 @@ impl World {
             key: Key::of("test", b""),
             recipe: String::new(),
             config: config.clone(),
-            definitions: BTreeMap::new(),
+            definitions: self.definitions.clone(),
             inputs: BTreeMap::from([("data".to_owned(), self.data.clone())]),
-            files: BTreeMap::new(),
+            files: self.files.clone(),
             seed: 17,
             device: "cpu".into(),
             threads: 2,
@@ -118,7 +123,7 @@ fn row(number: u32) -> Row {
     }
 }
 
-fn table(steps: u64, loss: Value) -> Value {
+pub(super) fn table(steps: u64, loss: Value) -> Value {
     json!({
         "init": { "llama": { "layers": 1, "hidden": 32, "heads": 4, "kv-heads": 2 } },
         "data": "train",
@@ -131,11 +136,11 @@ fn table(steps: u64, loss: Value) -> Value {
     })
 }
 
-fn both() -> Value {
+pub(super) fn both() -> Value {
     json!({ "cross-entropy": { "weight": 0.5 }, "forward-kl": { "weight": 0.5, "tail": "bucket" } })
 }
 
-fn weights(out: &Path) -> Vec<u8> {
+pub(super) fn weights(out: &Path) -> Vec<u8> {
     fs_err::read(out.join("model.safetensors")).unwrap()
 }
 

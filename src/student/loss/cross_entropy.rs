@@ -2,21 +2,21 @@
 
 use stillhouse_spec::Config;
 
-use super::{Formula, LossSum, Positions};
+use super::{Formula, LossSum, Positions, Weight};
 use crate::kernels::Kernels;
 
 /// Cross-entropy with the next token: `−log q(label)`, natural logarithm.
 #[derive(Clone, Debug, Config)]
 pub struct CrossEntropy {
     /// Factor in the sum of losses.
-    #[config(default = 1.0, min = 0)]
-    pub weight: f64,
+    #[config(default = Weight::Constant(1.0), min = 0)]
+    pub weight: Weight,
 }
 
 impl Formula for CrossEntropy {
     const NEEDS_TEACHER: bool = false;
 
-    fn weight(&self) -> f64 {
+    fn weight(&self) -> Weight {
         self.weight
     }
 

@@ -3,12 +3,30 @@
 //! A loss is a sum over *counted* positions: those whose next token is scored (the shift is done by the batch, padding
 //! is never counted). The trainer divides by the number of counted positions of the whole accumulated step, so that
 //! splitting a step into micro-batches changes nothing but rounding.
+//!
+//! Throughout, P is the teacher's distribution and Q the student's, logarithms are natural, and a loss's value is its
+//! mean over the positions that it applies to. The same names mean different numbers elsewhere: each file says which
+//! convention it follows.
 
+pub mod adaptive_kl;
+mod compared;
+mod comparison;
 pub mod cross_entropy;
 pub mod forward_kl;
+pub mod jsd;
+pub mod reverse_kl;
+pub mod reverse_skewed_kl;
+pub mod sampled_cross_entropy;
+pub mod skewed_kl;
 mod targets;
+mod teacher_rows;
+pub mod total_variation;
+mod weight;
 
-pub use targets::{Teacher, TeacherPositions};
+pub use compared::{Compared, log_mixture};
+pub use comparison::{Comparison, Tail};
+pub use targets::{LiveLogits, Teacher, TeacherPositions};
+pub use weight::{Weight, WeightLine};
 
 use std::cell::OnceCell;
 
@@ -21,11 +39,19 @@ use crate::backend::CpuTape;
 #[cfg(feature = "cuda")]
 use crate::backend::CudaTape;
 use crate::kernels::Kernels;
+use compared::{first_columns, softened};
 
 /// Every loss. A new one is a file of its own and a line here.
 pub static LOSSES: &[Entry<dyn Loss>] = &[
     entry!("cross-entropy", cross_entropy::CrossEntropy as dyn Loss),
     entry!("forward-kl", forward_kl::ForwardKl as dyn Loss),
+    entry!("reverse-kl", reverse_kl::ReverseKl as dyn Loss),
+    entry!("jsd", jsd::Jsd as dyn Loss),
+    entry!("skewed-kl", skewed_kl::SkewedKl as dyn Loss),
+    entry!("reverse-skewed-kl", reverse_skewed_kl::ReverseSkewedKl as dyn Loss),
+    entry!("adaptive-kl", adaptive_kl::AdaptiveKl as dyn Loss),
+    entry!("total-variation", total_variation::TotalVariation as dyn Loss),
+    entry!("sampled-cross-entropy", sampled_cross_entropy::SampledCrossEntropy as dyn Loss),
 ];
 
 impl Registry for dyn Loss {
@@ -41,15 +67,23 @@ pub struct Positions<'a, B: Backend> {
     pub logits: Tensor<B, 2>,
     /// The token that follows each.
     pub labels: &'a [u32],
-    /// The teacher's distribution at each.
+    /// The teacher's stored distribution at each.
     pub teacher: TeacherPositions<'a>,
+    /// A live teacher's logits at each, which then take the place of stored distributions.
+    pub live: Option<LiveLogits<B>>,
     log_probs: OnceCell<Tensor<B, 2>>,
 }
 
 impl<'a, B: Kernels> Positions<'a, B> {
     /// Positions with logits `[positions, vocabulary]`, one label each.
     pub fn new(logits: Tensor<B, 2>, labels: &'a [u32], teacher: TeacherPositions<'a>) -> Self {
-        Self { logits, labels, teacher, log_probs: OnceCell::new() }
+        Self { logits, labels, teacher, live: None, log_probs: OnceCell::new() }
+    }
+
+    /// The same positions beside a live teacher.
+    #[must_use]
+    pub fn beside(self, live: Option<LiveLogits<B>>) -> Self {
+        Self { live, ..self }
     }
 
     /// The student's log-probabilities at temperature 1: computed once, whoever asks.
@@ -63,6 +97,17 @@ impl<'a, B: Kernels> Positions<'a, B> {
     /// The student's log-probabilities at a temperature.
     pub fn log_probs_at(&self, temperature: f64) -> Tensor<B, 2> {
         if temperature == 1.0 { self.log_probs() } else { B::log_probabilities(self.logits.clone() / temperature) }
+    }
+
+    /// The student's log-probabilities at a temperature over the first tokens of the vocabulary only.
+    ///
+    /// # Shapes
+    /// - output: `[positions, tokens]`
+    pub fn log_probs_of_first(&self, tokens: usize, temperature: f64) -> Tensor<B, 2> {
+        if tokens == self.logits.dims()[1] {
+            return self.log_probs_at(temperature);
+        }
+        B::log_probabilities(softened(first_columns(self.logits.clone(), tokens), temperature))
     }
 
     /// A matrix of token ids on the device.
@@ -88,14 +133,45 @@ pub struct LossSum<B: Backend> {
 
 /// A loss as its file writes it: a config struct that computes on any backend.
 pub trait Formula: Config + std::fmt::Debug + Send + Sync {
-    /// Whether it compares with a teacher's signals.
+    /// Whether it compares with a teacher's distributions.
     const NEEDS_TEACHER: bool;
 
     /// Factor in the total.
-    fn weight(&self) -> f64;
+    fn weight(&self) -> Weight;
 
     /// Sum over the positions.
     fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B>;
+}
+
+/// A loss between two distributions: what a file adds when teacher and student have been made comparable.
+pub trait Divergence: Config + std::fmt::Debug + Send + Sync {
+    /// Factor in the total.
+    fn weight(&self) -> Weight;
+
+    /// How the distributions are made comparable.
+    fn comparison(&self) -> Comparison;
+
+    /// Sum over the rows, `[1]`, without the factor T².
+    fn between<B: Kernels>(&self, compared: &Compared<'_, B>, positions: &Positions<'_, B>) -> Tensor<B, 1>;
+}
+
+impl<D: Divergence> Formula for D {
+    const NEEDS_TEACHER: bool = true;
+
+    fn weight(&self) -> Weight {
+        Divergence::weight(self)
+    }
+
+    fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B> {
+        let comparison = self.comparison();
+        match Compared::of(positions, &comparison) {
+            None => LossSum { sum: None, positions: 0 },
+            Some(compared) => LossSum {
+                sum: Some(self.between(&compared, positions) * comparison.scale()),
+                positions: compared.places.len(),
+            },
+        }
+    }
 }
 
 /// A [`Formula`] behind a pointer, for the backends that students train on.
@@ -103,7 +179,7 @@ pub trait Loss: Component + Send + Sync {
     /// See [`Formula::NEEDS_TEACHER`].
     fn needs_teacher(&self) -> bool;
     /// See [`Formula::weight`].
-    fn weight(&self) -> f64;
+    fn weight(&self) -> Weight;
     /// [`Formula::sum`] on the processor.
     fn sum_on_cpu(&self, positions: &Positions<'_, CpuTape>) -> LossSum<CpuTape>;
     /// [`Formula::sum`] on a GPU.
@@ -116,7 +192,7 @@ impl<F: Formula> Loss for F {
         F::NEEDS_TEACHER
     }
 
-    fn weight(&self) -> f64 {
+    fn weight(&self) -> Weight {
         Formula::weight(self)
     }
 

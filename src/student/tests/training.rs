@@ -7,7 +7,7 @@ mod support;
 use stillhouse_student::backend::{Cpu, CpuTape};
 use stillhouse_student::error::StudentError;
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
-use stillhouse_student::loss::{Loss, Teacher};
+use stillhouse_student::loss::{Loss, Teacher, Weight};
 use stillhouse_student::optimizer::AdamW;
 use stillhouse_student::schedule::constant::Constant;
 use stillhouse_student::schedule::cosine::Cosine;
@@ -17,7 +17,7 @@ use stillhouse_student::weights::take_values;
 use support::training::{InMemory, Rule, Setup, Watcher, adamw, batch_of, tiny, train};
 use support::{MODELS, expected, load};
 
-const CROSS_ENTROPY: CrossEntropy = CrossEntropy { weight: 1.0 };
+const CROSS_ENTROPY: CrossEntropy = CrossEntropy { weight: Weight::Constant(1.0) };
 
 fn cross_entropy() -> Losses<'static> {
     Losses::new([("cross-entropy", &CROSS_ENTROPY as &dyn Loss)])

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
 use stillhouse_data::batch::Batch;
 
 use crate::kernels::Visibility;
@@ -53,4 +55,19 @@ impl StepBatch {
         };
         MicroBatch { input, counted, labels, teacher }
     }
+}
+
+/// The rows of a micro-batch's counted positions.
+///
+/// # Shapes
+/// - matrix: `[batch × time, width]`
+/// - output: `[counted, width]`
+pub(super) fn select_counted<B: Backend>(matrix: Tensor<B, 2>, micro: &MicroBatch<'_>) -> Tensor<B, 2> {
+    if micro.counted.len() == micro.input.tokens.len() {
+        return matrix;
+    }
+    let places: Vec<i32> = micro.counted.iter().map(|place| *place as i32).collect();
+    let count = places.len();
+    let places = Tensor::<B, 1, Int>::from_data(TensorData::new(places, [count]), &matrix.device());
+    matrix.select(0, places)
 }

@@ -7,6 +7,7 @@
 mod batch;
 mod checkpoint;
 mod head;
+mod live_teacher;
 mod run;
 mod source;
 mod state;
@@ -14,6 +15,8 @@ mod trajectory;
 
 pub use batch::StepBatch;
 pub use checkpoint::{Checkpoint, CheckpointStore, StoredCheckpoints};
+pub use head::{HeadGradients, PartSum, head_gradients};
+pub use live_teacher::{LiveHidden, LiveTeacher};
 pub use run::{Observer, Trained, Training};
 pub use source::{BatchSource, DatasetSource};
 pub use state::{LossPart, Losses, State, StepReport};

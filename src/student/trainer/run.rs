@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::checkpoint::{Checkpoint, CheckpointStore};
+use super::live_teacher::LiveTeacher;
 use super::source::BatchSource;
 use super::state::{Losses, State, StepReport};
 use super::trajectory::{StepIdentity, Trajectory};
@@ -73,9 +74,25 @@ impl Training<'_> {
         device: &Device<B>,
         fresh: impl FnOnce() -> Result<Decoder<Inner<B>>>,
     ) -> Result<Trained> {
+        self.run_beside::<B>(None, source, checkpoints, observer, device, fresh)
+    }
+
+    /// [`Training::run`] beside a live teacher, from whose distributions losses then read instead of stored ones.
+    ///
+    /// # Errors
+    /// As [`Training::run`].
+    pub fn run_beside<B: TrainBackend>(
+        &self,
+        teacher: Option<LiveTeacher<Inner<B>>>,
+        source: &mut dyn BatchSource,
+        checkpoints: &dyn CheckpointStore,
+        observer: &mut dyn Observer,
+        device: &Device<B>,
+        fresh: impl FnOnce() -> Result<Decoder<Inner<B>>>,
+    ) -> Result<Trained> {
         let trajectory = self.trajectory(source)?;
         let (state, resumed_from) = self.starting_state::<B>(&trajectory, checkpoints, observer, device, fresh)?;
-        self.train(state, resumed_from, &trajectory, source, checkpoints, observer)
+        self.train(state.beside(teacher), resumed_from, &trajectory, source, checkpoints, observer)
     }
 
     /// The keys of all states. Reads every batch once, which is far cheaper than training on one.
@@ -83,7 +100,7 @@ impl Training<'_> {
         Trajectory::new(
             self.description,
             (0..self.steps).map(|step| {
-                let weights = self.losses.iter().map(|loss| loss.weight).collect();
+                let weights = self.losses.at(step).iter().map(|loss| loss.weight).collect();
                 Ok(StepIdentity { lr: self.lr(step), weights, batch: source.batch(step)?.digest() })
             }),
         )
@@ -137,7 +154,8 @@ impl Training<'_> {
             let batch = source.step(state.steps())?;
             let lr = self.lr(state.steps());
             let began = Instant::now();
-            let (next, report) = state.advance(&batch, &self.losses, self.optimizer, lr, self.clip, self.micro_rows)?;
+            let losses = self.losses.at(state.steps());
+            let (next, report) = state.advance(&batch, &losses, self.optimizer, lr, self.clip, self.micro_rows)?;
             state = next;
             tokens += report.tokens;
             observer.stepped(&report, self.steps, report.tokens as f64 / began.elapsed().as_secs_f64().max(1e-9));

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 
-use super::batch::{MicroBatch, StepBatch};
+use super::batch::{MicroBatch, StepBatch, select_counted};
 use super::checkpoint::Checkpoint;
 use super::head::{PartSum, head_gradients};
+use super::live_teacher::LiveTeacher;
 use crate::backend::{Device, Inner, TrainBackend};
 use crate::error::{Result, StudentError};
-use crate::loss::Loss;
+use crate::loss::{Loss, Weight};
 use crate::model::{Decoder, DecoderConfig, RotaryTable};
 use crate::optimizer::{AdamW, AdamWState, clip_factor, global_norm};
 use crate::weights::{NamedGradients, load_into, on_tape, take_gradients, take_values};
@@ -23,15 +24,26 @@ pub struct WeightedLoss<'a> {
     pub name: &'a str,
     /// Its factor at this step.
     pub weight: f64,
+    /// Its factor at any step.
+    pub weights: Weight,
     /// What it computes.
     pub value: &'a dyn Loss,
 }
 
 impl<'a> Losses<'a> {
-    /// Losses with the weights that they have themselves.
+    /// Losses with the weights that they have themselves, at the first step.
     pub fn new(losses: impl IntoIterator<Item = (&'a str, &'a dyn Loss)>) -> Self {
-        let weighted = |(name, value): (&'a str, &'a dyn Loss)| WeightedLoss { name, weight: value.weight(), value };
+        let weighted = |(name, value): (&'a str, &'a dyn Loss)| {
+            let weights = value.weight();
+            WeightedLoss { name, weight: weights.at(0), weights, value }
+        };
         Self(losses.into_iter().map(weighted).collect())
+    }
+
+    /// The same losses with the weights of a step, counted from 0.
+    #[must_use]
+    pub fn at(&self, step: u64) -> Self {
+        Self(self.iter().map(|loss| WeightedLoss { weight: loss.weights.at(step), ..*loss }).collect())
     }
 
     /// In the order they were given.
@@ -49,9 +61,9 @@ impl<'a> Losses<'a> {
         self.0.is_empty()
     }
 
-    /// Whether any of them needs a teacher's signals.
+    /// Whether any of them needs a teacher's distributions at some step.
     pub fn need_teacher(&self) -> bool {
-        self.iter().any(|loss| loss.value.needs_teacher() && loss.weight > 0.0)
+        self.iter().any(|loss| loss.value.needs_teacher() && !loss.weights.is_zero())
     }
 }
 
@@ -90,6 +102,7 @@ pub struct State<B: TrainBackend> {
     step: u64,
     rotary: RotaryTable,
     tied: bool,
+    teacher: Option<LiveTeacher<Inner<B>>>,
     figures: BTreeMap<String, f64>,
 }
 
@@ -103,8 +116,15 @@ impl<B: TrainBackend> State<B> {
             step: 0,
             rotary,
             tied: config.tied,
+            teacher: None,
             figures: BTreeMap::new(),
         }
+    }
+
+    /// The same state beside a live teacher, from whose distributions losses then read instead of stored ones.
+    #[must_use]
+    pub fn beside(self, teacher: Option<LiveTeacher<Inner<B>>>) -> Self {
+        Self { teacher, ..self }
     }
 
     /// The state that a checkpoint holds.
@@ -236,17 +256,11 @@ impl<B: TrainBackend> State<B> {
         divisor: f64,
     ) -> (NamedGradients<Inner<B>>, Vec<(f64, usize)>) {
         let hidden = self.decoder.hidden(&micro.input, &self.rotary, None);
-        let counted = if micro.counted.len() == micro.input.tokens.len() {
-            hidden
-        } else {
-            let places: Vec<i32> = micro.counted.iter().map(|place| *place as i32).collect();
-            let length = places.len();
-            let places = Tensor::<B, 1, Int>::from_data(TensorData::new(places, [length]), &hidden.device());
-            hidden.select(0, places)
-        };
+        let counted = select_counted(hidden, micro);
+        let live = self.teacher.as_ref().map(|teacher| teacher.read(micro));
         let head = self.decoder.head().inner();
         let head_part =
-            head_gradients::<B>(counted.clone().inner(), head, &micro.labels, &micro.teacher, losses, divisor);
+            head_gradients::<B>(counted.clone().inner(), head, &micro.labels, &micro.teacher, live.as_ref(), losses, divisor);
         // Seeds the body's backward pass with the head's gradient: d(Σ h·g)/dh = g.
         let seeded = (counted * Tensor::from_inner(head_part.hidden)).sum();
         let mut gradients = take_gradients(&self.decoder, seeded.backward());

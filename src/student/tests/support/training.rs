@@ -9,9 +9,9 @@ use stillhouse_store::Key;
 use stillhouse_student::backend::{Cpu, CpuTape};
 use stillhouse_student::error::Result;
 use stillhouse_student::init::fresh;
-use stillhouse_student::loss::Loss;
+use stillhouse_student::loss::{Loss, Tail, Weight};
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
-use stillhouse_student::loss::forward_kl::{ForwardKl, Tail};
+use stillhouse_student::loss::forward_kl::ForwardKl;
 use stillhouse_student::model::DecoderConfig;
 use stillhouse_student::optimizer::AdamW;
 use stillhouse_student::schedule::Schedule;
@@ -149,8 +149,8 @@ pub struct Setup {
 }
 
 pub fn train(setup: &Setup, checkpoints: &InMemory, watcher: &mut Watcher) -> Result<Trained> {
-    let cross_entropy = CrossEntropy { weight: 0.5 };
-    let forward_kl = ForwardKl { weight: 0.5, temperature: 2.0, t_squared: true, tail: Tail::Bucket };
+    let cross_entropy = CrossEntropy { weight: Weight::Constant(0.5) };
+    let forward_kl = ForwardKl { weight: Weight::Constant(0.5), temperature: 2.0, t_squared: true, tail: Tail::Bucket };
     let losses: [(&str, &dyn Loss); 2] = [("cross-entropy", &cross_entropy), ("forward-kl", &forward_kl)];
     let config = tiny();
     let optimizer = adamw(3e-3);

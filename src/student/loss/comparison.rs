@@ -1,0 +1,53 @@
+//! Settings that all losses against a teacher's distributions have in common.
+
+use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node};
+
+/// What becomes of the probability outside the teacher's top k.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Config)]
+pub enum Tail {
+    /// The teacher's k are scaled to sum to 1; the student is judged on the whole vocabulary. Pushes the student's mass
+    /// into the k.
+    RenormaliseTeacher,
+    /// Everything outside the k is one more outcome on both sides. With a temperature, the k + 1 probabilities of both
+    /// sides are raised to 1/T and scaled to sum to 1.
+    Bucket,
+    /// Both are scaled to sum to 1 over the k: what the student does outside is not judged.
+    RenormaliseBoth,
+}
+
+/// How two distributions are made comparable.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Comparison {
+    /// Divides the logits of both.
+    pub temperature: f64,
+    /// Whether the loss is multiplied by T².
+    pub t_squared: bool,
+    /// What the probability outside a top k becomes.
+    pub tail: Tail,
+}
+
+impl Comparison {
+    /// Factor on the loss.
+    pub fn scale(&self) -> f64 {
+        if self.t_squared { self.temperature * self.temperature } else { 1.0 }
+    }
+}
+
+/// Reports that a loss is infinite under [`Tail::RenormaliseTeacher`], at the key that asks for it.
+pub(super) fn refuse_renormalised_teacher(what: &str, node: &Node, report: &mut Diagnostics) {
+    let at = node.as_table().and_then(|table| table.get("tail")).map_or(node.at, |value| value.at);
+    let message = format!(
+        "{what} is infinite with `tail = \"renormalise-teacher\"`: the student gives probability to tokens that the \
+         teacher then gives none"
+    );
+    report.push(Diagnostic::error(at, message).hint("use `tail = \"bucket\"` or `tail = \"renormalise-both\"`"));
+}
+
+/// Reports a skew that leaves nothing to learn.
+pub(super) fn refuse_whole_share(alpha: f64, node: &Node, report: &mut Diagnostics) {
+    if alpha >= 1.0 {
+        let at = node.as_table().and_then(|table| table.get("alpha")).map_or(node.at, |value| value.at);
+        let message = format!("`alpha` must be less than 1, not {alpha}: the loss would be 0 whatever the student says");
+        report.push(Diagnostic::error(at, message).hint("DistiLLM uses 0.1"));
+    }
+}

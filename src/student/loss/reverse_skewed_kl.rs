@@ -1,0 +1,57 @@
+//! Skewed reverse KL.
+
+use burn::tensor::Tensor;
+use stillhouse_spec::{Config, Diagnostics, Node};
+
+use super::comparison::{refuse_renormalised_teacher, refuse_whole_share};
+use super::{Compared, Comparison, Divergence, Positions, Tail, Weight, log_mixture};
+use crate::kernels::Kernels;
+
+/// Skewed reverse KL: `KL(Q ‖ (1 − α) P + α Q)`, reverse KL against a mixture, which is finite whatever the teacher
+/// rules out (Ko et al., DistiLLM, 2024). α = 0 is reverse KL. The gradient goes through both places of Q.
+#[derive(Clone, Debug, Config)]
+#[config(check = sound)]
+pub struct ReverseSkewedKl {
+    /// Factor in the sum of losses.
+    #[config(default = Weight::Constant(1.0), min = 0)]
+    pub weight: Weight,
+    /// Share of the student in the mixture.
+    #[config(default = 0.1, min = 0)]
+    pub alpha: f64,
+    /// Softens both distributions before they are compared.
+    #[config(default = 1.0, above = 0)]
+    pub temperature: f64,
+    /// Multiply by T², which keeps the gradient's size when T changes (Hinton et al., 2015).
+    #[config(default = true)]
+    pub t_squared: bool,
+    /// What to do about the probability outside the teacher's top k. Without effect where distributions are whole.
+    #[config(default = Tail::Bucket)]
+    pub tail: Tail,
+}
+
+fn sound(config: &ReverseSkewedKl, node: &Node, report: &mut Diagnostics) {
+    refuse_whole_share(config.alpha, node, report);
+    if config.alpha == 0.0 && config.tail == Tail::RenormaliseTeacher {
+        refuse_renormalised_teacher("`reverse-skewed-kl` with `alpha = 0`, which is reverse KL,", node, report);
+    }
+}
+
+impl Divergence for ReverseSkewedKl {
+    fn weight(&self) -> Weight {
+        self.weight
+    }
+
+    fn comparison(&self) -> Comparison {
+        Comparison { temperature: self.temperature, t_squared: self.t_squared, tail: self.tail }
+    }
+
+    fn between<B: Kernels>(&self, compared: &Compared<'_, B>, _: &Positions<'_, B>) -> Tensor<B, 1> {
+        let log_m = log_mixture(1.0 - self.alpha, compared.log_p(), compared.log_q.clone());
+        let sum = compared.reverse_kl(log_m);
+        match compared.outside() {
+            // Where p = 0, m = α q, and q log(q / m) is q · −log α.
+            Some(outside) => sum + outside * -libm::log(self.alpha),
+            None => sum,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Skewed forward KL.
+
+use burn::tensor::Tensor;
+use stillhouse_spec::{Config, Diagnostics, Node};
+
+use super::comparison::refuse_whole_share;
+use super::{Compared, Comparison, Divergence, Positions, Tail, Weight, log_mixture};
+use crate::kernels::Kernels;
+
+/// Skewed KL: `KL(P ‖ α P + (1 − α) Q)`, forward KL against a mixture, which bounds its gradient (Ko et al., DistiLLM,
+/// 2024). α = 0 is forward KL. The value is the true divergence, `Σ p log p` included.
+#[derive(Clone, Debug, Config)]
+#[config(check = sound)]
+pub struct SkewedKl {
+    /// Factor in the sum of losses.
+    #[config(default = Weight::Constant(1.0), min = 0)]
+    pub weight: Weight,
+    /// Share of the teacher in the mixture.
+    #[config(default = 0.1, min = 0)]
+    pub alpha: f64,
+    /// Softens both distributions before they are compared.
+    #[config(default = 1.0, above = 0)]
+    pub temperature: f64,
+    /// Multiply by T², which keeps the gradient's size when T changes (Hinton et al., 2015).
+    #[config(default = true)]
+    pub t_squared: bool,
+    /// What to do about the probability outside the teacher's top k. Without effect where distributions are whole.
+    #[config(default = Tail::Bucket)]
+    pub tail: Tail,
+}
+
+fn sound(config: &SkewedKl, node: &Node, report: &mut Diagnostics) {
+    refuse_whole_share(config.alpha, node, report);
+}
+
+impl Divergence for SkewedKl {
+    fn weight(&self) -> Weight {
+        self.weight
+    }
+
+    fn comparison(&self) -> Comparison {
+        Comparison { temperature: self.temperature, t_squared: self.t_squared, tail: self.tail }
+    }
+
+    fn between<B: Kernels>(&self, compared: &Compared<'_, B>, _: &Positions<'_, B>) -> Tensor<B, 1> {
+        compared.forward_kl(log_mixture(self.alpha, compared.log_p(), compared.log_q.clone()))
+    }
+}
