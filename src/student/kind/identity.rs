@@ -73,3 +73,38 @@ fn canonical(described: Described) -> Canonical {
         Described::Reference(_) | Described::File(_) | Described::Nothing => Canonical::object::<String>([]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use stillhouse_spec::{Diagnostics, Node};
+
+    use super::super::tests::table;
+    use super::*;
+
+    fn described(loss: Value) -> String {
+        let mut report = Diagnostics::default();
+        let config = StudentConfig::decode(&Node::from_json(&table(2, loss)), &mut report);
+        losses(&config.unwrap_or_else(|| panic!("{:?}", report.sorted()))).text()
+    }
+
+    #[test]
+    fn weights_that_stay_are_described_as_they_always_were() {
+        let text = described(json!({ "cross-entropy": { "weight": 0.2 }, "forward-kl": { "weight": 0.8, "tail": "bucket" } }));
+        let weight = |weight: f64| Canonical::Float(weight).text();
+        let expected = format!(
+            r#"{{"cross-entropy":{{"weight":{}}},"forward-kl":{{"tail":"bucket","weight":{}}}}}"#,
+            weight(0.2),
+            weight(0.8)
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn weights_that_move_are_left_to_the_steps() {
+        let moving = json!({ "from": 1.0, "to": 0.0, "over": 10 });
+        let text = described(json!({ "jsd": { "beta": 0.3, "weight": moving }, "cross-entropy": {} }));
+        assert_eq!(text, described(json!({ "jsd": { "beta": 0.3 }, "cross-entropy": {} })));
+        assert_ne!(text, described(json!({ "jsd": { "beta": 0.4, "weight": moving }, "cross-entropy": {} })));
+    }
+}

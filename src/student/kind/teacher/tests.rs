@@ -53,7 +53,8 @@ fn a_training_beside_a_teacher_goes_on_and_another_teacher_begins_another() {
     let (_, short) = world.run(&beside(4, both())).unwrap();
     let (longer, went_on) = world.run(&beside(9, both())).unwrap();
     assert_eq!(longer.provenance["resumed-from-step"], 4);
-    let (_, undisturbed) = with_teacher().run(&beside(9, both())).unwrap();
+    let at_once = with_teacher();
+    let (_, undisturbed) = at_once.run(&beside(9, both())).unwrap();
     assert!(weights(&went_on) == weights(&undisturbed));
     // Where no loss reads the teacher, it is not part of what the weights come from.
     let (plain, _) = world.run(&table(3, json!("cross-entropy"))).unwrap();

@@ -117,8 +117,10 @@ struct Case {
     name: String,
     loss: Box<dyn Loss>,
     comparison: Comparison,
-    formula: Box<dyn Fn(&[f64], &[f64], &[f64]) -> f64>,
+    formula: InF64,
 }
+
+type InF64 = Box<dyn Fn(&[f64], &[f64], &[f64]) -> f64>;
 
 /// Every divergence with every tail that it can be defined with.
 fn cases(temperature: f64) -> Vec<Case> {
@@ -126,7 +128,7 @@ fn cases(temperature: f64) -> Vec<Case> {
     let mut cases = Vec::new();
     for tail in [Tail::RenormaliseTeacher, Tail::Bucket, Tail::RenormaliseBoth] {
         let t_squared = tail != Tail::RenormaliseBoth;
-        let mut add = |name: &str, loss: Box<dyn Loss>, formula: Box<dyn Fn(&[f64], &[f64], &[f64]) -> f64>| {
+        let mut add = |name: &str, loss: Box<dyn Loss>, formula: InF64| {
             let comparison = Comparison { temperature, t_squared, tail };
             cases.push(Case { name: format!("{name} {tail:?} T={temperature}"), loss, comparison, formula });
         };
