@@ -83,6 +83,8 @@ pub enum Command {
     Kinds(Kinds),
     /// Say what this machine offers: devices, store, threads.
     Doctor,
+    /// Talk to a student.
+    Generate(Generate),
     /// Write an example experiment to start from.
     Init(Init),
     /// Do one work order (started by `run`).
@@ -238,6 +240,55 @@ pub struct Unpin {
 pub struct Kinds {
     /// Only this kind, with all its keys.
     pub kind: Option<String>,
+}
+
+/// `generate`
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// The model: a student (its newest result), the key of a result, or a model folder.
+    pub model: String,
+    /// What to go on from; `-` reads standard input. Without one, a conversation on the terminal.
+    pub prompt: Option<String>,
+    /// A system message, for models with a chat template.
+    #[arg(long)]
+    pub system: Option<String>,
+    /// Continue the bare text, without the model's chat template.
+    #[arg(long)]
+    pub raw: bool,
+    /// Divides the logits; 0 takes the most likely token.
+    #[arg(long, default_value_t = 0.7, value_parser = at_least_zero)]
+    pub temperature: f32,
+    /// Choose among the K most likely tokens only.
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Choose among the most likely tokens that have this much probability together.
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
+    pub top_p: f32,
+    /// Leave out tokens less than this part as likely as the most likely one.
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
+    pub min_p: f32,
+    /// At most so many new tokens.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_tokens: usize,
+    /// Seed of the random choices: the same seed gives the same text.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// End the text before this string; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// `auto`, `cpu` or `cuda:N`.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
+fn at_least_zero(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("must be a number from 0".into()) }
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    let number = at_least_zero(text)?;
+    if number <= 1.0 { Ok(number) } else { Err("must be a number from 0 to 1".into()) }
 }
 
 /// `init`

@@ -3,6 +3,7 @@
 mod cache;
 mod check;
 mod doctor;
+mod generate;
 mod init;
 mod kinds;
 mod log;
@@ -36,6 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         Command::Schema => schema::run(),
         Command::Kinds(command) => kinds::run(command, global),
         Command::Doctor => doctor::run(global),
+        Command::Generate(command) => generate::run(command, global),
         Command::Init(command) => init::run(command),
         Command::Worker(command) => worker::run(command),
     }

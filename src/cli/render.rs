@@ -27,6 +27,12 @@ pub fn words(text: &str) {
     _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// A question that waits for a line, to standard error.
+pub fn ask(text: &str) {
+    let mut out = std::io::stderr().lock();
+    _ = write!(out, "{text}").and_then(|()| out.flush());
+}
+
 /// Whether standard error shall be coloured.
 pub fn colours(global: &Global) -> bool {
     match global.color {

@@ -23,5 +23,6 @@ pub mod source;
 mod string_or;
 #[cfg(test)]
 mod testing;
+pub mod text_stream;
 pub mod tokenizer;
 pub mod tokenizer_kind;

@@ -27,13 +27,14 @@ pub trait LanguageModel: Send {
     /// Continues prompts. The results are in the order of the requests, and a request's result depends on the request
     /// only, not on its neighbours or the batch it ran in (up to rounding of the arithmetic).
     ///
-    /// `progress` is called now and then with what was done since the last call.
-    fn generate(
-        &mut self,
-        requests: &[GenerateRequest],
-        progress: &mut dyn FnMut(GenerateProgress),
-    ) -> Result<Vec<Generated>, LmError>;
+    /// `watch` sees every token as it is made, see [`Watch`].
+    fn generate(&mut self, requests: &[GenerateRequest], watch: &mut Watch<'_>) -> Result<Vec<Generated>, LmError>;
 }
+
+/// Watches texts grow: gets the number of a request and its new tokens so far, the newest last, and answers whether that
+/// text goes on. Where it does not, the text ends there with [`Finish::Stop`]; this is how stop strings, which only a
+/// tokenizer can see, end a text. An end token is seen too; its answer changes nothing.
+pub type Watch<'a> = dyn FnMut(usize, &[u32]) -> bool + 'a;
 
 /// Opens model folders.
 pub trait ModelLoader: Sync + Send {
@@ -52,7 +53,7 @@ pub struct GenerateRequest {
     pub seed: u64,
 }
 
-/// How the next token is chosen. The filters act in the order temperature, top-k, top-p.
+/// How the next token is chosen. The filters act in the order temperature, top-k, top-p, min-p (transformers' order).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the most likely token (the lowest id among equals).
@@ -61,6 +62,9 @@ pub struct Sampling {
     pub top_k: Option<usize>,
     /// Keep the smallest set of most likely tokens whose probabilities sum to at least this; 1 keeps all.
     pub top_p: f32,
+    /// Keep tokens that are at least this part as likely as the most likely one; 0 keeps all (Nguyen et al., 2024,
+    /// arXiv 2407.01082).
+    pub min_p: f32,
     /// At most this many new tokens.
     pub max_tokens: usize,
     /// A token of these ends the completion and is part of it.
@@ -79,7 +83,7 @@ pub struct Generated {
 /// Why a completion ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// A stop token was made.
+    /// A stop token was made, or the one who watched said so.
     Stop,
     /// The token limit or the model's longest sequence was reached.
     Length,
@@ -93,15 +97,6 @@ impl Finish {
             Self::Length => "length",
         }
     }
-}
-
-/// What `generate` did since it last told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GenerateProgress {
-    /// Requests finished.
-    pub finished: usize,
-    /// New tokens made.
-    pub tokens: usize,
 }
 
 /// Why a model could not be loaded or run.

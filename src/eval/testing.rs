@@ -4,7 +4,7 @@ use std::path::Path;
 
 use stillhouse_data::example::{Example, ExampleReader, ExampleWriter, Row};
 use stillhouse_data::lm::{
-    Finish, GenerateProgress, GenerateRequest, Generated, LanguageModel, LmError,
+    Finish, GenerateRequest, Generated, LanguageModel, LmError, Watch,
 };
 
 /// Gives the log-probabilities of its script, by position; greedy generation follows them too.
@@ -69,7 +69,7 @@ impl LanguageModel for Scripted {
     fn generate(
         &mut self,
         requests: &[GenerateRequest],
-        progress: &mut dyn FnMut(GenerateProgress),
+        _: &mut Watch<'_>,
     ) -> Result<Vec<Generated>, LmError> {
         let continued = requests.iter().map(|request| {
             let mut tokens = Vec::new();
@@ -82,7 +82,6 @@ impl LanguageModel for Scripted {
                     break;
                 }
             }
-            progress(GenerateProgress { finished: 1, tokens: tokens.len() });
             Generated { tokens, finish }
         });
         Ok(continued.collect())

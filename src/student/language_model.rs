@@ -1,6 +1,6 @@
 //! Models behind the data crate's [`LanguageModel`]: what teachers, evaluations and `generate` use.
 
-use stillhouse_data::lm::{GenerateProgress, GenerateRequest, Generated, LanguageModel, LmError, ModelLoader};
+use stillhouse_data::lm::{GenerateRequest, Generated, LanguageModel, LmError, ModelLoader, Watch};
 use stillhouse_data::model_folder::ModelFolder;
 
 use crate::backend::Cpu;
@@ -63,12 +63,8 @@ impl<B: Kernels> LanguageModel for DeviceModel<B> {
         Ok(score(&self.model, sequences, visit)?)
     }
 
-    fn generate(
-        &mut self,
-        requests: &[GenerateRequest],
-        progress: &mut dyn FnMut(GenerateProgress),
-    ) -> Result<Vec<Generated>, LmError> {
+    fn generate(&mut self, requests: &[GenerateRequest], watch: &mut Watch<'_>) -> Result<Vec<Generated>, LmError> {
         flush_subnormals();
-        Ok(generate(&self.model, requests, progress)?)
+        Ok(generate(&self.model, requests, watch)?)
     }
 }

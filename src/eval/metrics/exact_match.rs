@@ -142,12 +142,12 @@ fn answer(subject: &mut Subject, questions: &[Question], max_tokens: usize) -> R
         subject.scorer().check_length(question.example, question.prompt.len() + 1)?;
     }
     let stop_ids = subject.stop_ids()?;
-    let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens, stop_ids };
+    let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens, stop_ids };
     let requests: Vec<GenerateRequest> = questions
         .iter()
         .map(|question| GenerateRequest { prompt: question.prompt.clone(), sampling: sampling.clone(), seed: 0 })
         .collect();
-    let generated = subject.model.generate(&requests, &mut |_| ())?;
+    let generated = subject.model.generate(&requests, &mut |_, _| true)?;
     let texts = generated.iter().map(|one| subject.tokenizer.decode(said(one), false));
     Ok(texts.collect::<Result<_, _>>()?)
 }

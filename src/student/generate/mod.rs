@@ -3,7 +3,7 @@
 mod sampler;
 
 use burn::tensor::Tensor;
-use stillhouse_data::lm::{Finish, GenerateProgress, GenerateRequest, Generated};
+use stillhouse_data::lm::{Finish, GenerateRequest, Generated, Watch};
 
 use crate::error::{Result, StudentError};
 use crate::kernels::{Kernels, Visibility};
@@ -16,14 +16,15 @@ const BATCH_ROWS: usize = 32;
 
 /// Continues prompts; results in the order of the requests.
 ///
-/// Each request draws from random numbers of its own, so its text does not depend on its neighbours.
+/// Each request draws from random numbers of its own, so its text does not depend on its neighbours. `watch` sees every
+/// token as it is made and may end a text.
 ///
 /// # Errors
 /// An empty prompt, one longer than the model's context, or a token id beyond its vocabulary: the request is named.
 pub fn generate<B: Kernels>(
     model: &LoadedModel<B>,
     requests: &[GenerateRequest],
-    progress: &mut dyn FnMut(GenerateProgress),
+    watch: &mut Watch<'_>,
 ) -> Result<Vec<Generated>> {
     for (number, request) in requests.iter().enumerate() {
         check_tokens(model, &format!("prompt {number}"), &request.prompt)?;
@@ -34,7 +35,7 @@ pub fn generate<B: Kernels>(
     let mut results = vec![Generated { tokens: Vec::new(), finish: Finish::Length }; requests.len()];
     for batch in order.chunks(BATCH_ROWS) {
         let rows = batch.iter().map(|number| Row::new(*number, &requests[*number], model.config.context));
-        for row in continue_rows(model, rows.collect(), progress) {
+        for row in continue_rows(model, rows.collect(), watch) {
             let number = row.number;
             results[number] = row.into_result();
         }
@@ -82,10 +83,11 @@ impl<'a> Row<'a> {
         self.stopped || self.tokens.len() >= self.room
     }
 
-    fn take(&mut self, logits: &[f32]) {
+    fn take(&mut self, logits: &[f32], watch: &mut Watch<'_>) {
         let token = self.sampler.next(logits);
         self.tokens.push(token);
-        self.stopped = self.request.sampling.stop_ids.contains(&token);
+        let goes_on = watch(self.number, &self.tokens);
+        self.stopped = !goes_on || self.request.sampling.stop_ids.contains(&token);
     }
 
     fn into_result(self) -> Generated {
@@ -97,13 +99,10 @@ impl<'a> Row<'a> {
 fn continue_rows<'a, B: Kernels>(
     model: &LoadedModel<B>,
     rows: Vec<Row<'a>>,
-    progress: &mut dyn FnMut(GenerateProgress),
+    watch: &mut Watch<'_>,
 ) -> Vec<Row<'a>> {
     let device = model.decoder.device();
     let (mut done, mut live): (Vec<Row<'a>>, Vec<Row<'a>>) = rows.into_iter().partition(Row::is_done);
-    if !done.is_empty() {
-        progress(GenerateProgress { finished: done.len(), tokens: 0 });
-    }
     let longest = live.iter().map(|row| row.request.prompt.len()).max().unwrap_or(0);
     let mut padding: Vec<usize> = live.iter().map(|row| longest - row.request.prompt.len()).collect();
     let mut cache = KeyValueCache::new(model.config.layers);
@@ -112,9 +111,8 @@ fn continue_rows<'a, B: Kernels>(
     while !live.is_empty() {
         let logits = last_logits(model, &input, &mut cache);
         for (row, logits) in live.iter_mut().zip(logits.chunks_exact(model.config.vocabulary)) {
-            row.take(logits);
+            row.take(logits, watch);
         }
-        let made = live.len();
         let staying: Vec<usize> = (0..live.len()).filter(|row| !live[*row].is_done()).collect();
         if staying.len() < live.len() {
             cache.keep_rows(&staying, &device);
@@ -123,7 +121,6 @@ fn continue_rows<'a, B: Kernels>(
             done.extend(finished);
             live = going;
         }
-        progress(GenerateProgress { finished: made - live.len(), tokens: made });
         input = ModelInput {
             tokens: live.iter().filter_map(|row| row.tokens.last().copied()).collect(),
             positions: padding.iter().map(|pad| (cached - pad) as u32).collect(),

@@ -40,12 +40,15 @@ impl<'a> Sampler<'a> {
 
     /// What may be chosen, with its unscaled probability.
     fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
-        let Sampling { temperature, top_k, top_p, .. } = self.sampling;
+        let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let weight = |logit: &f32| (f64::from(logit - largest) / f64::from(*temperature)).exp();
         let mut candidates: Vec<(u32, f64)> = (0..).zip(logits.iter().map(weight)).collect();
         let keep = top_k.filter(|k| *k > 0 && *k < candidates.len());
+        // The most likely token has the weight 1.
+        let least = f64::from(*min_p);
         if keep.is_none() && *top_p >= 1.0 {
+            candidates.retain(|(_, weight)| *weight >= least);
             return candidates;
         }
         candidates.sort_by(|(left, left_weight), (right, right_weight)| {
@@ -62,6 +65,7 @@ impl<'a> Sampler<'a> {
             });
             candidates.truncate(enough.map_or(candidates.len(), |last| last + 1));
         }
+        candidates.retain(|(_, weight)| *weight >= least);
         candidates
     }
 }
@@ -84,7 +88,7 @@ mod tests {
     const LOGITS: [f32; 4] = [0.0, 2.0, 1.0, 2.0];
 
     fn sampling(temperature: f32, top_k: Option<usize>, top_p: f32) -> Sampling {
-        Sampling { temperature, top_k, top_p, max_tokens: 1, stop_ids: vec![] }
+        Sampling { temperature, top_k, top_p, min_p: 0.0, max_tokens: 1, stop_ids: vec![] }
     }
 
     fn drawn(sampling: &Sampling, count: usize) -> [usize; 4] {
@@ -117,6 +121,17 @@ mod tests {
         // The two most likely have 0.84 of the mass together: 0.8 needs both, 0.3 only one.
         assert_eq!(drawn(&sampling(1.0, None, 0.3), 50), [0, 50, 0, 0]);
         assert_eq!(drawn(&sampling(1.0, None, 0.8), 50)[0], 0);
+    }
+
+    #[test]
+    fn min_p_leaves_out_what_is_far_less_likely_than_the_most_likely() {
+        // e⁻¹ = 0.37 for token 2, e⁻² = 0.14 for token 0.
+        let with = |min_p| drawn(&Sampling { min_p, ..sampling(1.0, None, 1.0) }, 400);
+        assert!(with(0.1).iter().all(|seen| *seen > 0));
+        assert!(with(0.2)[0] == 0 && with(0.2)[2] > 0);
+        assert!(with(0.5)[0] + with(0.5)[2] == 0 && with(0.5)[1] > 120);
+        let both = drawn(&Sampling { min_p: 0.2, ..sampling(1.0, Some(3), 1.0) }, 400);
+        assert!(both[0] == 0 && both[2] > 0);
     }
 
     #[test]

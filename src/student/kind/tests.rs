@@ -156,9 +156,9 @@ fn a_student_learns_from_labels_and_signals_and_is_a_model_folder() {
         assert!(folder.get(name).is_some(), "{name}");
     }
     let mut model = BurnLoader.load(&folder, "cpu").unwrap();
-    let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 3, stop_ids: vec![] };
+    let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens: 3, stop_ids: vec![] };
     let request = GenerateRequest { prompt: vec![1, 2, 3], sampling, seed: 0 };
-    assert_eq!(model.generate(&[request], &mut |_| {}).unwrap()[0].tokens, [4, 5, 0]);
+    assert_eq!(model.generate(&[request], &mut |_, _| true).unwrap()[0].tokens, [4, 5, 0]);
     let heard = world.heard.0.lock().unwrap();
     let steps: Vec<u64> = heard.iter().filter_map(|event| match event {
         StageEvent::Metrics { step, .. } => Some(*step),

@@ -11,7 +11,7 @@ use stillhouse_student::score::score;
 use support::{MODELS, expected, flat, load, logits};
 
 fn request(prompt: &[u32], temperature: f32, seed: u64, max_tokens: usize) -> GenerateRequest {
-    let sampling = Sampling { temperature, top_k: None, top_p: 1.0, max_tokens, stop_ids: vec![] };
+    let sampling = Sampling { temperature, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens, stop_ids: vec![] };
     GenerateRequest { prompt: prompt.to_vec(), sampling, seed }
 }
 
@@ -21,7 +21,7 @@ fn greedy_tokens_are_those_of_transformers() {
         let model = load::<Cpu>(name);
         let greedy = expected(name).greedy;
         let prompt = &greedy[..5];
-        let made = generate(&model, &[request(prompt, 0.0, 0, greedy.len() - 5)], &mut |_| {}).unwrap();
+        let made = generate(&model, &[request(prompt, 0.0, 0, greedy.len() - 5)], &mut |_, _| true).unwrap();
         assert_eq!(made[0].tokens, greedy[5..], "{name}");
         assert_eq!(made[0].finish, Finish::Length);
     }
@@ -34,16 +34,18 @@ fn a_text_does_not_depend_on_its_neighbours() {
     let requests: Vec<GenerateRequest> = (0..40usize)
         .map(|number| request(&ids[number % 2][..1 + number % 9], (number % 3) as f32 * 0.5, number as u64, 3 + number % 7))
         .collect();
-    let (mut finished, mut tokens) = (0, 0);
-    let together = generate(&model, &requests, &mut |progress| {
-        finished += progress.finished;
-        tokens += progress.tokens;
+    let mut seen = vec![vec![]; requests.len()];
+    let together = generate(&model, &requests, &mut |number, tokens| {
+        seen[number].push(tokens.to_vec());
+        true
     })
     .unwrap();
-    assert_eq!(finished, 40);
-    assert_eq!(tokens, together.iter().map(|made| made.tokens.len()).sum::<usize>());
+    for (seen, made) in seen.iter().zip(&together) {
+        assert_eq!(seen.len(), made.tokens.len());
+        assert_eq!(seen.last(), Some(&made.tokens));
+    }
     for (request, made) in requests.iter().zip(&together) {
-        let alone = generate(&model, std::slice::from_ref(request), &mut |_| {}).unwrap();
+        let alone = generate(&model, std::slice::from_ref(request), &mut |_, _| true).unwrap();
         assert_eq!(&alone[0], made);
         assert_eq!(made.tokens.len(), request.sampling.max_tokens);
     }
@@ -53,12 +55,21 @@ fn a_text_does_not_depend_on_its_neighbours() {
 fn a_stop_token_ends_the_text_and_is_part_of_it() {
     let model = load::<Cpu>("llama3-rope-scaling");
     let mut request = request(&[3, 1, 4], 1.0, 1, 10);
-    let free = generate(&model, std::slice::from_ref(&request), &mut |_| {}).unwrap().remove(0);
+    let free = generate(&model, std::slice::from_ref(&request), &mut |_, _| true).unwrap().remove(0);
     assert_eq!((free.tokens.len(), free.finish), (10, Finish::Length));
     request.sampling.stop_ids = vec![free.tokens[4]];
-    let stopped = generate(&model, &[request], &mut |_| {}).unwrap().remove(0);
+    let stopped = generate(&model, &[request], &mut |_, _| true).unwrap().remove(0);
     let first = free.tokens.iter().position(|token| *token == free.tokens[4]).unwrap();
     assert_eq!((stopped.tokens.as_slice(), stopped.finish), (&free.tokens[..=first], Finish::Stop));
+}
+
+#[test]
+fn who_watches_may_end_one_text_and_leave_the_others() {
+    let model = load::<Cpu>("llama-gqa-tied");
+    let requests = [request(&[3, 1, 4], 1.0, 1, 8), request(&[1, 5, 9, 2], 1.0, 2, 8)];
+    let made = generate(&model, &requests, &mut |number, tokens| number == 1 || tokens.len() < 3).unwrap();
+    assert_eq!((made[0].tokens.len(), made[0].finish), (3, Finish::Stop));
+    assert_eq!((made[1].tokens.len(), made[1].finish), (8, Finish::Length));
 }
 
 #[test]
@@ -66,12 +77,12 @@ fn the_context_is_a_limit_and_not_a_panic() {
     let model = load::<Cpu>("llama-gqa-tied");
     let context = model.config.context;
     let prompt = vec![7; context - 2];
-    let made = generate(&model, &[request(&prompt, 0.0, 0, 50)], &mut |_| {}).unwrap();
+    let made = generate(&model, &[request(&prompt, 0.0, 0, 50)], &mut |_, _| true).unwrap();
     assert_eq!((made[0].tokens.len(), made[0].finish), (2, Finish::Length));
-    let full = generate(&model, &[request(&vec![7; context], 0.0, 0, 5)], &mut |_| {}).unwrap();
+    let full = generate(&model, &[request(&vec![7; context], 0.0, 0, 5)], &mut |_, _| true).unwrap();
     assert!(full[0].tokens.is_empty());
     for (prompt, word) in [(vec![7; context + 1], "longest sequence"), (vec![], "no tokens"), (vec![128], "vocabulary")] {
-        let error = generate(&model, &[request(&prompt, 0.0, 0, 5)], &mut |_| {}).unwrap_err().to_string();
+        let error = generate(&model, &[request(&prompt, 0.0, 0, 5)], &mut |_, _| true).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 use stillhouse_data::answer::Outcome;
-use stillhouse_data::lm::{Finish, GenerateProgress, GenerateRequest, Generated, LanguageModel, LmError, ModelLoader};
+use stillhouse_data::lm::{Finish, GenerateRequest, Generated, LanguageModel, LmError, ModelLoader, Watch};
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_data::signals::{SIGNALS_FILE, SequenceKey, SignalReader};
 use stillhouse_stage::{Class, FileInput};
@@ -47,7 +47,7 @@ impl LanguageModel for Counting {
     fn generate(
         &mut self,
         requests: &[GenerateRequest],
-        _: &mut dyn FnMut(GenerateProgress),
+        _: &mut Watch<'_>,
     ) -> Result<Vec<Generated>, LmError> {
         self.0.fetch_add(requests.len(), Ordering::Relaxed);
         let continued = requests.iter().map(|request| {

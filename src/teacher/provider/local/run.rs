@@ -158,7 +158,7 @@ impl<'a> Teacher<'a> {
         for (place, _, prompt) in &missing {
             requests.push(self.request(&batch[*place], prompt, longest)?);
         }
-        let made = self.model()?.generate(&requests, &mut |_| {})?;
+        let made = self.model()?.generate(&requests, &mut |_, _| true)?;
         if made.len() != missing.len() {
             return Err(Failure::internal(format!("{} answers to {} prompts", made.len(), missing.len())));
         }
@@ -195,6 +195,7 @@ impl<'a> Teacher<'a> {
                 temperature: sampling.temperature as f32,
                 top_k: sampling.top_k.map(|k| k as usize),
                 top_p: sampling.top_p as f32,
+                min_p: 0.0,
                 max_tokens: sampling.max_tokens as usize,
                 stop_ids: self.stop_ids.clone(),
             },
