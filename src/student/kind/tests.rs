@@ -340,6 +340,11 @@ fn a_table_that_can_not_be_trained_is_refused_before_anything_runs() {
         let said = complaints(&config);
         assert!(said.contains(word), "{field}: {said}");
     }
+    let mut moving = table(4, json!({ "cross-entropy": { "weight": { "from": 1.0, "to": 0.5, "over": 2 } } }));
+    moving["early-stop"] = json!({ "every": 2 });
+    assert!(complaints(&moving).contains("can't be compared"), "{}", complaints(&moving));
+    moving["early-stop"]["metric"] = json!("cross-entropy");
+    assert_eq!(complaints(&moving), "");
 }
 
 #[test]
