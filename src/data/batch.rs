@@ -6,6 +6,9 @@
 //! The rows of all epochs form one endless stream and step n takes rows `n · rows .. (n + 1) · rows` of it, so no
 //! batch is short and every example comes exactly once an epoch.
 //!
+//! Instead of rows a batch may have a number of tokens ([`BatchPlan::by_tokens`]): examples of like length then lie
+//! together, one a row, as many as fit, and the rows of a step are as long as its longest example.
+//!
 //! The causal shift happens here and only here: an example of n tokens takes n − 1 positions, position i reads token
 //! i and predicts token i + 1.
 
@@ -24,12 +27,14 @@ pub struct BatchPlan {
     length: usize,
     seed: u64,
     pack: bool,
+    /// Positions of a step, where steps are made by tokens: the stream is then one of whole batches.
+    tokens: Option<usize>,
     /// `starts[e]`: the number in the stream of epoch e's first row; known as far as it was asked for.
     starts: Vec<u64>,
     epoch: Option<(u64, Vec<PackedRow>)>,
 }
 
-/// What lies in a row: examples and the positions they start at.
+/// What lies in a row: examples and the positions they start at. By tokens: a batch's examples, each in a row of its own.
 type PackedRow = Vec<(u32, u32)>;
 
 /// Where an example lies in a batch.
@@ -88,11 +93,47 @@ impl BatchPlan {
                 }
             }
         }
-        Ok(Self { spans, rows, length, seed, pack, starts: vec![0], epoch: None })
+        Ok(Self { spans, rows, length, seed, pack, tokens: None, starts: vec![0], epoch: None })
+    }
+
+    /// A plan for examples of these lengths, as many a step as fit into `tokens` positions (rows times the longest).
+    ///
+    /// # Errors
+    /// As [`BatchPlan::new`]; an example that is longer than a step.
+    pub fn by_tokens(lengths: &[u32], tokens: usize, seed: u64) -> DataResult<Self> {
+        if let Some(place) = lengths.iter().position(|length| *length as usize > tokens + 1) {
+            return Err(DataError::invalid(
+                format!("example {place} has {} tokens, a batch holds {tokens}", lengths[place]),
+                "a larger `batch.tokens`, or a smaller max-length of the dataset",
+            ));
+        }
+        let plan = Self::new(lengths, 1, tokens, seed, false)?;
+        Ok(Self { tokens: Some(tokens), ..plan })
+    }
+
+    /// Rows of step `step` and positions in each of them.
+    pub fn shape(&mut self, step: u64) -> (usize, usize) {
+        if self.tokens.is_none() {
+            return (self.rows, self.length);
+        }
+        let epoch = self.epoch_of_row(step);
+        let within = (step - self.starts[epoch as usize]) as usize;
+        self.packed(epoch);
+        let batch = self.epoch.as_ref().map_or(&[][..], |(_, batches)| &batches[within]);
+        (batch.len(), self.longest(batch))
+    }
+
+    fn longest(&self, batch: &[(u32, u32)]) -> usize {
+        batch.iter().map(|(example, _)| self.spans[*example as usize]).max().unwrap_or(0) as usize
     }
 
     /// What lies where at step `step`, counted from 0: by row, then offset.
     pub fn placements(&mut self, step: u64) -> Vec<Placement> {
+        if self.tokens.is_some() {
+            let epoch = self.epoch_of_row(step);
+            let within = (step - self.starts[epoch as usize]) as usize;
+            return rows_of(&self.packed(epoch)[within]).collect();
+        }
         let first = step * self.rows as u64;
         let mut placements = Vec::with_capacity(self.rows);
         for row in 0..self.rows {
@@ -107,6 +148,7 @@ impl BatchPlan {
 
     /// The epoch in which step `step` begins, and the share of it that lies before the step, in 0..1.
     pub fn epoch(&mut self, step: u64) -> (u64, f64) {
+        // By tokens `rows` is 1, and the stream is one of batches.
         let number = step * self.rows as u64;
         let epoch = self.epoch_of_row(number);
         let rows = self.packed(epoch).len() as f64;
@@ -118,6 +160,9 @@ impl BatchPlan {
     pub fn single_pass(&self) -> Vec<Vec<Placement>> {
         let order: Vec<u32> = (0..self.spans.len() as u32).collect();
         let packed = self.lay(&order);
+        if self.tokens.is_some() {
+            return packed.iter().map(|batch| rows_of(batch).collect()).collect();
+        }
         packed
             .chunks(self.rows)
             .map(|rows| rows.iter().enumerate().flat_map(|(row, packed)| place(row, packed)).collect())
@@ -127,10 +172,16 @@ impl BatchPlan {
     /// The share of positions that carry a token, over one epoch: 1 means no padding at all.
     pub fn efficiency(&mut self) -> f64 {
         let filled: u64 = self.spans.iter().map(|span| u64::from(*span)).sum();
-        filled as f64 / (self.packed(0).len() * self.length) as f64
+        self.packed(0);
+        let packed = self.epoch.as_ref().map_or(&[][..], |(_, packed)| packed);
+        let positions: usize = match self.tokens {
+            None => packed.len() * self.length,
+            Some(_) => packed.iter().map(|batch| batch.len() * self.longest(batch)).sum(),
+        };
+        filled as f64 / positions as f64
     }
 
-    /// Rows of the stream that epoch 0 takes.
+    /// Rows of the stream that epoch 0 takes; by tokens: batches.
     pub fn rows_per_epoch(&mut self) -> usize {
         self.packed(0).len()
     }
@@ -166,8 +217,27 @@ impl BatchPlan {
         self.epoch.as_ref().map_or(&[], |(_, rows)| rows)
     }
 
+    /// Neighbours in length go together, those of equal length in their order, until a batch is full.
+    fn lay_by_tokens(&self, order: &[u32], tokens: usize) -> Vec<PackedRow> {
+        let mut order = order.to_vec();
+        order.sort_by_key(|example| self.spans[*example as usize]);
+        let mut batches: Vec<PackedRow> = Vec::new();
+        for example in order {
+            // Ascending, so this example is the longest so far.
+            let span = self.spans[example as usize] as usize;
+            match batches.last_mut().filter(|batch| (batch.len() + 1) * span <= tokens) {
+                Some(batch) => batch.push((example, 0)),
+                None => batches.push(vec![(example, 0)]),
+            }
+        }
+        batches
+    }
+
     /// Best fit: each example goes into the row with the least room that is enough.
     fn lay(&self, order: &[u32]) -> Vec<PackedRow> {
+        if let Some(tokens) = self.tokens {
+            return self.lay_by_tokens(order, tokens);
+        }
         if !self.pack {
             return order.iter().map(|example| vec![(*example, 0)]).collect();
         }
@@ -197,6 +267,11 @@ impl BatchPlan {
         }
         rows
     }
+}
+
+/// A batch made by tokens: one example a row.
+fn rows_of(batch: &PackedRow) -> impl Iterator<Item = Placement> + '_ {
+    batch.iter().enumerate().map(|(row, (example, _))| Placement { row, offset: 0, example: *example as usize })
 }
 
 fn place(row: usize, packed: &PackedRow) -> impl Iterator<Item = Placement> + '_ {

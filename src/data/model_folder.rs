@@ -116,10 +116,10 @@ impl ModelFolder {
     }
 }
 
-/// Whether a file name is one of the patterns.
+/// Whether a file name is one of the patterns. What lies in a folder within is never one: `*` is part of a name.
 pub fn matches(patterns: &[&str], name: &str) -> bool {
     patterns.iter().any(|pattern| match pattern.strip_prefix('*') {
-        Some(ending) => name.ends_with(ending) && name.len() > ending.len(),
+        Some(ending) => name.ends_with(ending) && name.len() > ending.len() && !name.contains('/'),
         None => name == *pattern,
     })
 }
@@ -138,6 +138,7 @@ mod tests {
         let names: Vec<&str> = model.files.keys().map(String::as_str).collect();
         assert_eq!(names, ["config.json", "model-00001-of-00002.safetensors"]);
         assert_eq!(model.weights().count(), 1);
+        assert!(!matches(MODEL_FILES, "adapters/adapter_model.safetensors"));
     }
 
     #[test]

@@ -79,17 +79,27 @@ pub enum StudentError {
         /// What to do.
         hint: String,
     },
-    /// The loss or the gradient stopped being a number.
-    #[error("step {step}: the {what} is {value} on batch {batch}; training stopped, the last checkpoint is untouched")]
+    /// The loss or the gradient stopped being a number, or the loss jumped.
+    #[error("step {step}: {what} on batch {batch}; training stopped, {}", kept_words(*kept))]
     Diverged {
         /// The step, from 1.
         step: u64,
-        /// Loss or gradient norm.
-        what: &'static str,
-        /// What it was.
-        value: f64,
+        /// What happened: "the loss is NaN".
+        what: String,
         /// Digest of the batch, so that it can be found again.
         batch: String,
+        /// The step of the last checkpoint, if one is there.
+        kept: Option<u64>,
+    },
+    /// The device has no room for what a step holds at once.
+    #[error("out of memory with {rows} rows of {length} positions at once: {reason}")]
+    OutOfMemory {
+        /// Rows on the device at once.
+        rows: usize,
+        /// Positions of a row.
+        length: usize,
+        /// What the device said.
+        reason: String,
     },
     /// A sequence or token the model has no room for.
     #[error("{message}")]
@@ -113,6 +123,11 @@ pub enum StudentError {
 /// Shorthand of this crate.
 pub type Result<T, E = StudentError> = std::result::Result<T, E>;
 
+/// What a training that stopped leaves behind.
+fn kept_words(kept: Option<u64>) -> String {
+    kept.map_or_else(|| "before any checkpoint".into(), |step| format!("the checkpoint of step {step} is kept"))
+}
+
 impl StudentError {
     /// What a user can do about it.
     pub fn hint(&self) -> Option<String> {
@@ -132,9 +147,16 @@ impl StudentError {
             Self::Weights { .. } => Some("are config.json and the weights of the same model?".into()),
             Self::NotFinite { .. } => Some("these weights can't be used; get them again, or take an earlier checkpoint".into()),
             Self::Training { hint, .. } | Self::Device { hint, .. } => Some(hint.clone()),
-            Self::Diverged { .. } => {
-                Some("a lower learning rate, a longer warm-up or a smaller `clip` usually helps".into())
+            Self::Diverged { kept, .. } => {
+                let rest = "a lower learning rate, a longer warm-up or a smaller `clip` usually helps";
+                Some(match kept {
+                    Some(step) => format!("{rest}; `steps = {step}` with these settings makes a student of the checkpoint"),
+                    None => rest.into(),
+                })
             }
+            Self::OutOfMemory { .. } => Some(
+                "a smaller `micro-batch`, `gradient-checkpointing = true`, shorter rows, or `--device cpu`".into(),
+            ),
             Self::Request { .. } | Self::Cancelled => None,
         }
     }

@@ -8,6 +8,7 @@
 //! | [`kind`] | the stage `[student.X]` |
 //! | [`generate`], [`score`], [`language_model`] | how it is used |
 //! | [`loss`], [`optimizer`], [`schedule`], [`trainer`] | how numbers become better ones |
+//! | [`throughput`] | how fast, against what the machine can do |
 
 pub mod backend;
 pub mod cpu;
@@ -23,5 +24,6 @@ pub mod model;
 pub mod optimizer;
 pub mod schedule;
 pub mod score;
+pub mod throughput;
 pub mod trainer;
 pub mod weights;

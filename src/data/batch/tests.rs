@@ -46,6 +46,26 @@ fn the_order_of_a_seed_never_changes() {
 }
 
 #[test]
+fn steps_by_tokens_hold_neighbours_in_length_and_as_many_as_fit() {
+    let lengths = [9, 3, 5, 9, 3, 4, 3];
+    let mut plan = BatchPlan::by_tokens(&lengths, 8, 17).unwrap();
+    let shapes: Vec<(usize, usize)> = (0..plan.rows_per_epoch() as u64).map(|step| plan.shape(step)).collect();
+    let mut sorted = shapes.clone();
+    sorted.sort_unstable();
+    // Spans 2 2 2 3 | 4 | 8 | 8: a fourth row of 3 makes 12 positions, so the 3 begins a batch, which a 4 joins.
+    assert_eq!(sorted, [(1, 8), (1, 8), (2, 4), (3, 2)]);
+    assert_eq!(plan.efficiency(), 29.0 / 30.0);
+    let examples = examples(&lengths);
+    for (step, (rows, length)) in shapes.iter().enumerate() {
+        let placements = plan.placements(step as u64);
+        let get = |place: usize| Ok(Cow::Borrowed(&examples[place]));
+        assert_eq!(Batch::build(*rows, *length, &placements, get).unwrap().placements.len(), *rows);
+    }
+    let error = BatchPlan::by_tokens(&lengths, 7, 17).err().unwrap();
+    assert_eq!(error.to_string(), "example 0 has 9 tokens, a batch holds 7");
+}
+
+#[test]
 fn a_digest_sees_tokens_masks_and_borders() {
     let plain = examples(&[3, 3]);
     let plan = BatchPlan::new(&[3, 3], 1, 4, 0, true).unwrap();
@@ -108,6 +128,32 @@ proptest! {
             epoch.sort_unstable();
             prop_assert_eq!(epoch, (0..lengths.len()).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn by_tokens_every_example_comes_once_an_epoch_and_no_step_is_too_large(
+        lengths in prop::collection::vec(2u32..18, 1..60),
+        tokens in 17usize..80,
+        seed in any::<u64>(),
+        asked in 0u64..40,
+    ) {
+        let mut plan = BatchPlan::by_tokens(&lengths, tokens, seed).unwrap();
+        let steps = plan.rows_per_epoch() as u64;
+        for epoch in 0..2 {
+            let mut seen = Vec::new();
+            for step in epoch * steps..(epoch + 1) * steps {
+                let (rows, length) = plan.shape(step);
+                prop_assert!(rows * length <= tokens);
+                let placements = plan.placements(step);
+                prop_assert_eq!(placements.len(), rows);
+                seen.extend(placements.iter().map(|p| p.example));
+            }
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
+        }
+        let mut direct = BatchPlan::by_tokens(&lengths, tokens, seed).unwrap();
+        prop_assert_eq!(direct.shape(asked), plan.shape(asked));
+        prop_assert_eq!(direct.placements(asked), plan.placements(asked));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo bench -p stillhouse-student --bench training
+//! cargo bench -p stillhouse-student --bench training -- --ways    # what each way to train costs, in time and memory
 //! python src/student/benches/training.py        # the same in PyTorch and transformers, where they are installed
 //! ```
 
@@ -17,20 +18,70 @@ use stillhouse_student::loss::forward_kl::ForwardKl;
 use stillhouse_student::loss::{Loss, Tail, Teacher, Weight};
 use stillhouse_student::model::llama::LlamaShape;
 use stillhouse_student::model::{DecoderConfig, ModelInput};
-use stillhouse_student::optimizer::AdamW;
-use stillhouse_student::trainer::{Losses, State, StepBatch};
+use stillhouse_student::optimizer::{AdamW, Muon, Optimizer};
+use stillhouse_student::trainer::{Lora, Losses, Method, State, StepBatch};
 use stillhouse_data::signals::TopK;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(place) = arguments.iter().position(|argument| argument == "--way") {
+        return measure_way(&arguments[place + 1]);
+    }
+    if arguments.iter().any(|argument| argument == "--ways") {
+        return measure_ways();
+    }
     stillhouse_student::cpu::prepare(0);
     println!("{:<22} {:>10} {:>9} {:>9} {:>9} {:>10}", "model", "parameters", "forward", "backward", "update", "tokens/s");
     let quickstart = shape(4, 160, 4, 512, 128);
     measure("quickstart 1.3 M", &quickstart, 16, 128, false);
     measure("quickstart 1.3 M + KL", &quickstart, 16, 128, true);
     measure("7 M", &shape(6, 256, 4, 4096, 128), 16, 128, false);
+}
+
+/// The ways to train that are measured.
+const WAYS: [&str; 6] = ["plain", "gradient-checkpointing", "ema", "lora", "freeze", "muon"];
+
+/// Each way in a process of its own, so that its peak of memory is its own.
+fn measure_ways() {
+    println!("{:<24} {:>10} {:>12}", "7 M, 16 × 128", "step", "peak memory");
+    for way in WAYS {
+        let status = std::process::Command::new(std::env::current_exe().unwrap()).args(["--way", way]).status().unwrap();
+        assert!(status.success(), "{way}");
+    }
+}
+
+fn measure_way(way: &str) {
+    stillhouse_student::cpu::prepare(0);
+    let config = shape(6, 256, 4, 4096, 128);
+    let freeze = ["embed".to_owned(), "layers.0-2".to_owned()];
+    let lora = Lora { rank: 8, alpha: 16.0, targets: vec!["q".into(), "v".into()] };
+    let method = Method {
+        freeze: if way == "freeze" { &freeze } else { &[] },
+        lora: (way == "lora").then_some(&lora),
+        seed: 1,
+        ema: (way == "ema").then_some(0.999),
+        gradient_checkpointing: way == "gradient-checkpointing",
+    };
+    let adamw = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: false };
+    let optimizer = match way {
+        "muon" => Optimizer::Muon(Muon { lr: 0.02, momentum: 0.95, nesterov: true, weight_decay: 0.0, adamw }),
+        _ => Optimizer::Adamw(adamw),
+    };
+    let cross_entropy = CrossEntropy { weight: Weight::Constant(1.0) };
+    let losses = Losses::new([("cross-entropy", &cross_entropy as &dyn Loss)]);
+    let step = StepBatch { batch: batch(config.vocabulary as u32, 16, 128), teacher: Teacher::default() };
+    let decoder = fresh::<Cpu>(&config, 1, &Default::default()).unwrap();
+    let mut state = Some(State::<CpuTape>::begin(decoder, &config, &method).unwrap());
+    let time = median(5, || {
+        let taken = state.take().unwrap();
+        state = Some(taken.advance(&step, &losses, &optimizer, 1e-3, Some(1.0), 16).unwrap().0);
+    });
+    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("not known").trim();
+    println!("{way:<24} {:>8.1}ms {peak:>12}", milliseconds(time));
 }
 
 fn shape(layers: usize, hidden: usize, heads: usize, vocabulary: usize, length: usize) -> DecoderConfig {

@@ -4,9 +4,10 @@ use stillhouse_data::model::TokenizerSource;
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Each, Execution, Node, OneOf, Ref, Target};
 
 use super::initial::Initial;
-use crate::loss::Loss;
-use crate::optimizer::AdamW;
+use crate::loss::{Loss, Weight};
+use crate::optimizer::Optimizer;
 use crate::schedule::Schedule;
+use crate::trainer::{EarlyStop, Keep, Lora, Spike};
 
 /// Trains a student on a dataset, from scratch or from a model's weights, on labels, on a teacher's distributions, or on
 /// both. Makes a model folder that transformers loads.
@@ -18,7 +19,7 @@ pub struct StudentConfig {
     /// Its tokenizer, which the dataset takes over where it names none itself.
     pub tokenizer: Option<Ref<TokenizerSource>>,
     /// What it learns from.
-    #[config(parts = "train,tokenizer,signals")]
+    #[config(parts = "train,tokenizer,signals", part_from = early_stop)]
     pub data: Ref<Datasets>,
     /// A teacher that runs beside it while it trains: one with `provider = "local"` and the same tokenizer. Losses then
     /// compare with its whole distributions, and stored signals are not read.
@@ -33,17 +34,37 @@ pub struct StudentConfig {
     #[config(min = 1)]
     pub steps: u64,
     /// What it sees in a step.
-    #[config(default = BatchConfig { rows: 16, length: None, pack: true })]
+    #[config(default = BatchConfig { rows: 16, length: None, pack: true, tokens: None })]
     pub batch: BatchConfig,
     /// Gradients are scaled down to this norm; 0 leaves them as they are.
     #[config(default = 1.0, min = 0)]
     pub clip: f64,
+    /// Weights that stay as they are: `embed`, `head`, `norms`; `attention` or `mlp` of every layer; `layers.0-3`; or names
+    /// as in the weights file, `*` standing for anything.
+    #[config(default = Vec::new())]
+    pub freeze: Vec<String>,
+    /// Trains thin matrices beside frozen weights. Left out, the weights themselves are trained.
+    pub lora: Option<Lora>,
+    /// The student is a moving average of the weights that decays by this factor a step.
+    #[config(min = 0, max = 1)]
+    pub ema: Option<f64>,
+    /// Ends the training when held-out loss gets no better, and takes the best weights.
+    pub early_stop: Option<EarlyStop>,
+    /// Stops with an error when the loss jumps; left out, only a loss that is no number stops.
+    pub spike: Execution<Option<Spike>>,
     /// Rows that are on the device at once; a step's other rows follow one after the other. 0 chooses.
     #[config(default = Execution(0))]
     pub micro_batch: Execution<usize>,
     /// Steps between checkpoints for a crash; 0 keeps only what longer trainings can share.
     #[config(default = Execution(100))]
     pub checkpoint_every: Execution<u64>,
+    /// Which checkpoints stay beside the final one and the one that longer trainings share.
+    #[config(default = Execution(Keep::default()))]
+    pub keep: Execution<Keep>,
+    /// Holds one layer's intermediate results at a time and computes the others again: less memory, a third more work,
+    /// on the processor the same bits.
+    #[config(default = Execution(false))]
+    pub gradient_checkpointing: Execution<bool>,
     /// Steps between reports.
     #[config(default = Execution(10), min = 1)]
     pub log_every: Execution<u64>,
@@ -65,11 +86,16 @@ impl Target for Teachers {
     const KINDS: &'static [&'static str] = &["teacher"];
 }
 
-/// How weights follow gradients.
-#[derive(Clone, Debug, Config)]
-pub enum Optimizer {
-    /// Adam with decoupled weight decay.
-    Adamw(AdamW),
+/// Which part of the dataset is read beside that which is trained on.
+trait ReadsPart {
+    /// A part's name, so that its content is in the student's key.
+    fn part(&self) -> &'static str;
+}
+
+impl ReadsPart for Option<EarlyStop> {
+    fn part(&self) -> &'static str {
+        if self.is_some() { "holdout" } else { "train" }
+    }
 }
 
 /// What a student sees in a step.
@@ -84,6 +110,9 @@ pub struct BatchConfig {
     /// Lay several examples into a row where they fit. They never see each other.
     #[config(default = true)]
     pub pack: bool,
+    /// In place of rows: at most so many positions, examples of like length together, one a row.
+    #[config(min = 1)]
+    pub tokens: Option<usize>,
 }
 
 fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
@@ -93,5 +122,43 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
     }
     if config.loss.values.values().all(|loss| loss.weight().is_zero()) {
         report.push(Diagnostic::error(at("loss"), "every loss has the weight 0, so there is nothing to learn"));
+    }
+    if config.ema.is_some_and(|decay| decay >= 1.0) {
+        report.push(Diagnostic::error(at("ema"), "an average that decays by the factor 1 never moves").hint("0.999 is usual"));
+    }
+    if config.lora.is_some() && !config.freeze.is_empty() {
+        report.push(Diagnostic::error(at("freeze"), "with `lora` everything but the adapters is frozen already"));
+    }
+    match &config.early_stop {
+        Some(rule) => early_stop(rule, config, at("early-stop"), report),
+        None if config.keep.best > 0 => {
+            let error = Diagnostic::error(at("keep"), "`keep.best` goes by the measurements of `early-stop`, and there is none");
+            report.push(error.hint("add `early-stop = { every = 100 }`; `patience = 0` never ends the training"));
+        }
+        None => {}
+    }
+    let batch = node.as_table().and_then(|table| table.get("batch")).and_then(Node::as_table);
+    if let (Some(batch), Some(_)) = (batch, config.batch.tokens) {
+        for key in ["rows", "length", "pack"] {
+            if let Some(value) = batch.get(key) {
+                let error = Diagnostic::error(value.at, format!("`batch.{key}` has no meaning beside `batch.tokens`"));
+                report.push(error.hint("a step holds as many rows as fit, as long as its longest example"));
+            }
+        }
+    }
+}
+
+fn early_stop(rule: &EarlyStop, config: &StudentConfig, at: stillhouse_spec::Origin, report: &mut Diagnostics) {
+    if rule.every > config.steps {
+        let message = format!("nothing is ever measured: `every` is {}, but there are {} steps", rule.every, config.steps);
+        report.push(Diagnostic::error(at, message));
+    }
+    if rule.metric == "loss" && config.loss.values.values().any(|loss| matches!(loss.weight(), Weight::Line(_))) {
+        let error = Diagnostic::error(at, "sums of losses whose weights move can't be compared with each other");
+        report.push(error.hint("name one loss: `metric = \"cross-entropy\"`"));
+    }
+    let names = std::iter::once("loss").chain(config.loss.values.keys().copied());
+    if !names.clone().any(|name| name == rule.metric) {
+        report.push(Diagnostic::error(at, format!("there is no loss `{}` to measure", rule.metric)).suggest(&rule.metric, names));
     }
 }

@@ -15,14 +15,20 @@ const REVISION: u32 = 1;
 /// Canonical JSON of a training's beginning.
 ///
 /// The data is not in it: every step names its batch by content. The teacher is, where a loss reads it: as its stored
-/// signals or as its own weights. Weights of losses that move are not, since every step names its own.
+/// signals or as its own weights. Weights of losses that move are not, since every step names its own. The held-out part
+/// is where it is measured (`measured` is its digest): a checkpoint then holds the best weights so far. What a table leaves
+/// out is left out here too, so that new settings move no old key. What only decides when a training ends or stops is not
+/// here.
 pub(super) fn description(
     config: &StudentConfig,
     shape: &DecoderConfig,
     begins: &str,
+    seed: u64,
     teacher: Option<&TeacherIdentity>,
+    measured: Option<&str>,
 ) -> Result<String> {
-    let internal = |what: &str| StudentError::training(format!("{what} can't be written into a key"), "please report it");
+    let internal =
+        |what: &str| StudentError::training(format!("{what} can't be written into a key"), "please report it");
     let shape = serde_json::to_value(shape).map_err(|_| internal("the model's shape"))?;
     let shape = Canonical::from_json(&shape).map_err(|_| internal("the model's shape"))?;
     let mut members = BTreeMap::from([
@@ -39,6 +45,21 @@ pub(super) fn description(
         Some(TeacherIdentity::Weights(digest)) => members.insert("teacher", Canonical::from(digest.as_str())),
         None => None,
     };
+    if !config.freeze.is_empty() {
+        members.insert("freeze", canonical(config.freeze.describe()));
+    }
+    if let Some(lora) = &config.lora {
+        members.insert("lora", canonical(lora.describe()));
+        members.insert("lora-seed", Canonical::from(seed.to_string()));
+    }
+    if let Some(decay) = config.ema {
+        members.insert("ema", Canonical::Float(decay));
+    }
+    if let (Some(rule), Some(measured)) = (&config.early_stop, measured) {
+        members.insert("measured", Canonical::from(measured));
+        members.insert("measured-every", Canonical::from(rule.every.to_string()));
+        members.insert("metric", Canonical::from(rule.metric.as_str()));
+    }
     Ok(Canonical::object(members).text())
 }
 

@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod identity;
 mod initial;
+mod narrator;
 mod run;
 mod teacher;
 

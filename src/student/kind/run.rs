@@ -5,13 +5,14 @@ use std::time::Instant;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
 use stillhouse_data::batch::BatchPlan;
-use stillhouse_data::dataset::{DatasetArtifact, TRAIN};
+use stillhouse_data::dataset::{DatasetArtifact, HOLDOUT, TRAIN};
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_data::tokenizer::Tokenizer;
-use stillhouse_stage::{Class, Context, Failure, Outcome, StageEvent};
+use stillhouse_stage::{Class, Context, Failure, Outcome};
 
-use super::config::{Optimizer, StudentConfig};
+use super::config::StudentConfig;
 use super::identity::{TeacherIdentity, description};
+use super::narrator::Narrator;
 use super::teacher::TeacherBeside;
 use crate::backend::{CpuTape, Device, Inner, TrainBackend};
 use crate::device::{Chosen, DeviceChoice, choose};
@@ -19,11 +20,12 @@ use crate::error::{Result, StudentError};
 use crate::init::fresh;
 use crate::loss::Loss;
 use crate::model::{Decoder, DecoderConfig, read_config};
-use crate::trainer::{DatasetSource, Losses, Observer, StepReport, StoredCheckpoints, Trained, Training};
-use crate::weights::{read_model, write_model};
-
-/// Positions on a device at once where the user chooses nothing.
-const MICRO_BATCH_POSITIONS: usize = 8192;
+use crate::throughput;
+use crate::trainer::{
+    BatchSource, DatasetSource, HoldoutSource, Keep, Losses, Method, Options, StoredCheckpoints, Trained, Training,
+    Validation, memory, peft_config, peft_names,
+};
+use crate::weights::{encode_tensors, read_model, write_model};
 
 pub(super) fn run(context: &Context) -> Result<Outcome, Failure> {
     let chosen = choose(&context.order().device)?;
@@ -31,10 +33,10 @@ pub(super) fn run(context: &Context) -> Result<Outcome, Failure> {
     let job = Job::open(context)?;
     let started = Instant::now();
     let trained = match chosen.device {
-        DeviceChoice::Cpu => job.train::<CpuTape>(&Default::default())?,
+        DeviceChoice::Cpu => job.train::<CpuTape>(&Default::default(), chosen.device)?,
         #[cfg(feature = "cuda")]
         DeviceChoice::Cuda(number) => {
-            job.train::<crate::backend::CudaTape>(&burn::backend::cuda::CudaDevice::new(number))?
+            job.train::<crate::backend::CudaTape>(&burn::backend::cuda::CudaDevice::new(number), chosen.device)?
         }
         #[cfg(not(feature = "cuda"))]
         DeviceChoice::Cuda(_) => return Err(Failure::environment("this program was built without CUDA")),
@@ -96,29 +98,52 @@ impl<'a> Job<'a> {
             Some(teacher) => Some(TeacherIdentity::Weights(weights_digest(&teacher.folder)?)),
             None => Some(TeacherIdentity::Signals(artifact.tree.part(&["signals"]).digest().to_string())),
         };
-        let description = description(&config, &shape, &begins, read.as_ref())?;
+        let measured = config.early_stop.is_some().then(|| artifact.tree.part(&[HOLDOUT]).digest().to_string());
+        let seed = context.seed();
+        let description = description(&config, &shape, &begins, seed, read.as_ref(), measured.as_deref())?;
         let tokenizer_files = data.tokenizer_files();
         Ok(Self { context, config, shape, tokenizer, tokenizer_files, pretrained, teacher, description, length })
     }
 
-    fn train<B: TrainBackend>(&self, device: &Device<B>) -> Result<Trained, Failure> {
-        let Optimizer::Adamw(optimizer) = &self.config.optimizer;
-        let losses = Losses::new(losses(&self.config));
+    fn train<B: TrainBackend>(&self, device: &Device<B>, choice: DeviceChoice) -> Result<Trained, Failure> {
+        let Self { context, config, shape, .. } = self;
+        let losses = Losses::new(losses(config));
         let mut source = self.source(&losses)?;
-        let rows = MICRO_BATCH_POSITIONS.div_ceil(self.length).min(self.config.batch.rows);
+        let method = Method {
+            freeze: &config.freeze,
+            lora: config.lora.as_ref(),
+            seed: context.seed(),
+            ema: config.ema,
+            gradient_checkpointing: *config.gradient_checkpointing,
+        };
+        let mut holdout = config.early_stop.is_some().then(|| self.holdout(&losses)).transpose()?;
+        let validation = config.early_stop.as_ref().zip(holdout.as_mut()).map(|(rule, source)| {
+            let batches = source.batches();
+            Validation { rule, source: (source as &mut dyn BatchSource).into(), batches }
+        });
+        // Where part of the model is frozen, backward does less than the formula says.
+        let operations = method.trains_everything().then(|| throughput::operations_per_token(shape, self.length));
+        let operations = operations.and_then(|per_token| Some((per_token, throughput::peak(choice)?)));
         let training = Training {
             description: &self.description,
-            config: &self.shape,
+            config: shape,
             losses,
-            optimizer,
-            schedule: self.config.schedule.value.as_ref(),
-            steps: self.config.steps,
-            clip: (self.config.clip > 0.0).then_some(self.config.clip),
-            micro_rows: if *self.config.micro_batch > 0 { *self.config.micro_batch } else { rows },
-            checkpoint_every: *self.config.checkpoint_every,
+            optimizer: &config.optimizer,
+            schedule: config.schedule.value.as_ref(),
+            steps: config.steps,
+            clip: (config.clip > 0.0).then_some(config.clip),
+            micro_rows: *config.micro_batch,
+            checkpoint_every: *config.checkpoint_every,
+            options: Options {
+                method,
+                validation,
+                spike: config.spike.as_ref(),
+                keep: Keep::clone(&config.keep),
+                memory: memory::available().filter(|_| choice == DeviceChoice::Cpu),
+            },
         };
-        let checkpoints = StoredCheckpoints::new(self.context.store());
-        let mut narrator = Narrator { context: self.context, every: (*self.config.log_every).max(1) };
+        let checkpoints = StoredCheckpoints::new(context.store());
+        let mut narrator = Narrator::new(context, *config.log_every, operations);
         let teacher = self.teacher.as_ref().map(|teacher| teacher.load::<B>(device)).transpose()?;
         let fresh = || self.first_weights::<B>(device);
         Ok(training.run_beside::<B>(teacher, &mut source, &checkpoints, &mut narrator, device, fresh)?)
@@ -136,7 +161,11 @@ impl<'a> Job<'a> {
         }
         let examples = data.examples(TRAIN)?;
         let batch = &self.config.batch;
-        let plan = BatchPlan::new(&examples.lengths()?, batch.rows, self.length, self.context.seed(), batch.pack)?;
+        let (lengths, seed) = (examples.lengths()?, self.context.seed());
+        let plan = match batch.tokens {
+            Some(tokens) => BatchPlan::by_tokens(&lengths, tokens, seed)?,
+            None => BatchPlan::new(&lengths, batch.rows, self.length, seed, batch.pack)?,
+        };
         let source = DatasetSource::new(examples, plan, signals);
         let share = source.check(self.shape.vocabulary, self.tokenizer.digest())?;
         if share < 1.0 {
@@ -144,6 +173,31 @@ impl<'a> Job<'a> {
             self.context.warn(format!("only {percent:.1} % of the training examples have a teacher's signal"));
         }
         Ok(source)
+    }
+
+    /// The held-out part, for early stopping.
+    fn holdout(&self, losses: &Losses<'_>) -> Result<HoldoutSource, Failure> {
+        let data = DatasetArtifact::new(self.context.input("data")?);
+        let examples = || data.examples(HOLDOUT);
+        let lengths = examples()?.lengths()?;
+        let Some(longest) = lengths.iter().max() else {
+            return Err(Failure::input("`early-stop` measures on held-out examples, and the dataset holds none out")
+                .hint("add `holdout = 0.05` to the dataset"));
+        };
+        let length = (*longest as usize).saturating_sub(1).max(1);
+        if length > self.shape.context {
+            let context = self.shape.context;
+            return Err(Failure::input(format!(
+                "held-out rows of {length} positions do not fit the model, whose longest sequence is {context}"
+            ))
+            .hint("a smaller `max-length` of the dataset, or a model with a longer context"));
+        }
+        let plan = || BatchPlan::new(&lengths, self.config.batch.rows, length, self.context.seed(), true);
+        let signals = if losses.need_teacher() && self.teacher.is_none() { data.signals()? } else { None };
+        let teacher = DatasetSource::new(examples()?, plan()?, signals);
+        let digest = self.tokenizer.digest();
+        teacher.check(self.shape.vocabulary, digest).map_err(|error| Failure::from(error).context("the held-out part"))?;
+        Ok(HoldoutSource::new(examples()?, plan()?, teacher))
     }
 
     fn first_weights<B: AutodiffBackend>(&self, device: &B::Device) -> Result<Decoder<Inner<B>>>
@@ -160,11 +214,24 @@ impl<'a> Job<'a> {
     fn write(&self, trained: &Trained) -> Result<(), Failure> {
         let out = self.context.out();
         fs_err::create_dir_all(&out)?;
-        write_model(&out, &self.shape, &trained.checkpoint.weights)?;
+        write_model(&out, &self.shape, &trained.weights)?;
+        if let (Some(lora), Some(adapters)) = (&self.config.lora, &trained.adapters) {
+            let folder = out.join("adapters");
+            fs_err::create_dir_all(&folder)?;
+            fs_err::write(folder.join("adapter_model.safetensors"), encode_tensors(&peft_names(adapters))?)?;
+            fs_err::write(folder.join("adapter_config.json"), format!("{:#}\n", peft_config(lora)))?;
+        }
         for (name, path) in &self.tokenizer_files.files {
             fs_err::copy(path, out.join(name))?;
         }
         Ok(())
+    }
+
+    /// How much of this a longer training begins with, and why not all of it.
+    fn shared(&self) -> String {
+        let (schedule, steps) = (&self.config.schedule.value, self.config.steps);
+        let why = schedule.why_not_shared().map(|why| format!(": {why}")).unwrap_or_default();
+        format!("{} of {steps} steps{why}", schedule.shared_steps(steps))
     }
 
     fn outcome(&self, trained: &Trained, chosen: &Chosen, seconds: f64) -> Outcome {
@@ -172,9 +239,11 @@ impl<'a> Job<'a> {
         let mut metrics = Map::new();
         metrics.insert("parameters".into(), json!(self.shape.parameters()));
         metrics.insert("steps".into(), json!(checkpoint.step));
-        // Positions over the whole trajectory, whoever trained its beginning.
-        let positions = self.config.batch.rows as u64 * self.length as u64;
-        metrics.insert("tokens".into(), json!(checkpoint.step * positions));
+        metrics.insert("tokens".into(), json!(trained.positions));
+        if let Some((step, value)) = trained.best {
+            metrics.insert("best-step".into(), json!(step));
+            metrics.insert("validation".into(), json!(value));
+        }
         if let Ok(meta) = fs_err::metadata(self.context.out().join("model.safetensors")) {
             metrics.insert("bytes".into(), json!(meta.len()));
         }
@@ -189,6 +258,7 @@ impl<'a> Job<'a> {
                 "tokens": tokens,
                 "tokens-per-second": per_second.round(),
                 "seconds": seconds,
+                "longer-trainings-share": self.shared(),
             }),
             resumed: *resumed_from > 0,
         }
@@ -238,40 +308,6 @@ fn weights_digest(folder: &ModelFolder) -> Result<String> {
         }
     }
     Ok(hasher.finalize().to_hex().to_string())
-}
-
-/// Tells the stage's listeners about a training.
-struct Narrator<'a> {
-    context: &'a Context,
-    every: u64,
-}
-
-impl Observer for Narrator<'_> {
-    fn resumed(&mut self, step: u64, steps: u64) {
-        self.context.say(StageEvent::Resumed { from: format!("step {step} of {steps}") });
-    }
-
-    fn stepped(&mut self, report: &StepReport, steps: u64, tokens_per_second: f64) {
-        self.context.progress(report.step, Some(steps), "steps");
-        if !report.step.is_multiple_of(self.every) && report.step != steps && report.step != 1 {
-            return;
-        }
-        let mut values = Map::new();
-        values.insert("loss".into(), json!(report.loss));
-        values.extend(report.parts.iter().map(|part| (part.name.clone(), json!(part.mean))));
-        values.insert("lr".into(), json!(report.lr));
-        values.insert("gradient-norm".into(), json!(report.gradient_norm));
-        values.insert("tokens-per-second".into(), json!(tokens_per_second.round()));
-        self.context.say(StageEvent::Metrics { step: report.step, values });
-    }
-
-    fn warn(&mut self, message: String) {
-        self.context.warn(message);
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.context.is_cancelled()
-    }
 }
 
 impl From<StudentError> for Failure {

@@ -88,6 +88,7 @@ fn write_tokenizer(folder: &Path) {
 
 fn write_examples(dataset: &Path, with_signals: bool) {
     let mut writer = ExampleWriter::create(&dataset.join("train")).unwrap();
+    let mut held_out = ExampleWriter::create(&dataset.join("holdout")).unwrap();
     let signals = dataset.join(SIGNALS_FILE);
     fs_err::create_dir_all(signals.parent().unwrap()).unwrap();
     let header = SignalHeader { teachers: vec!["t".into()], tokenizer: "x".into(), vocabulary: VOCABULARY };
@@ -97,9 +98,14 @@ fn write_examples(dataset: &Path, with_signals: bool) {
         let scored = (0..tokens.len()).map(|place| place > 1).collect();
         let said: Vec<TopK> = tokens[2..].iter().map(|token| certain_of(*token)).collect();
         teacher.add(SequenceKey::of("t", &tokens), 2, &said).unwrap();
-        writer.add(&Example { tokens, scored, bytes: 4, source: 0 }, &row(number)).unwrap();
+        let example = Example { tokens, scored, bytes: 4, source: 0 };
+        writer.add(&example, &row(number)).unwrap();
+        if number % 5 == 0 {
+            held_out.add(&example, &row(number)).unwrap();
+        }
     }
     writer.finish().unwrap();
+    held_out.finish().unwrap();
     teacher.finish().unwrap();
     if !with_signals {
         fs_err::remove_file(signals).unwrap();
@@ -181,6 +187,111 @@ fn more_steps_go_on_where_fewer_ended_and_end_with_the_same_bytes() {
     assert!(weights(&out) == weights(&undisturbed));
 }
 
+fn metrics_of(world: &World) -> Vec<serde_json::Map<String, Value>> {
+    let heard = world.heard.0.lock().unwrap();
+    let values = |event: &StageEvent| match event {
+        StageEvent::Metrics { values, .. } => Some(values.clone()),
+        _ => None,
+    };
+    heard.iter().filter_map(values).collect()
+}
+
+#[test]
+fn figures_say_how_fast_it_goes_how_much_it_takes_and_how_long_it_will_be() {
+    let world = World::new(true);
+    world.run(&table(20, both())).unwrap();
+    let said = metrics_of(&world);
+    let last = &said[said.len() - 1];
+    for name in ["tokens-per-second", "mfu", "memory-bytes", "seconds-left"] {
+        assert!(last[name].is_number(), "{name}: {last:?}");
+    }
+    assert_eq!(last["seconds-left"], json!(0.0));
+    assert!(last["mfu"].as_f64().unwrap() < 1.0 && last["memory-bytes"].as_u64().unwrap() > 1 << 20, "{last:?}");
+    assert!(!said[0].contains_key("seconds-left"), "one step says nothing of the pace");
+}
+
+#[test]
+fn a_student_that_stops_early_is_the_best_one_and_says_which() {
+    let world = World::new(true);
+    let mut config = table(40, both());
+    config["early-stop"] = json!({ "every": 10, "patience": 0, "metric": "cross-entropy" });
+    config["keep"] = json!({ "best": 1 });
+    let (outcome, out) = world.run(&config).unwrap();
+    let said = metrics_of(&world);
+    let measured: Vec<f64> = said.iter().filter_map(|values| values.get("validation-cross-entropy")?.as_f64()).collect();
+    assert_eq!(measured.len(), 4);
+    let best = measured.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!(outcome.metrics["validation"], json!(best));
+    let step = outcome.metrics["best-step"].as_u64().unwrap();
+    let elsewhere = World::new(true);
+    let (_, plain) = elsewhere.run(&table(step, both())).unwrap();
+    assert!(weights(&out) == weights(&plain), "measuring changes nothing");
+    // With all there, nothing is trained and the same comes out.
+    let (again, same) = world.run(&config).unwrap();
+    assert!(again.provenance["tokens"] == 0 && again.metrics == outcome.metrics && weights(&same) == weights(&out));
+}
+
+#[test]
+fn early_stopping_without_a_held_out_part_is_refused() {
+    let world = World::new(true);
+    let folder = world.folder.path().join("without");
+    write_tokenizer(&folder.join("tokenizer"));
+    write_examples(&folder, true);
+    fs_err::remove_dir_all(folder.join("holdout")).unwrap();
+    ExampleWriter::create(&folder.join("holdout")).unwrap().finish().unwrap();
+    let (output, _) = world.store.put_tree(&folder).unwrap();
+    let world = World { data: Input { stage: "dataset.train".into(), output }, ..world };
+    let mut config = table(20, both());
+    config["early-stop"] = json!({ "every": 10 });
+    let failure = world.run(&config).err().unwrap();
+    assert_eq!(failure.message, "`early-stop` measures on held-out examples, and the dataset holds none out");
+    assert!(failure.class == Class::Input && failure.hint.unwrap().contains("holdout"));
+}
+
+#[test]
+fn adapters_are_merged_into_the_model_folder_and_lie_beside_it() {
+    let world = World::new(true);
+    let mut config = table(6, both());
+    config["lora"] = json!({ "rank": 2, "targets": ["q", "up"] });
+    let (_, out) = world.run(&config).unwrap();
+    let mut model = BurnLoader.load(&ModelFolder::open(&out).unwrap(), "cpu").unwrap();
+    assert_eq!(model.vocabulary(), VOCABULARY as usize);
+    model.score(&[vec![1, 2, 3]], &mut |_, _, log_probs| assert!(log_probs.iter().all(|value| value.is_finite()))).unwrap();
+    let bytes = fs_err::read(out.join("adapters/adapter_model.safetensors")).unwrap();
+    let adapters = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let down = adapters.tensor("base_model.model.model.layers.0.mlp.up_proj.lora_A.weight").unwrap();
+    assert_eq!(down.shape(), [2, 32]);
+    // The store sees a model folder whose weights are one file.
+    let (output, _) = world.store.put_tree(&out).unwrap();
+    let artifact = world.store.tree(&output).unwrap().unwrap();
+    let files = artifact.entries().iter().map(|entry| (entry.path.clone(), world.store.blob_path(&entry.digest)));
+    let folder = ModelFolder::from_files("student.test", files);
+    assert_eq!(folder.weights().map(|(name, _)| name).collect::<Vec<_>>(), ["model.safetensors"]);
+    let (again, _) = world.run(&config).unwrap();
+    assert_eq!(again.provenance["tokens"], 0, "found under its own trajectory");
+    assert!(world.run(&table(6, both())).unwrap().0.provenance["tokens"] != 0, "which is not that of all weights");
+}
+
+#[test]
+fn steps_by_tokens_train_and_go_on_like_any_other() {
+    let by_tokens = |steps: u64| {
+        let mut config = table(steps, both());
+        config["batch"] = json!({ "tokens": 24 });
+        config
+    };
+    let (short_first, at_once) = (World::new(true), World::new(true));
+    short_first.run(&by_tokens(3)).unwrap();
+    let (outcome, continued) = short_first.run(&by_tokens(8)).unwrap();
+    assert_eq!(outcome.provenance["resumed-from-step"], 3);
+    let (undisturbed, out) = at_once.run(&by_tokens(8)).unwrap();
+    assert!(weights(&continued) == weights(&out));
+    assert_eq!(outcome.metrics["tokens"], undisturbed.metrics["tokens"]);
+    assert!(outcome.metrics["tokens"].as_u64().unwrap() <= 8 * 24);
+    let mut narrow = by_tokens(2);
+    narrow["batch"]["tokens"] = json!(6);
+    assert!(short_first.run(&narrow).err().unwrap().message.contains("a batch holds 6"));
+}
+
 #[test]
 fn faults_of_the_data_are_the_users_and_say_what_to_do() {
     let without = World::new(false);
@@ -212,12 +323,28 @@ fn a_table_that_can_not_be_trained_is_refused_before_anything_runs() {
         ("schedule", json!({ "wsd": { "warmup": 2, "decay": 2 } }), "do not fit into 2 steps"),
         ("loss", json!({ "cross-entropy": { "weight": 0.0 } }), "nothing to learn"),
         ("loss", json!({ "forward-ki": {} }), "unknown loss `forward-ki`"),
+        ("ema", json!(1.0), "never moves"),
+        ("ema", json!(1.5), "must be at most 1"),
+        ("keep", json!({ "best": 2 }), "there is none"),
+        ("keep", json!({ "last": 0 }), "`last` must be at least 1"),
+        ("early-stop", json!({ "every": 3 }), "nothing is ever measured: `every` is 3, but there are 2 steps"),
+        ("early-stop", json!({ "every": 1, "metric": "cross-entropi" }), "there is no loss `cross-entropi` to measure"),
+        ("batch", json!({ "rows": 2, "tokens": 64 }), "`batch.rows` has no meaning beside `batch.tokens`"),
+        ("batch", json!({ "pack": true, "tokens": 64 }), "`batch.pack` has no meaning"),
+        ("spike", json!({ "factor": 1.0 }), "`factor` must be more than 1"),
+        ("lora", json!({ "rank": 0 }), "`rank` must be at least 1"),
+        ("optimizer", json!({ "muon": {} }), "missing `adamw`"),
     ] {
         let mut config = table(2, both());
         config[field] = value;
         let said = complaints(&config);
         assert!(said.contains(word), "{field}: {said}");
     }
+    let mut moving = table(4, json!({ "cross-entropy": { "weight": { "from": 1.0, "to": 0.5, "over": 2 } } }));
+    moving["early-stop"] = json!({ "every": 2 });
+    assert!(complaints(&moving).contains("can't be compared"), "{}", complaints(&moving));
+    moving["early-stop"]["metric"] = json!("cross-entropy");
+    assert_eq!(complaints(&moving), "");
 }
 
 #[test]
@@ -227,12 +354,51 @@ fn only_what_changes_the_weights_is_in_the_key() {
         Student.decode(&Node::from_json(config), &mut report).unwrap().described()
     };
     let base = table(2, both());
-    for field in ["micro-batch", "checkpoint-every", "log-every"] {
+    let execution = [
+        ("micro-batch", json!(7)),
+        ("checkpoint-every", json!(7)),
+        ("log-every", json!(7)),
+        ("keep", json!({ "last": 3, "every": 10, "max-bytes": 1_000_000 })),
+        ("spike", json!({ "factor": 2.0 })),
+        ("gradient-checkpointing", json!(true)),
+    ];
+    for (field, value) in execution {
         let mut config = base.clone();
-        config[field] = json!(7);
+        config[field] = value;
         assert_eq!(described(&config), described(&base), "{field}");
     }
-    let mut config = base.clone();
-    config["clip"] = json!(0.5);
-    assert_ne!(described(&config), described(&base));
+    let identity = [
+        ("clip", json!(0.5)),
+        ("freeze", json!(["embed"])),
+        ("lora", json!({})),
+        ("ema", json!(0.9)),
+        ("early-stop", json!({ "every": 1 })),
+        ("batch", json!({ "tokens": 64 })),
+        ("optimizer", json!({ "muon": { "adamw": { "lr": 1e-2 } } })),
+    ];
+    for (field, value) in identity {
+        let mut config = base.clone();
+        config[field] = value;
+        assert_ne!(described(&config), described(&base), "{field}");
+    }
+}
+
+/// What is held out is read only where it is measured, and then its content is in the key.
+#[test]
+fn the_held_out_part_is_in_the_key_of_a_student_that_measures_on_it() {
+    use stillhouse_spec::Described;
+    let parts = |config: &Value| {
+        let mut report = stillhouse_spec::Diagnostics::default();
+        let Described::Table(members) = Student.decode(&Node::from_json(config), &mut report).unwrap().described() else {
+            panic!("a student is a table");
+        };
+        match &members["data"] {
+            Described::Reference(reference) => reference.parts.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut config = table(4, both());
+    assert_eq!(parts(&config), ["train", "tokenizer", "signals"]);
+    config["early-stop"] = json!({ "every": 2 });
+    assert_eq!(parts(&config), ["train", "tokenizer", "signals", "holdout"]);
 }

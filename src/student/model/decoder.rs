@@ -89,19 +89,41 @@ impl<B: Kernels> Decoder<B> {
     /// # Shapes
     /// - output: `[batch × time, hidden]`
     pub fn hidden(&self, input: &ModelInput, rotary: &RotaryTable, cache: Option<&mut KeyValueCache<B>>) -> Tensor<B, 2> {
-        let device = self.device();
-        let tokens: Vec<i32> = input.tokens.iter().map(|&token| token as i32).collect();
-        let count = tokens.len();
-        let tokens = Tensor::<B, 1, Int>::from_data(TensorData::new(tokens, [count]), &device);
-        let (cosine, sine) = rotary.angles(&input.positions, input.visibility.batch(), &device);
-        let positions = Positions { visibility: &input.visibility, cosine, sine };
-        let mut stream = self.model.embed_tokens.weight.val().select(0, tokens);
+        let positions = self.positions(input, rotary);
+        let mut stream = self.embed(input);
         let mut caches = cache.map(|cache| cache.layers.iter_mut());
         for layer in &self.model.layers {
             let cache = caches.as_mut().and_then(Iterator::next);
             stream = layer.forward(stream, &positions, cache);
         }
         self.model.norm.forward(stream)
+    }
+
+    /// The embedding of every token: what the first layer reads.
+    ///
+    /// # Shapes
+    /// - output: `[batch × time, hidden]`
+    pub(crate) fn embed(&self, input: &ModelInput) -> Tensor<B, 2> {
+        let tokens: Vec<i32> = input.tokens.iter().map(|&token| token as i32).collect();
+        let count = tokens.len();
+        let tokens = Tensor::<B, 1, Int>::from_data(TensorData::new(tokens, [count]), &self.device());
+        self.model.embed_tokens.weight.val().select(0, tokens)
+    }
+
+    /// What every layer of a pass shares.
+    pub(crate) fn positions<'a>(&self, input: &'a ModelInput, rotary: &RotaryTable) -> Positions<'a, B> {
+        let (cosine, sine) = rotary.angles(&input.positions, input.visibility.batch(), &self.device());
+        Positions { visibility: &input.visibility, cosine, sine }
+    }
+
+    /// The layers, for a pass that goes through them one by one.
+    pub(crate) fn layers(&self) -> &[Layer<B>] {
+        &self.model.layers
+    }
+
+    /// The norm after the last layer.
+    pub(crate) fn last_norm(&self) -> &RmsNorm<B> {
+        &self.model.norm
     }
 
     /// Logits of hidden states.

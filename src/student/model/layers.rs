@@ -160,7 +160,7 @@ impl<B: Backend> Layer<B> {
 impl<B: Kernels> Layer<B> {
     /// # Shapes
     /// - input, output: `[batch × time, hidden]`
-    pub(super) fn forward(
+    pub(crate) fn forward(
         &self,
         input: Tensor<B, 2>,
         positions: &Positions<'_, B>,

@@ -18,8 +18,9 @@ use stillhouse_student::loss::jsd::Jsd;
 use stillhouse_student::loss::sampled_cross_entropy::SampledCrossEntropy;
 use stillhouse_student::loss::{Loss, Tail, Teacher, Weight, WeightLine};
 use stillhouse_student::model::{DecoderConfig, ModelInput, RotaryTable};
+use stillhouse_student::optimizer::Optimizer;
 use stillhouse_student::schedule::constant::Constant;
-use stillhouse_student::trainer::{BatchSource, LiveTeacher, Losses, State, StepReport, Trained, Training};
+use stillhouse_student::trainer::{BatchSource, LiveTeacher, Losses, Options, State, StepReport, Trained, Training};
 use stillhouse_student::weights::LoadedModel;
 use support::training::{InMemory, Rule, Watcher, adamw, tiny};
 
@@ -106,7 +107,7 @@ fn train(
     watcher: &mut Watcher,
 ) -> Result<Trained> {
     stillhouse_student::cpu::flush_subnormals();
-    let (config, optimizer, device) = (tiny(), adamw(3e-3), Default::default());
+    let (config, optimizer, device) = (tiny(), Optimizer::Adamw(adamw(3e-3)), Default::default());
     let training = Training {
         description: "{}",
         config: &config,
@@ -117,6 +118,7 @@ fn train(
         clip: Some(1.0),
         micro_rows: parts.micro_rows,
         checkpoint_every: 0,
+        options: Options::default(),
     };
     training.run_beside::<CpuTape>(teacher, source, checkpoints, watcher, &device, || fresh(&config, 3, &device))
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
 use stillhouse_store::{CheckpointFile, CheckpointManifest, Key, Store, StoreError};
 
+use super::validation::History;
 use crate::error::{Result, StudentError};
 use crate::optimizer::SavedState;
 use crate::weights::{NamedValues, Values, encode_tensors};
@@ -18,8 +20,35 @@ pub struct Checkpoint {
     pub weights: NamedValues,
     /// The optimizer's means.
     pub optimizer: SavedState,
+    /// Moving average of the weights, where there is one.
+    pub average: Option<NamedValues>,
+    /// What was measured on held-out data, with the best weights so far.
+    pub history: History,
     /// Loss and losses of the last step, by name.
     pub figures: BTreeMap<String, f64>,
+    /// Only the training that made it needs it, in case it is interrupted.
+    pub passing: bool,
+}
+
+impl Checkpoint {
+    /// How much it takes, up to the files' heads.
+    pub fn bytes(&self) -> u64 {
+        self.parts().iter().flat_map(|(_, values)| values.values()).map(|values| 4 * values.data.len() as u64).sum()
+    }
+
+    /// A weight with a value that is no number.
+    pub(super) fn not_finite(&self) -> Option<&str> {
+        let broken = |values: &Values| values.data.iter().any(|value| !value.is_finite());
+        self.weights.iter().find(|(_, values)| broken(values)).map(|(name, _)| name.as_str())
+    }
+
+    /// Its files by role; those that are not always there come last.
+    fn parts(&self) -> Vec<(&'static str, &NamedValues)> {
+        let always = [(WEIGHTS, &self.weights), (FIRST, &self.optimizer.first), (SECOND, &self.optimizer.second)];
+        let average = self.average.iter().map(|values| (AVERAGE, values));
+        let best = self.history.best.iter().map(|values| (BEST, values));
+        always.into_iter().chain(average).chain(best).collect()
+    }
 }
 
 /// Where checkpoints are kept.
@@ -30,6 +59,8 @@ pub trait CheckpointStore {
     fn load(&self, key: &Key) -> Result<Option<Checkpoint>>;
     /// Keeps a state. It is there completely or not at all.
     fn save(&self, key: &Key, checkpoint: &Checkpoint) -> Result<()>;
+    /// The size in bytes of a state that is there and was saved as [`Checkpoint::passing`]; none of any other.
+    fn passing(&self, key: &Key) -> Result<Option<u64>>;
     /// Forgets a state.
     fn remove(&self, key: &Key) -> Result<()>;
 }
@@ -43,6 +74,20 @@ pub struct StoredCheckpoints<'a> {
 const WEIGHTS: &str = "weights";
 const FIRST: &str = "first-moments";
 const SECOND: &str = "second-moments";
+const AVERAGE: &str = "average";
+const BEST: &str = "best";
+
+/// What a manifest's `meta` holds beside the figures, which stand in it by their names.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Meta {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    measured: Vec<(u64, Option<f64>)>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    passing: bool,
+}
+
+/// The key of [`Meta`] among the figures; no loss has a name like it.
+const META: &str = "_";
 
 impl<'a> StoredCheckpoints<'a> {
     /// The checkpoints of a store.
@@ -59,30 +104,52 @@ impl CheckpointStore for StoredCheckpoints<'_> {
     fn load(&self, key: &Key) -> Result<Option<Checkpoint>> {
         let Some(manifest) = self.store.checkpoint(key)? else { return Ok(None) };
         let mut parts = BTreeMap::new();
-        for role in [WEIGHTS, FIRST, SECOND] {
-            let Some(file) = manifest.files.get(role) else { return Ok(None) };
+        for (role, file) in &manifest.files {
             let Some(bytes) = self.store.checked_read(&file.digest)? else { return Ok(None) };
             let Some(values) = decode_tensors(&bytes) else { return Ok(None) };
-            parts.insert(role, values);
+            parts.insert(role.as_str(), values);
         }
-        let mut part = |role| parts.remove(role).unwrap_or_default();
-        let weights = part(WEIGHTS);
-        let optimizer = SavedState { first: part(FIRST), second: part(SECOND) };
-        let figures = serde_json::from_value(manifest.meta).unwrap_or_default();
-        Ok(Some(Checkpoint { step: manifest.step, weights, optimizer, figures }))
+        let (meta, figures) = read_meta(&manifest.meta);
+        let (Some(weights), Some(first), Some(second)) =
+            (parts.remove(WEIGHTS), parts.remove(FIRST), parts.remove(SECOND))
+        else {
+            return Ok(None);
+        };
+        // JSON has no NaN: a measurement that was no number is written as null.
+        let measured = meta.measured.iter().map(|(step, value)| (*step, value.unwrap_or(f64::NAN))).collect();
+        Ok(Some(Checkpoint {
+            step: manifest.step,
+            weights,
+            optimizer: SavedState { first, second },
+            average: parts.remove(AVERAGE),
+            history: History { measured, best: parts.remove(BEST) },
+            figures,
+            passing: meta.passing,
+        }))
     }
 
     fn save(&self, key: &Key, checkpoint: &Checkpoint) -> Result<()> {
         let mut files = BTreeMap::new();
-        let parts =
-            [(WEIGHTS, &checkpoint.weights), (FIRST, &checkpoint.optimizer.first), (SECOND, &checkpoint.optimizer.second)];
-        for (role, values) in parts {
+        for (role, values) in checkpoint.parts() {
             let bytes = encode_tensors(values)?;
             let digest = self.store.put_bytes(&bytes)?;
             files.insert(role.to_owned(), CheckpointFile { digest, length: bytes.len() as u64 });
         }
-        let manifest = CheckpointManifest { step: checkpoint.step, files, meta: serde_json::json!(checkpoint.figures) };
+        let mut meta = serde_json::json!(checkpoint.figures);
+        let Checkpoint { history, passing, .. } = checkpoint;
+        if let Some(members) = meta.as_object_mut().filter(|_| *passing || !history.measured.is_empty()) {
+            let measured = history.measured.iter().map(|(step, value)| (*step, value.is_finite().then_some(*value)));
+            let rest = Meta { measured: measured.collect(), passing: *passing };
+            members.insert(META.into(), serde_json::json!(rest));
+        }
+        let manifest = CheckpointManifest { step: checkpoint.step, files, meta };
         Ok(self.store.put_checkpoint(key, &manifest)?)
+    }
+
+    fn passing(&self, key: &Key) -> Result<Option<u64>> {
+        let Some(manifest) = self.store.checkpoint(key)? else { return Ok(None) };
+        let bytes = manifest.files.values().map(|file| file.length).sum();
+        Ok(read_meta(&manifest.meta).0.passing.then_some(bytes))
     }
 
     fn remove(&self, key: &Key) -> Result<()> {
@@ -97,6 +164,14 @@ impl From<StoreError> for StudentError {
     }
 }
 
+/// What a manifest holds beside its files.
+fn read_meta(meta: &serde_json::Value) -> (Meta, BTreeMap<String, f64>) {
+    let rest = meta.get(META).and_then(|rest| serde_json::from_value(rest.clone()).ok());
+    let numbers = meta.as_object().into_iter().flatten();
+    let figures = numbers.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect();
+    (rest.unwrap_or_default(), figures)
+}
+
 /// f32 tensors of a safetensors file; none if it is not one of ours.
 fn decode_tensors(bytes: &[u8]) -> Option<NamedValues> {
     let tensors = SafeTensors::deserialize(bytes).ok()?;
@@ -105,7 +180,8 @@ fn decode_tensors(bytes: &[u8]) -> Option<NamedValues> {
         if tensor.dtype() != safetensors::Dtype::F32 {
             return None;
         }
-        let numbers = tensor.data().chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+        let numbers =
+            tensor.data().chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
         values.insert(name.to_owned(), Values::new(tensor.shape().to_vec(), numbers.collect()));
     }
     Some(values)

@@ -45,8 +45,12 @@ pub fn head_gradients<B: TrainBackend>(
     divisor: f64,
 ) -> HeadGradients<B> {
     let [vocabulary, _] = head.dims();
-    let chunk = (CHUNK_ELEMENTS / vocabulary).clamp(64, 8192);
-    in_chunks::<B>(chunk, hidden, head, labels, teacher, live, losses, divisor)
+    in_chunks::<B>(chunk_of(vocabulary), hidden, head, labels, teacher, live, losses, divisor)
+}
+
+/// Positions of a chunk over a vocabulary.
+pub(super) fn chunk_of(vocabulary: usize) -> usize {
+    (CHUNK_ELEMENTS / vocabulary).clamp(64, 8192)
 }
 
 #[expect(clippy::too_many_arguments, reason = "one more than the function above, which tests call with small chunks")]
@@ -94,7 +98,7 @@ fn in_chunks<B: TrainBackend>(
 }
 
 /// A teacher's logits beside tensors of the tape: nothing flows back into them.
-fn on_no_tape<B: TrainBackend>(live: LiveLogits<Inner<B>>) -> LiveLogits<B> {
+pub(super) fn on_no_tape<B: TrainBackend>(live: LiveLogits<Inner<B>>) -> LiveLogits<B> {
     LiveLogits { logits: Tensor::from_inner(live.logits), shared: live.shared }
 }
 

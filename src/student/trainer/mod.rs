@@ -4,20 +4,33 @@
 //! Plan ─keys→ Trajectory ─longest stored prefix→ State ─step, step, …→ State ─every n→ Checkpoint
 //! ```
 
+mod adapters;
+mod average;
 mod batch;
 mod checkpoint;
+mod guard;
 mod head;
+mod keeper;
 mod live_teacher;
+pub mod memory;
+mod parameters;
 mod run;
+mod segments;
 mod source;
 mod state;
+mod trained;
 mod trajectory;
+mod validation;
 
+pub use adapters::{Lora, peft_config, peft_names};
 pub use batch::StepBatch;
 pub use checkpoint::{Checkpoint, CheckpointStore, StoredCheckpoints};
+pub use guard::Spike;
 pub use head::{HeadGradients, PartSum, head_gradients};
+pub use keeper::Keep;
 pub use live_teacher::{LiveHidden, LiveTeacher};
-pub use run::{Observer, Trained, Training};
+pub use run::{Observer, Options, Trained, Training};
 pub use source::{BatchSource, DatasetSource};
-pub use state::{LossPart, Losses, State, StepReport};
+pub use state::{LossPart, Losses, Method, State, StepReport};
 pub use trajectory::{StepIdentity, Trajectory};
+pub use validation::{EarlyStop, History, HoldoutSource, Measured, Validation};

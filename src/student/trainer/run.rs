@@ -2,16 +2,22 @@
 
 use std::time::Instant;
 
+use super::batch::StepBatch;
 use super::checkpoint::{Checkpoint, CheckpointStore};
+use super::guard::{Spike, SpikeGuard};
+use super::keeper::{Keep, Keeper};
 use super::live_teacher::LiveTeacher;
+use super::memory::{self, MicroRows};
 use super::source::BatchSource;
-use super::state::{Losses, State, StepReport};
+use super::state::{Computed, Losses, Method, State, StepReport};
 use super::trajectory::{StepIdentity, Trajectory};
+use super::validation::{Measured, Validation};
 use crate::backend::{Device, Inner, TrainBackend};
 use crate::error::{Result, StudentError};
 use crate::model::{Decoder, DecoderConfig};
-use crate::optimizer::AdamW;
+use crate::optimizer::{Optimizer, UpdateRule};
 use crate::schedule::Schedule;
+use crate::weights::NamedValues;
 
 /// Who watches a training.
 pub trait Observer {
@@ -19,6 +25,10 @@ pub trait Observer {
     fn resumed(&mut self, step: u64, steps: u64);
     /// A step was taken.
     fn stepped(&mut self, report: &StepReport, steps: u64, tokens_per_second: f64);
+    /// Held-out data was looked at.
+    fn measured(&mut self, step: u64, measured: &Measured) {
+        let _ = (step, measured);
+    }
     /// Something the user should know.
     fn warn(&mut self, message: String);
     /// Whether to stop at the next step, with a checkpoint.
@@ -26,7 +36,7 @@ pub trait Observer {
 }
 
 /// Everything a training needs.
-pub struct Training<'a> {
+pub struct Training<'a, 'o> {
     /// Canonical JSON of all that the weights depend on beyond what each step names.
     pub description: &'a str,
     /// Shape of the model.
@@ -34,23 +44,49 @@ pub struct Training<'a> {
     /// What to make small.
     pub losses: Losses<'a>,
     /// How weights follow gradients.
-    pub optimizer: &'a AdamW,
+    pub optimizer: &'a Optimizer,
     /// How the learning rate moves.
     pub schedule: &'a dyn Schedule,
     /// Steps in all.
     pub steps: u64,
     /// Largest norm of all gradients.
     pub clip: Option<f64>,
-    /// Rows on the device at once.
+    /// Rows on the device at once; 0 chooses.
     pub micro_rows: usize,
     /// Steps between checkpoints; 0 keeps only what later trainings may share.
     pub checkpoint_every: u64,
+    /// What most trainings leave as it is.
+    pub options: Options<'o>,
+}
+
+/// What most trainings leave as it is.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// What of the model is trained, and what is held beside it.
+    pub method: Method<'a>,
+    /// Whether to end before the last step.
+    pub validation: Option<Validation<'a>>,
+    /// Whether to stop when the loss jumps.
+    pub spike: Option<&'a Spike>,
+    /// Which checkpoints stay.
+    pub keep: Keep,
+    /// Bytes of memory that the step may take, where that is known before: a step that would take more gets smaller parts.
+    pub memory: Option<u64>,
 }
 
 /// What a training made.
 pub struct Trained {
     /// The final state.
     pub checkpoint: Checkpoint,
+    /// The student's weights: averaged ones where there is an average, those of the best measurement where there are
+    /// measurements, adapters merged.
+    pub weights: NamedValues,
+    /// The adapters in them, where there are any.
+    pub adapters: Option<NamedValues>,
+    /// Step and value of the best measurement.
+    pub best: Option<(u64, f64)>,
+    /// Positions of all batches of the trajectory, whoever trained its beginning.
+    pub positions: u64,
     /// The step it went on from; 0 for a fresh start.
     pub resumed_from: u64,
     /// The last step's report; none if everything was there already.
@@ -61,7 +97,7 @@ pub struct Trained {
     pub seconds: f64,
 }
 
-impl Training<'_> {
+impl Training<'_, '_> {
     /// Trains, from the longest stored prefix of the trajectory; `fresh` gives the weights of step 0.
     ///
     /// # Errors
@@ -90,24 +126,34 @@ impl Training<'_> {
         device: &Device<B>,
         fresh: impl FnOnce() -> Result<Decoder<Inner<B>>>,
     ) -> Result<Trained> {
-        let trajectory = self.trajectory(source)?;
+        let (trajectory, positions) = self.survey(source)?;
         let (state, resumed_from) = self.starting_state::<B>(&trajectory, checkpoints, observer, device, fresh)?;
-        self.train(state.beside(teacher), resumed_from, &trajectory, source, checkpoints, observer)
+        let mut trained = self.train(state.beside(teacher), resumed_from, &trajectory, source, checkpoints, observer)?;
+        let steps = usize::try_from(trained.checkpoint.step).unwrap_or(usize::MAX);
+        trained.positions = positions.iter().take(steps).sum();
+        Ok(trained)
     }
 
     /// The keys of all states. Reads every batch once, which is far cheaper than training on one.
     pub fn trajectory(&self, source: &mut dyn BatchSource) -> Result<Trajectory> {
-        Trajectory::new(
-            self.description,
-            (0..self.steps).map(|step| {
-                let weights = self.losses.at(step).iter().map(|loss| loss.weight).collect();
-                Ok(StepIdentity { lr: self.lr(step), weights, batch: source.batch(step)?.digest() })
-            }),
-        )
+        Ok(self.survey(source)?.0)
+    }
+
+    /// The keys of all states, and the positions of every step's batch.
+    fn survey(&self, source: &mut dyn BatchSource) -> Result<(Trajectory, Vec<u64>)> {
+        let mut positions = Vec::new();
+        let steps = (0..self.steps).map(|step| {
+            let weights = self.losses.at(step).iter().map(|loss| loss.weight).collect();
+            let batch = source.batch(step)?;
+            positions.push((batch.rows * batch.length) as u64);
+            Ok::<_, StudentError>(StepIdentity { lr: self.lr(step), weights, batch: batch.digest() })
+        });
+        let trajectory = Trajectory::new(self.description, steps)?;
+        Ok((trajectory, positions))
     }
 
     fn lr(&self, step: u64) -> f64 {
-        self.optimizer.lr * self.schedule.factor(step, self.steps)
+        self.optimizer.lr() * self.schedule.factor(step, self.steps)
     }
 
     fn starting_state<B: TrainBackend>(
@@ -118,20 +164,37 @@ impl Training<'_> {
         device: &Device<B>,
         fresh: impl FnOnce() -> Result<Decoder<Inner<B>>>,
     ) -> Result<(State<B>, u64)> {
+        let method = &self.options.method;
         let mut limit = self.steps;
         loop {
             let step = trajectory.longest_prefix_up_to(limit, |key| checkpoints.has(key))?;
             let Some(key) = trajectory.key(step).filter(|_| step > 0) else {
-                return Ok((State::new(fresh()?, self.config), 0));
+                return Ok((State::begin(fresh()?, self.config, method)?, 0));
             };
-            if let Some(checkpoint) = checkpoints.load(key)? {
-                observer.resumed(step, self.steps);
-                return Ok((State::restore(&checkpoint, self.config, device)?, step));
+            let Some(checkpoint) = checkpoints.load(key)? else {
+                observer.warn(format!("the checkpoint of step {step} is damaged, an earlier one is taken"));
+                checkpoints.remove(key)?;
+                limit = step - 1;
+                continue;
+            };
+            // A more patient training went on from where this one ends.
+            if let Some(end) = self.ends_at(&checkpoint.history).filter(|end| *end < step) {
+                limit = end;
+                continue;
             }
-            observer.warn(format!("the checkpoint of step {step} is damaged, an earlier one is taken"));
-            checkpoints.remove(key)?;
-            limit = step - 1;
+            observer.resumed(step, self.steps);
+            // What is not trained is in no checkpoint: it is where the training began.
+            let model = match method.trains_everything() {
+                true => Decoder::empty(self.config, device),
+                false => fresh()?,
+            };
+            return Ok((State::begin(model, self.config, method)?.take_up(&checkpoint, device)?, step));
         }
+    }
+
+    /// The step at which early stopping ends the training, as far as was measured.
+    fn ends_at(&self, history: &super::validation::History) -> Option<u64> {
+        history.stops_at(self.options.validation.as_ref()?.rule.patience)
     }
 
     fn train<B: TrainBackend>(
@@ -144,61 +207,127 @@ impl Training<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Trained> {
         let started = Instant::now();
-        let mut keeper = Keeper { training: self, trajectory, checkpoints, passing: None };
+        let always = [self.steps, self.schedule.shared_steps(self.steps)];
+        let mut keeper = Keeper::new(&self.options.keep, trajectory, checkpoints, self.checkpoint_every, always);
+        keeper.take_over(resumed_from, &state.history.measured)?;
+        let mut guard = SpikeGuard::new(self.options.spike);
+        let mut micro_rows = MicroRows::new(self.micro_rows);
         let (mut tokens, mut last) = (0, None);
-        while state.steps() < self.steps {
+        while state.steps() < self.steps && self.ends_at(&state.history).is_none() {
             if observer.is_cancelled() {
-                keeper.keep(&state)?;
+                keeper.save(&state, None, true)?;
                 return Err(StudentError::Cancelled);
             }
             let batch = source.step(state.steps())?;
+            if tokens == 0 {
+                self.fit_into_memory(&batch, &mut micro_rows, observer);
+            }
             let lr = self.lr(state.steps());
             let began = Instant::now();
             let losses = self.losses.at(state.steps());
-            let (next, report) = state.advance(&batch, &losses, self.optimizer, lr, self.clip, self.micro_rows)?;
+            let computed = self.computed(&state, &batch, &losses, &mut guard, &mut micro_rows, observer);
+            let computed = computed.map_err(|error| keep_last_good(error, &state, resumed_from, &mut keeper))?;
+            let (next, report) = state.follow(computed, &batch, self.optimizer, lr, self.clip)?;
             state = next;
             tokens += report.tokens;
             observer.stepped(&report, self.steps, report.tokens as f64 / began.elapsed().as_secs_f64().max(1e-9));
             last = Some(report);
-            keeper.after_step(&state)?;
+            let measured = match &self.options.validation {
+                Some(validation) => validation.after_step(&mut state, &losses, |batch| micro_rows.of(batch))?,
+                None => None,
+            };
+            if let Some(measured) = &measured {
+                observer.measured(state.steps(), measured);
+            }
+            let ends = self.ends_at(&state.history).is_some();
+            keeper.after_step(&state, measured.map(|measured| measured.value), ends)?;
         }
-        let checkpoint = state.checkpoint();
-        Ok(Trained { checkpoint, resumed_from, last, tokens, seconds: started.elapsed().as_secs_f64() })
+        let seconds = started.elapsed().as_secs_f64();
+        let values = match &state.history.best {
+            Some(best) if self.options.validation.is_some() => best.clone(),
+            _ => state.result_values(),
+        };
+        Ok(Trained {
+            checkpoint: state.checkpoint(),
+            weights: state.whole_model(values.clone()),
+            adapters: self.options.method.lora.map(|_| values),
+            best: self.options.validation.as_ref().and_then(|_| state.history.best_measured()),
+            positions: 0,
+            resumed_from,
+            last,
+            tokens,
+            seconds,
+        })
+    }
+
+    /// A step's gradients, guarded. Where memory runs out, smaller parts are tried once.
+    fn computed<B: TrainBackend>(
+        &self,
+        state: &State<B>,
+        batch: &StepBatch,
+        losses: &Losses<'_>,
+        guard: &mut SpikeGuard<'_>,
+        micro_rows: &mut MicroRows,
+        observer: &mut dyn Observer,
+    ) -> Result<Computed<B>> {
+        let computed = loop {
+            let rows = micro_rows.of(&batch.batch);
+            match memory::caught(|| state.compute(batch, losses, rows)) {
+                Ok(computed) => break computed?,
+                Err(reason) if !micro_rows.halve(&batch.batch) => {
+                    return Err(StudentError::OutOfMemory { rows, length: batch.batch.length, reason });
+                }
+                Err(reason) => {
+                    let fewer = micro_rows.of(&batch.batch);
+                    observer.warn(format!(
+                        "out of memory with {rows} rows at once, goes on with {fewer} ({reason}); \
+                         `micro-batch` sets how many, and rounding depends on it"
+                    ));
+                }
+            }
+        };
+        match guard.look(computed.loss) {
+            Some(what) => Err(state.diverged(batch, what)),
+            None => Ok(computed),
+        }
+    }
+
+    /// Takes smaller parts from the start where a step would clearly not fit.
+    fn fit_into_memory(&self, batch: &StepBatch, micro_rows: &mut MicroRows, observer: &mut dyn Observer) {
+        let Some(there) = self.options.memory else { return };
+        let (rows, length) = (micro_rows.of(&batch.batch), batch.batch.length);
+        let needed = memory::estimate(self.config, rows, length, self.options.method.gradient_checkpointing);
+        if needed <= there {
+            return;
+        }
+        let megabytes = |bytes: u64| bytes / 1_000_000;
+        let (needed, there) = (megabytes(needed), megabytes(there));
+        let halved = micro_rows.halve(&batch.batch);
+        observer.warn(match halved {
+            true => format!(
+                "{rows} rows at once take about {needed} MB and {there} MB are free, goes on with {}; \
+                 `micro-batch` sets how many, and rounding depends on it",
+                micro_rows.of(&batch.batch)
+            ),
+            false => format!(
+                "a step takes about {needed} MB and {there} MB are free; `gradient-checkpointing = true` or shorter rows take less"
+            ),
+        });
     }
 }
 
-/// Decides which states are kept: the last, the one that longer trainings share, and for a crash the latest passing one.
-struct Keeper<'a> {
-    training: &'a Training<'a>,
-    trajectory: &'a Trajectory,
-    checkpoints: &'a dyn CheckpointStore,
-    /// Step of the latest checkpoint that only a crash would need.
-    passing: Option<u64>,
-}
-
-impl Keeper<'_> {
-    fn after_step<B: TrainBackend>(&mut self, state: &State<B>) -> Result<()> {
-        let (step, steps) = (state.steps(), self.training.steps);
-        let shared = self.training.schedule.shared_steps(steps);
-        let worth_keeping = step == steps || step == shared;
-        let every = self.training.checkpoint_every;
-        let passing = every > 0 && step.is_multiple_of(every);
-        if !worth_keeping && !passing {
-            return Ok(());
-        }
-        self.keep(state)?;
-        // Only now that a later one is safe may the earlier one go.
-        if let Some(key) = self.passing.take().and_then(|step| self.trajectory.key(step)) {
-            self.checkpoints.remove(key)?;
-        }
-        self.passing = (!worth_keeping).then_some(step);
-        Ok(())
+/// Saves the state before a step that must not be taken, and says in the error where it is.
+fn keep_last_good<B: TrainBackend>(
+    mut error: StudentError,
+    state: &State<B>,
+    resumed_from: u64,
+    keeper: &mut Keeper<'_>,
+) -> StudentError {
+    if let StudentError::Diverged { kept, .. } = &mut error {
+        // Should that fail (a full disk, weights that are no numbers), an earlier checkpoint is the last good one.
+        let saved = keeper.save(state, None, false).is_ok() && state.steps() > 0;
+        let earlier = keeper.latest().or((resumed_from > 0).then_some(resumed_from));
+        *kept = if saved { Some(state.steps()) } else { earlier };
     }
-
-    fn keep<B: TrainBackend>(&self, state: &State<B>) -> Result<()> {
-        match self.trajectory.key(state.steps()).filter(|_| state.steps() > 0) {
-            Some(key) => self.checkpoints.save(key, &state.checkpoint()),
-            None => Ok(()),
-        }
-    }
+    error
 }

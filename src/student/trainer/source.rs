@@ -93,8 +93,9 @@ impl DatasetSource {
 impl BatchSource for DatasetSource {
     fn batch(&mut self, step: u64) -> Result<Batch> {
         let placements = self.plan.placements(step);
+        let (rows, length) = self.plan.shape(step);
         let get = |place| Ok(Cow::Owned(self.examples.get(place)?));
-        Ok(Batch::build(self.plan.rows(), self.plan.length(), &placements, get)?)
+        Ok(Batch::build(rows, length, &placements, get)?)
     }
 
     fn teacher(&mut self, batch: &Batch) -> Result<Teacher> {

@@ -1,19 +1,26 @@
 //! A student in training: weights, optimizer state, and the step from one to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 
+use super::adapters::{Adapters, Lora, targets, to_device};
+use super::average::Average;
 use super::batch::{MicroBatch, StepBatch, select_counted};
 use super::checkpoint::Checkpoint;
 use super::head::{PartSum, head_gradients};
 use super::live_teacher::LiveTeacher;
+use super::parameters::{Shapes, flat_weights, on_tape, shapes, trained};
+use super::segments::{Segments, seeded_backward};
+use super::trained::check_shapes;
+use super::validation::History;
 use crate::backend::{Device, Inner, TrainBackend};
 use crate::error::{Result, StudentError};
 use crate::loss::{Loss, Weight};
 use crate::model::{Decoder, DecoderConfig, RotaryTable};
-use crate::optimizer::{AdamW, AdamWState, clip_factor, global_norm};
-use crate::weights::{NamedGradients, load_into, on_tape, take_gradients, take_values};
+use crate::optimizer::{OptimizerState, OptimizerStep, Parameter, UpdateRule, clip_factor, global_norm};
+use crate::weights::{NamedGradients, take_gradients};
 
 /// The losses of a step with their weights, by name.
 pub struct Losses<'a>(Vec<WeightedLoss<'a>>);
@@ -95,28 +102,100 @@ pub struct LossPart {
     pub positions: usize,
 }
 
+/// What of a model is trained, and what is held beside it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Method<'a> {
+    /// Patterns of weights that stay as they are; see `freeze` of the student's table.
+    pub freeze: &'a [String],
+    /// Thin matrices in place of the weights.
+    pub lora: Option<&'a Lora>,
+    /// Seed of fresh adapters.
+    pub seed: u64,
+    /// Decay of the weights' moving average.
+    pub ema: Option<f64>,
+    /// Hold one layer's intermediate results at a time and compute the others again.
+    pub gradient_checkpointing: bool,
+}
+
+impl Method<'_> {
+    /// Whether every weight is trained, so that a checkpoint holds the whole model.
+    pub fn trains_everything(&self) -> bool {
+        self.freeze.is_empty() && self.lora.is_none()
+    }
+}
+
 /// Everything that a step changes.
 pub struct State<B: TrainBackend> {
-    decoder: Decoder<B>,
-    optimizer: AdamWState<Inner<B>>,
+    pub(super) decoder: Decoder<B>,
+    /// Names of the decoder's weights that ask for their gradient.
+    pub(super) trained: BTreeSet<String>,
+    pub(super) shapes: Shapes,
+    /// With them, the weights in `trained` are theirs to set.
+    pub(super) adapters: Option<Adapters<Inner<B>>>,
+    optimizer: OptimizerState<Inner<B>>,
+    pub(super) average: Option<Average<Inner<B>>>,
+    /// What was measured on held-out data.
+    pub(super) history: History,
     step: u64,
     rotary: RotaryTable,
     tied: bool,
-    teacher: Option<LiveTeacher<Inner<B>>>,
+    pub(super) teacher: Option<LiveTeacher<Inner<B>>>,
+    segmented: bool,
     figures: BTreeMap<String, f64>,
 }
 
+/// A step's gradients, checked and ready to be followed.
+pub(super) struct Computed<B: TrainBackend> {
+    gradients: NamedGradients<Inner<B>>,
+    parts: Vec<LossPart>,
+    /// Weighted sum of the losses, each divided by the step's counted positions.
+    pub(super) loss: f64,
+    gradient_norm: f64,
+}
+
 impl<B: TrainBackend> State<B> {
-    /// The state before the first step.
+    /// The state before the first step of a training of all weights.
     pub fn new(decoder: Decoder<Inner<B>>, config: &DecoderConfig) -> Self {
-        let rotary = RotaryTable::new(config);
+        let shapes = shapes(&decoder);
+        let trained = shapes.keys().cloned().collect();
+        Self::with(decoder, config, shapes, trained)
+    }
+
+    /// The state before the first step.
+    ///
+    /// # Errors
+    /// Names in `freeze` or of adapters that the model does not have.
+    pub fn begin(decoder: Decoder<Inner<B>>, config: &DecoderConfig, method: &Method<'_>) -> Result<Self> {
+        let shapes = shapes(&decoder);
+        let trained = match method.lora {
+            Some(lora) => targets(&shapes, lora)?,
+            None => trained(&shapes, method.freeze)?,
+        };
+        let mut state = Self::with(decoder, config, shapes, trained);
+        state.segmented = method.gradient_checkpointing;
+        if let Some(lora) = method.lora {
+            let base = flat_weights(&state.decoder, &state.trained);
+            state.adapters = Some(Adapters::new(base, &state.shapes, lora, method.seed));
+        }
+        state.average = method.ema.map(|decay| Average { decay, weights: state.flat_trained() });
+        Ok(state)
+    }
+
+    fn with(decoder: Decoder<Inner<B>>, config: &DecoderConfig, shapes: Shapes, trained: BTreeSet<String>) -> Self {
+        let decoder = on_tape(Decoder::from_inner(decoder), &trained, |_, _, weight| weight);
         Self {
-            decoder: on_tape::<B, _>(decoder),
-            optimizer: AdamWState::new(),
+            decoder,
+            trained,
+            shapes,
+            adapters: None,
+            optimizer: OptimizerState::new(),
+            average: None,
+            history: History::default(),
             step: 0,
-            rotary,
+            rotary: RotaryTable::new(config),
             tied: config.tied,
             teacher: None,
+            segmented: false,
             figures: BTreeMap::new(),
         }
     }
@@ -127,40 +206,47 @@ impl<B: TrainBackend> State<B> {
         Self { teacher, ..self }
     }
 
-    /// The state that a checkpoint holds.
+    /// Takes up what a checkpoint holds; weights that are not trained stay as they are.
     ///
     /// # Errors
-    /// A checkpoint of another shape.
-    pub fn restore(checkpoint: &Checkpoint, config: &DecoderConfig, device: &Device<B>) -> Result<Self> {
-        let decoder = load_into(Decoder::<Inner<B>>::empty(config, device), device, |name, _| {
-            let values = checkpoint.weights.get(name).ok_or_else(|| {
-                StudentError::training(
-                    format!("the checkpoint of step {} has no `{name}`", checkpoint.step),
-                    "it belongs to another model; `stillhouse cache verify` finds damaged entries",
-                )
-            })?;
-            Ok(values.data.to_vec())
-        })?;
-        let mut state = Self::new(decoder, config);
-        state.optimizer = AdamWState::restore(&checkpoint.optimizer, device);
-        state.step = checkpoint.step;
-        state.figures = checkpoint.figures.clone();
-        Ok(state)
+    /// A checkpoint of another model, or of another way to train it.
+    pub fn take_up(mut self, checkpoint: &Checkpoint, device: &Device<B>) -> Result<Self> {
+        let shapes = self.trained_shapes();
+        check_shapes(checkpoint, "weights", &checkpoint.weights, &shapes)?;
+        if let Some(average) = &mut self.average {
+            let saved = checkpoint.average.clone().unwrap_or_default();
+            check_shapes(checkpoint, "averaged weights", &saved, &shapes)?;
+            average.weights = to_device(&saved, device);
+        }
+        self.set_trained(to_device(&checkpoint.weights, device));
+        self.optimizer = OptimizerState::restore(&checkpoint.optimizer, device);
+        self.history = checkpoint.history.clone();
+        self.step = checkpoint.step;
+        self.figures = checkpoint.figures.clone();
+        Ok(self)
     }
 
     /// A copy on the host.
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
             step: self.step,
-            weights: take_values(&self.decoder),
+            weights: self.trained_values(),
             optimizer: self.optimizer.save(),
+            average: self.average.as_ref().map(|average| self.on_host(&average.weights)),
+            history: self.history.clone(),
             figures: self.figures.clone(),
+            passing: false,
         }
     }
 
-    /// The model as it is now.
+    /// The model as it is now, adapters merged.
     pub fn decoder(&self) -> &Decoder<B> {
         &self.decoder
+    }
+
+    /// Its rotations.
+    pub(super) fn rotary(&self) -> &RotaryTable {
+        &self.rotary
     }
 
     /// Steps taken.
@@ -173,14 +259,23 @@ impl<B: TrainBackend> State<B> {
     /// # Errors
     /// [`StudentError::Diverged`], or a batch that counts nothing.
     pub fn advance(
-        mut self,
+        self,
         batch: &StepBatch,
         losses: &Losses<'_>,
-        optimizer: &AdamW,
+        optimizer: &impl UpdateRule,
         lr: f64,
         clip: Option<f64>,
         micro_rows: usize,
     ) -> Result<(Self, StepReport)> {
+        let computed = self.compute(batch, losses, micro_rows)?;
+        self.follow(computed, batch, optimizer, lr, clip)
+    }
+
+    /// A step's gradients; changes nothing.
+    ///
+    /// # Errors
+    /// As [`State::advance`].
+    pub(super) fn compute(&self, batch: &StepBatch, losses: &Losses<'_>, micro_rows: usize) -> Result<Computed<B>> {
         let step = self.step + 1;
         let counted = batch.batch.scored_tokens();
         if counted == 0 {
@@ -193,20 +288,60 @@ impl<B: TrainBackend> State<B> {
         let loss: f64 =
             parts.iter().zip(losses.iter()).map(|(part, loss)| loss.weight * part.mean * part.positions as f64).sum();
         let loss = loss / counted as f64;
-        let diverged = |what, value| {
-            let batch = blake3::Hash::from_bytes(batch.batch.digest()).to_hex()[..12].to_owned();
-            Err(StudentError::Diverged { step, what, value, batch })
-        };
         if !loss.is_finite() {
-            return diverged("loss", loss);
+            return Err(self.diverged(batch, format!("the loss is {loss}")));
         }
         let gradient_norm = global_norm(&gradients);
         if !gradient_norm.is_finite() {
-            return diverged("gradient norm", gradient_norm);
+            return Err(self.diverged(batch, format!("the gradient norm is {gradient_norm}")));
         }
-        let scale = clip_factor(gradient_norm, clip);
-        self.decoder = optimizer.step(self.decoder, &mut self.optimizer, gradients, lr, scale, step)?;
+        Ok(Computed { gradients, parts, loss, gradient_norm })
+    }
+
+    /// The error of a step that must not be taken.
+    pub(super) fn diverged(&self, batch: &StepBatch, what: String) -> StudentError {
+        let batch = blake3::Hash::from_bytes(batch.batch.digest()).to_hex()[..12].to_owned();
+        StudentError::Diverged { step: self.step + 1, what, batch, kept: None }
+    }
+
+    /// Follows a step's gradients.
+    ///
+    /// # Errors
+    /// A weight without a gradient.
+    pub(super) fn follow(
+        mut self,
+        computed: Computed<B>,
+        batch: &StepBatch,
+        optimizer: &impl UpdateRule,
+        lr: f64,
+        clip: Option<f64>,
+    ) -> Result<(Self, StepReport)> {
+        let Computed { mut gradients, parts, loss, gradient_norm } = computed;
+        if let Some(name) = self.trained_shapes().keys().find(|name| !gradients.contains_key(*name)) {
+            return Err(StudentError::training(
+                format!("the loss does not depend on `{name}`"),
+                "this is a fault of the model's code, please report it",
+            ));
+        }
+        let step = self.step + 1;
+        let settings = OptimizerStep { lr, gradient_scale: clip_factor(gradient_norm, clip), step };
+        let mut optimizer_state = std::mem::take(&mut self.optimizer);
+        let update = |name: &str, shape: &[usize], weight: Tensor<Inner<B>, 1>| match gradients.swap_remove(name) {
+            None => weight,
+            Some(gradient) => {
+                optimizer.update(&Parameter { name, shape }, weight, gradient, &mut optimizer_state, &settings)
+            }
+        };
+        match &mut self.adapters {
+            None => self.decoder = on_tape(self.decoder, &self.trained, update),
+            Some(adapters) => {
+                adapters.change(update);
+                self.merge();
+            }
+        }
+        self.optimizer = optimizer_state;
         self.step = step;
+        self.follow_average();
         self.figures = parts.iter().map(|part| (part.name.clone(), part.mean)).collect();
         self.figures.insert("loss".into(), loss);
         let report = StepReport { step, loss, parts, lr, gradient_norm, tokens: batch.batch.tokens() };
@@ -241,12 +376,7 @@ impl<B: TrainBackend> State<B> {
                 *sum = (sum.0 + micro_sum.0, sum.1 + micro_sum.1);
             }
         }
-        let part = |(loss, (sum, positions)): (&WeightedLoss<'_>, (f64, usize))| LossPart {
-            name: loss.name.to_owned(),
-            mean: if positions == 0 { 0.0 } else { sum / positions as f64 },
-            positions,
-        };
-        (total.unwrap_or_default(), losses.iter().zip(sums).map(part).collect())
+        (total.unwrap_or_default(), loss_parts(losses, &sums))
     }
 
     fn micro_gradients(
@@ -255,25 +385,63 @@ impl<B: TrainBackend> State<B> {
         losses: &Losses<'_>,
         divisor: f64,
     ) -> (NamedGradients<Inner<B>>, Vec<(f64, usize)>) {
-        let hidden = self.decoder.hidden(&micro.input, &self.rotary, None);
+        let segments = self.segmented.then(|| Segments::forward(&self.decoder, &micro.input, &self.rotary));
+        let last = segments.as_ref().map(|segments| Tensor::<B, 2>::from_inner(segments.last()).require_grad());
+        let hidden = match &last {
+            None => self.decoder.hidden(&micro.input, &self.rotary, None),
+            Some(last) => self.decoder.last_norm().forward(last.clone()),
+        };
         let counted = select_counted(hidden, micro);
         let live = self.teacher.as_ref().map(|teacher| teacher.read(micro));
         let head = self.decoder.head().inner();
         let head_part =
             head_gradients::<B>(counted.clone().inner(), head, &micro.labels, &micro.teacher, live.as_ref(), losses, divisor);
-        // Seeds the body's backward pass with the head's gradient: d(Σ h·g)/dh = g.
-        let seeded = (counted * Tensor::from_inner(head_part.hidden)).sum();
-        let mut gradients = take_gradients(&self.decoder, seeded.backward());
-        let name = if self.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        let elements = head_part.head.shape().num_elements();
-        let head_gradient = head_part.head.reshape([elements]);
-        let head_gradient = match gradients.swap_remove(name) {
-            Some(of_body) => of_body + head_gradient,
-            None => head_gradient,
+        let mut gradients = match (segments, last) {
+            // Without anything on the tape there is nothing to go back through.
+            _ if self.trained.iter().all(|name| name == HEAD) => NamedGradients::new(),
+            (Some(segments), Some(last)) => {
+                let norm = self.decoder.last_norm();
+                let (of_norm, of_last) = seeded_backward(norm, counted, head_part.hidden, &last);
+                let mut gradients = segments.backward(of_last, &self.trained);
+                gradients.extend(of_norm.into_iter().map(|(name, part)| (format!("model.norm.{name}"), part)));
+                // In the order of the model's fields, as in one pass: sums over all gradients have this order.
+                self.shapes.keys().filter_map(|name| Some((name.clone(), gradients.swap_remove(name)?))).collect()
+            }
+            _ => {
+                // Seeds the body's backward pass with the head's gradient: d(Σ h·g)/dh = g.
+                let seeded = (counted * Tensor::from_inner(head_part.hidden)).sum();
+                take_gradients(&self.decoder, seeded.backward())
+            }
         };
-        gradients.insert(name.to_owned(), head_gradient);
+        let name = if self.tied { "model.embed_tokens.weight" } else { HEAD };
+        if self.trained.contains(name) {
+            let elements = head_part.head.shape().num_elements();
+            let head_gradient = head_part.head.reshape([elements]);
+            let head_gradient = match gradients.swap_remove(name) {
+                Some(of_body) => of_body + head_gradient,
+                None => head_gradient,
+            };
+            gradients.insert(name.to_owned(), head_gradient);
+        }
+        let gradients = match &self.adapters {
+            Some(adapters) => adapters.gradients(gradients),
+            None => gradients,
+        };
         (gradients, read_sums(head_part.sums))
     }
+}
+
+/// The head's weight where it is not the embedding.
+const HEAD: &str = "lm_head.weight";
+
+/// Mean of every loss from its sum and number of positions.
+pub(super) fn loss_parts(losses: &Losses<'_>, sums: &[(f64, usize)]) -> Vec<LossPart> {
+    let part = |(loss, (sum, positions)): (&WeightedLoss<'_>, &(f64, usize))| LossPart {
+        name: loss.name.to_owned(),
+        mean: if *positions == 0 { 0.0 } else { sum / *positions as f64 },
+        positions: *positions,
+    };
+    losses.iter().zip(sums).map(part).collect()
 }
 
 fn add<B: burn::tensor::backend::Backend>(mut total: NamedGradients<B>, other: NamedGradients<B>) -> NamedGradients<B> {
@@ -288,7 +456,7 @@ fn add<B: burn::tensor::backend::Backend>(mut total: NamedGradients<B>, other: N
 }
 
 /// All sums in one read: each read waits for the device.
-fn read_sums<B: burn::tensor::backend::Backend>(sums: Vec<Option<PartSum<B>>>) -> Vec<(f64, usize)> {
+pub(super) fn read_sums<B: burn::tensor::backend::Backend>(sums: Vec<Option<PartSum<B>>>) -> Vec<(f64, usize)> {
     let tensors: Vec<Tensor<B, 1>> = sums.iter().flatten().map(|(sum, _)| sum.clone()).collect();
     let values: Vec<f32> = match tensors.is_empty() {
         true => Vec::new(),

@@ -8,5 +8,5 @@ mod write;
 
 pub use gradients::{NamedGradients, take_gradients};
 pub use read::{LoadedModel, read_model};
-pub use values::{NamedValues, Values, load_into, on_tape, take_values};
+pub use values::{NamedValues, Values, load_into, take_values};
 pub use write::{encode_tensors, write_model};

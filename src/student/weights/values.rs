@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use indexmap::IndexMap;
 
@@ -52,18 +52,6 @@ pub fn take_values<B: Backend, M: Module<B>>(module: &M) -> NamedValues {
     let mut taker = Taker { path: Vec::new(), values: NamedValues::new() };
     module.visit(&mut taker);
     taker.values
-}
-
-/// The same module on the tape, every parameter asking for its gradient.
-pub fn on_tape<B: AutodiffBackend, M: AutodiffModule<B>>(module: M::InnerModule) -> M {
-    struct AskForGradient;
-    impl<B: Backend> ModuleMapper<B> for AskForGradient {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-            let (id, tensor, mapper) = param.consume();
-            Param::from_mapped_value(id, tensor.require_grad(), mapper)
-        }
-    }
-    M::from_inner(module).map(&mut AskForGradient)
 }
 
 /// Gives every parameter its values from `source`, which is called with each parameter's name and shape.

@@ -13,10 +13,10 @@ use stillhouse_student::loss::{Loss, Tail, Weight};
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
 use stillhouse_student::loss::forward_kl::ForwardKl;
 use stillhouse_student::model::DecoderConfig;
-use stillhouse_student::optimizer::AdamW;
+use stillhouse_student::optimizer::{AdamW, Optimizer};
 use stillhouse_student::schedule::Schedule;
 use stillhouse_student::trainer::{
-    BatchSource, Checkpoint, CheckpointStore, Losses, Observer, StepReport, Trained, Training,
+    BatchSource, Checkpoint, CheckpointStore, Losses, Measured, Observer, Options, StepReport, Trained, Training,
 };
 use stillhouse_student::loss::Teacher;
 
@@ -74,6 +74,15 @@ impl BatchSource for Rule {
 #[derive(Default)]
 pub struct InMemory(pub RefCell<BTreeMap<Key, Checkpoint>>);
 
+impl InMemory {
+    /// Steps of the states that are there.
+    pub fn steps(&self) -> Vec<u64> {
+        let mut steps: Vec<u64> = self.0.borrow().values().map(|state| state.step).collect();
+        steps.sort_unstable();
+        steps
+    }
+}
+
 impl CheckpointStore for InMemory {
     fn has(&self, key: &Key) -> Result<bool> {
         Ok(self.0.borrow().contains_key(key))
@@ -85,6 +94,9 @@ impl CheckpointStore for InMemory {
         self.0.borrow_mut().insert(*key, checkpoint.clone());
         Ok(())
     }
+    fn passing(&self, key: &Key) -> Result<Option<u64>> {
+        Ok(self.0.borrow().get(key).filter(|state| state.passing).map(Checkpoint::bytes))
+    }
     fn remove(&self, key: &Key) -> Result<()> {
         self.0.borrow_mut().remove(key);
         Ok(())
@@ -95,6 +107,7 @@ impl CheckpointStore for InMemory {
 #[derive(Default)]
 pub struct Watcher {
     pub reports: Vec<StepReport>,
+    pub measured: Vec<(u64, Measured)>,
     pub resumed: Option<u64>,
     pub stop_after: Option<usize>,
 }
@@ -105,6 +118,9 @@ impl Observer for Watcher {
     }
     fn stepped(&mut self, report: &StepReport, _: u64, _: f64) {
         self.reports.push(report.clone());
+    }
+    fn measured(&mut self, step: u64, measured: &Measured) {
+        self.measured.push((step, measured.clone()));
     }
     fn warn(&mut self, message: String) {
         panic!("{message}");
@@ -148,22 +164,32 @@ pub struct Setup {
     pub checkpoint_every: u64,
 }
 
-pub fn train(setup: &Setup, checkpoints: &InMemory, watcher: &mut Watcher) -> Result<Trained> {
+pub fn train(setup: &Setup, checkpoints: &dyn CheckpointStore, watcher: &mut Watcher) -> Result<Trained> {
+    train_with(setup, &Optimizer::Adamw(adamw(3e-3)), Options::default(), checkpoints, watcher)
+}
+
+pub fn train_with(
+    setup: &Setup,
+    optimizer: &Optimizer,
+    options: Options<'_>,
+    checkpoints: &dyn CheckpointStore,
+    watcher: &mut Watcher,
+) -> Result<Trained> {
     let cross_entropy = CrossEntropy { weight: Weight::Constant(0.5) };
     let forward_kl = ForwardKl { weight: Weight::Constant(0.5), temperature: 2.0, t_squared: true, tail: Tail::Bucket };
     let losses: [(&str, &dyn Loss); 2] = [("cross-entropy", &cross_entropy), ("forward-kl", &forward_kl)];
     let config = tiny();
-    let optimizer = adamw(3e-3);
     let training = Training {
         description: "{}",
         config: &config,
         losses: Losses::new(losses),
-        optimizer: &optimizer,
+        optimizer,
         schedule: setup.schedule.as_ref(),
         steps: setup.steps,
         clip: Some(1.0),
         micro_rows: setup.micro_rows,
         checkpoint_every: setup.checkpoint_every,
+        options,
     };
     let mut source = Rule { vocabulary: 32, with_teacher: true };
     let device = Default::default();

@@ -1,0 +1,273 @@
+//! Which checkpoints stay, and what is left when a training can not go on.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod support;
+
+use std::cell::Cell;
+use std::path::PathBuf;
+
+use stillhouse_store::{Key, Store, StoreError};
+use stillhouse_student::error::{Result, StudentError};
+use stillhouse_student::optimizer::Optimizer;
+use stillhouse_student::schedule::constant::Constant;
+use stillhouse_student::schedule::wsd::Wsd;
+use stillhouse_student::trainer::{Checkpoint, CheckpointStore, History, Keep, Options, Spike, StoredCheckpoints};
+use support::training::{InMemory, Setup, Watcher, adamw, train, train_with};
+
+fn constant(steps: u64, checkpoint_every: u64) -> Setup {
+    Setup { schedule: Box::new(Constant { warmup: 2 }), steps, micro_rows: 4, checkpoint_every }
+}
+
+fn kept_steps(setup: &Setup, keep: Keep) -> Vec<u64> {
+    let checkpoints = InMemory::default();
+    let options = Options { keep, ..Options::default() };
+    train_with(setup, &Optimizer::Adamw(adamw(3e-3)), options, &checkpoints, &mut Watcher::default()).unwrap();
+    checkpoints.steps()
+}
+
+#[test]
+fn the_final_state_and_what_longer_trainings_share_stay_whatever_the_policy() {
+    let wsd = || Setup { schedule: Box::new(Wsd { warmup: 1, decay: 3, floor: 0.0 }), ..constant(9, 2) };
+    assert_eq!(kept_steps(&wsd(), Keep::default()), [7, 9]);
+    assert_eq!(kept_steps(&wsd(), Keep { max_bytes: 1, ..Keep::default() }), [7, 9]);
+    assert_eq!(kept_steps(&constant(9, 2), Keep::default()), [9]);
+}
+
+#[test]
+fn the_policy_says_what_else_stays() {
+    assert_eq!(kept_steps(&constant(9, 2), Keep { last: 3, ..Keep::default() }), [6, 8, 9]);
+    assert_eq!(kept_steps(&constant(9, 0), Keep { every: 4, ..Keep::default() }), [4, 8, 9]);
+    let one = train(&constant(2, 0), &InMemory::default(), &mut Watcher::default()).unwrap().checkpoint.bytes();
+    let keep = Keep { last: 9, max_bytes: 2 * one, ..Keep::default() };
+    assert_eq!(kept_steps(&constant(9, 2), keep), [8, 9]);
+}
+
+#[test]
+fn what_an_interrupted_run_left_goes_when_it_is_no_longer_needed() {
+    let checkpoints = InMemory::default();
+    let mut watcher = Watcher { stop_after: Some(5), ..Watcher::default() };
+    assert!(train(&constant(9, 2), &checkpoints, &mut watcher).is_err());
+    assert_eq!(checkpoints.steps(), [4, 5]);
+    train(&constant(9, 2), &checkpoints, &mut Watcher::default()).unwrap();
+    assert_eq!(checkpoints.steps(), [9]);
+    // The end of a shorter training is no leftover.
+    train(&constant(14, 3), &checkpoints, &mut Watcher::default()).unwrap();
+    assert_eq!(checkpoints.steps(), [9, 14]);
+}
+
+/// A store on a disk that has room for a few checkpoints.
+struct FillsUp {
+    stored: InMemory,
+    room: Cell<usize>,
+}
+
+impl CheckpointStore for FillsUp {
+    fn has(&self, key: &Key) -> Result<bool> {
+        self.stored.has(key)
+    }
+    fn load(&self, key: &Key) -> Result<Option<Checkpoint>> {
+        self.stored.load(key)
+    }
+    fn save(&self, key: &Key, checkpoint: &Checkpoint) -> Result<()> {
+        let Some(left) = self.room.get().checked_sub(1) else {
+            let source = std::io::ErrorKind::StorageFull.into();
+            let full = StoreError::DiskFull { doing: "write", path: PathBuf::from("cache/tmp/x"), source };
+            return Err(StudentError::Store(Box::new(full)));
+        };
+        self.room.set(left);
+        self.stored.save(key, checkpoint)
+    }
+    fn passing(&self, key: &Key) -> Result<Option<u64>> {
+        self.stored.passing(key)
+    }
+    fn remove(&self, key: &Key) -> Result<()> {
+        self.stored.remove(key)
+    }
+}
+
+#[test]
+fn a_full_disk_is_one_error_and_the_last_checkpoint_stays_good() {
+    let undisturbed = train(&constant(9, 2), &InMemory::default(), &mut Watcher::default()).unwrap();
+    let disk = FillsUp { stored: InMemory::default(), room: Cell::new(2) };
+    let error = train(&constant(9, 2), &disk, &mut Watcher::default()).err().unwrap();
+    assert_eq!(error.to_string(), "no space left to write cache/tmp/x: no storage space");
+    assert!(error.hint().unwrap().contains("cache gc"));
+    assert_eq!(disk.stored.steps(), [4], "the second one, which took the first one's place");
+    disk.room.set(9);
+    let mut watcher = Watcher::default();
+    let resumed = train(&constant(9, 2), &disk, &mut watcher).unwrap();
+    assert_eq!(watcher.resumed, Some(4));
+    assert!(resumed.checkpoint == undisturbed.checkpoint);
+}
+
+#[test]
+fn the_store_gives_every_part_back_and_takes_a_damaged_state_for_absent() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("cache")).unwrap();
+    let stored = StoredCheckpoints::new(&store);
+    let mut checkpoint = train(&constant(2, 0), &InMemory::default(), &mut Watcher::default()).unwrap().checkpoint;
+    checkpoint.average = Some(checkpoint.weights.clone());
+    checkpoint.history = History { measured: vec![(1, 2.5), (2, 0.1 + 0.2)], best: Some(checkpoint.weights.clone()) };
+    checkpoint.passing = true;
+    let key = Key::of("test", b"state");
+    stored.save(&key, &checkpoint).unwrap();
+    // The order of tensors in a file is the file's.
+    let loaded = stored.load(&key).unwrap().unwrap();
+    assert!(loaded == checkpoint);
+    assert!(stored.passing(&key).unwrap().unwrap() >= checkpoint.bytes());
+    checkpoint.passing = false;
+    stored.save(&key, &checkpoint).unwrap();
+    assert_eq!(stored.passing(&key).unwrap(), None);
+
+    // Same length, other bytes: only a look at the content tells.
+    let blob = store.blob_path(&store.checkpoint(&key).unwrap().unwrap().files["first-moments"].digest);
+    let mut bytes = fs_err::read(&blob).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs_err::remove_file(&blob).unwrap();
+    fs_err::write(&blob, bytes).unwrap();
+    assert!(stored.load(&key).unwrap().is_none());
+}
+
+#[test]
+fn a_loss_that_jumps_stops_before_the_step_and_keeps_the_state_there() {
+    let rule = Spike { factor: 1.0 + 1e-9, window: 1 };
+    let checkpoints = InMemory::default();
+    // The first losses fall; sooner or later one is above the one before.
+    let options = Options { spike: Some(&rule), ..Options::default() };
+    let mut watcher = Watcher::default();
+    let error = train_with(&constant(200, 0), &Optimizer::Adamw(adamw(3e-1)), options, &checkpoints, &mut watcher).err().unwrap();
+    let good = watcher.reports.len() as u64;
+    let message = error.to_string();
+    assert!(message.starts_with(&format!("step {}: the loss is ", good + 1)), "{message}");
+    assert!(message.ends_with(&format!("; training stopped, the checkpoint of step {good} is kept")), "{message}");
+    assert!(error.hint().unwrap().contains(&format!("`steps = {good}`")));
+    assert_eq!(checkpoints.steps(), [good]);
+    // What is kept is the state of a training that ends there.
+    let shorter = train_with(
+        &constant(good, 0),
+        &Optimizer::Adamw(adamw(3e-1)),
+        Options::default(),
+        &checkpoints,
+        &mut Watcher::default(),
+    );
+    assert_eq!(shorter.unwrap().resumed_from, good);
+}
+
+#[test]
+fn a_checkpoint_of_another_model_is_refused_by_name() {
+    use stillhouse_student::backend::{Cpu, CpuTape};
+    use stillhouse_student::trainer::State;
+    let checkpoint = train(&constant(2, 0), &InMemory::default(), &mut Watcher::default()).unwrap().checkpoint;
+    let refused = |config: &stillhouse_student::model::DecoderConfig| {
+        let device = Default::default();
+        let model = stillhouse_student::init::fresh::<Cpu>(config, 1, &device).unwrap();
+        State::<CpuTape>::new(model, config).take_up(&checkpoint, &device).err().unwrap()
+    };
+    let tiny = support::training::tiny();
+    let error = refused(&stillhouse_student::model::DecoderConfig { layers: 3, ..tiny.clone() });
+    assert!(error.to_string().starts_with("the weights of the checkpoint of step 2 lack `model.layers.2."), "{error}");
+    let error = refused(&stillhouse_student::model::DecoderConfig { intermediate: 48, ..tiny.clone() });
+    assert!(error.to_string().contains("of shape [64, 32], where [48, 32] belongs"), "{error}");
+    let error = refused(&stillhouse_student::model::DecoderConfig { layers: 1, ..tiny });
+    assert!(error.to_string().contains("for which there is no place"), "{error}");
+}
+
+mod memory {
+    use stillhouse_spec::Config;
+    use stillhouse_student::backend::{Cpu, CpuTape};
+    use stillhouse_student::kernels::Kernels;
+    use stillhouse_student::loss::cross_entropy::CrossEntropy;
+    use stillhouse_student::loss::{Formula, Loss, LossSum, Positions, Weight};
+    use stillhouse_student::trainer::{Losses, Observer, StepReport, Trained, Training};
+    use support::training::{Rule, tiny};
+
+    use super::*;
+
+    /// Cross-entropy on a device that has room for a few positions.
+    #[derive(Clone, Debug, Config)]
+    struct Narrow {
+        /// Positions that fit.
+        room: usize,
+    }
+
+    impl Formula for Narrow {
+        const NEEDS_TEACHER: bool = false;
+        fn weight(&self) -> Weight {
+            Weight::Constant(1.0)
+        }
+        fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B> {
+            let asked = positions.labels.len();
+            assert!(asked <= self.room, "CUDA_ERROR_OUT_OF_MEMORY: no room for {asked} positions");
+            CrossEntropy { weight: Weight::Constant(1.0) }.sum(positions)
+        }
+    }
+
+    #[derive(Default)]
+    struct Listener(Vec<String>);
+
+    impl Observer for Listener {
+        fn resumed(&mut self, _: u64, _: u64) {}
+        fn stepped(&mut self, _: &StepReport, _: u64, _: f64) {}
+        fn warn(&mut self, message: String) {
+            self.0.push(message);
+        }
+        fn is_cancelled(&self) -> bool {
+            false
+        }
+    }
+
+    /// Four rows of 12 positions, of which 48 − 6 count.
+    fn trained(room: usize, micro_rows: usize, memory: Option<u64>) -> (Result<Trained>, Vec<String>) {
+        let loss = Narrow { room };
+        let config = tiny();
+        let optimizer = Optimizer::Adamw(adamw(3e-3));
+        let schedule = Constant { warmup: 0 };
+        let training = Training {
+            description: "{}",
+            config: &config,
+            losses: Losses::new([("narrow", &loss as &dyn Loss)]),
+            optimizer: &optimizer,
+            schedule: &schedule,
+            steps: 3,
+            clip: Some(1.0),
+            micro_rows,
+            checkpoint_every: 0,
+            options: Options { memory, ..Options::default() },
+        };
+        let (mut source, mut listener) = (Rule { vocabulary: 32, with_teacher: false }, Listener::default());
+        let device = Default::default();
+        let fresh = || stillhouse_student::init::fresh::<Cpu>(&config, 3, &device);
+        let done = training.run::<CpuTape>(&mut source, &InMemory::default(), &mut listener, &device, fresh);
+        (done, listener.0)
+    }
+
+    #[test]
+    fn that_runs_out_halves_the_rows_once_and_says_so() {
+        let (done, said) = trained(24, 0, None);
+        let (halves, silent) = trained(48, 2, None);
+        assert!(done.unwrap().checkpoint == halves.unwrap().checkpoint);
+        assert!(silent.is_empty());
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("out of memory with 4 rows at once, goes on with 2 (CUDA_ERROR_OUT_OF_MEMORY: "), "{said:?}");
+    }
+
+    #[test]
+    fn that_is_too_small_for_half_of_them_is_an_error_with_a_hint() {
+        let (done, said) = trained(12, 0, None);
+        let error = done.err().unwrap();
+        assert!(error.to_string().starts_with("out of memory with 2 rows of 12 positions at once: CUDA_ERROR_OUT"), "{error}");
+        assert!(error.hint().unwrap().contains("gradient-checkpointing"));
+        assert_eq!(said.len(), 1);
+    }
+
+    #[test]
+    fn that_clearly_does_not_do_is_seen_before_the_first_step() {
+        let (done, said) = trained(48, 0, Some(1000));
+        assert!(done.unwrap().checkpoint == trained(48, 2, None).0.unwrap().checkpoint);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("4 rows at once take about "), "{said:?}");
+        assert!(trained(48, 0, Some(u64::MAX)).1.is_empty());
+    }
+}
