@@ -10,6 +10,7 @@ pub mod error;
 pub mod example;
 mod failure;
 pub mod filters;
+pub mod gguf;
 pub mod jsonl;
 pub mod lm;
 mod mapped;

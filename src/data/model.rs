@@ -1,4 +1,4 @@
-//! The definition `[model.X]`: a model folder in Hugging Face's layout, known by its content.
+//! The definition `[model.X]`: a model folder in Hugging Face's layout or a GGUF file, known by its content.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,14 @@ use stillhouse_stage::spec::types::Selection;
 use stillhouse_stage::spec::{Config, DirectoryPath, Select, Target};
 use stillhouse_stage::{Context, Failure, Kind, kind};
 
-use crate::model_folder::{MODEL_FILES, ModelFolder};
+use crate::model_folder::{MODEL_FILE_ENDING, MODEL_FILES, ModelFolder};
 use crate::tokenizer::Tokenizer;
 
-/// A model folder in Hugging Face's layout: `config.json`, `*.safetensors`, `tokenizer.json`. It is known by the
-/// content of these files, so it may be moved and renamed.
+/// A model folder in Hugging Face's layout (`config.json`, `*.safetensors`, `tokenizer.json`), or a GGUF file. It is
+/// known by the content of these files, so it may be moved and renamed.
 #[derive(Clone, Debug, Config)]
 pub struct ModelConfig {
-    /// The folder.
+    /// The folder, or the GGUF file.
     pub path: DirectoryPath<ModelFiles>,
 }
 
@@ -22,7 +22,7 @@ pub struct ModelConfig {
 pub struct ModelFiles;
 
 impl Selection for ModelFiles {
-    const SELECT: Select = Select::Folder(MODEL_FILES);
+    const SELECT: Select = Select::FolderOrFile { ending: MODEL_FILE_ENDING, patterns: MODEL_FILES };
 }
 
 /// The kind.

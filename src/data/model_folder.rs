@@ -1,10 +1,12 @@
-//! A model folder in Hugging Face's layout, as a map from file name to where the bytes lie: a folder on disk has
-//! names, blobs of the store have none.
+//! A model folder in Hugging Face's layout, as a map from file name to where the content comes from: a folder on disk
+//! has names, blobs of the store have none, and a GGUF file stands for several files at once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{DataError, DataResult};
+use crate::gguf::{self, GgufFile};
 
 /// The files that make a model what it is: whole names, or `*` and an ending. Everything else in a folder (read-me
 /// files, other frameworks' weights, licences) changes nothing, so it is neither hashed nor read.
@@ -31,33 +33,59 @@ pub const TOKENIZER_FILES: &[&str] = &[
     "chat_template.json",
 ];
 
+/// The ending of a model that is one file and not a folder.
+pub const MODEL_FILE_ENDING: &str = ".gguf";
+
 /// A model's or a tokenizer's files by name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ModelFolder {
-    /// File name → where its bytes lie.
-    pub files: BTreeMap<String, PathBuf>,
+    /// File name → where its content comes from.
+    pub files: BTreeMap<String, Content>,
     /// What messages call it: the folder, or the stage it came from.
     pub label: String,
 }
 
+/// Where the content of a file of a model folder comes from.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// A file of its own.
+    File(PathBuf),
+    /// Made from a GGUF file when it is read.
+    Gguf(Arc<GgufFile>),
+}
+
 impl ModelFolder {
-    /// The files of a folder that matter, see [`MODEL_FILES`].
+    /// The files of a folder that matter, see [`MODEL_FILES`]; or those that a GGUF file stands for.
+    ///
+    /// # Errors
+    /// Nothing is there, nothing in the folder matters, or the file is not GGUF or is damaged.
     pub fn open(folder: &Path) -> DataResult<Self> {
+        if folder.is_file() {
+            return Self::open_gguf(folder);
+        }
         let mut files = BTreeMap::new();
         for entry in fs_err::read_dir(folder).map_err(DataError::io(folder))? {
             let entry = entry.map_err(DataError::io(folder))?;
             if let Some(name) = entry.file_name().to_str().filter(|name| matches(MODEL_FILES, name)) {
-                files.insert(name.to_owned(), entry.path());
+                files.insert(name.to_owned(), Content::File(entry.path()));
             }
         }
         let label = folder.display().to_string();
         if files.is_empty() {
             return Err(DataError::invalid(
                 format!("{label} holds no model and no tokenizer"),
-                "a model folder in Hugging Face's layout has config.json, *.safetensors and tokenizer.json",
+                "a model folder in Hugging Face's layout has config.json, *.safetensors and tokenizer.json; \
+                 of a GGUF model, name the file itself",
             ));
         }
         Ok(Self { files, label })
+    }
+
+    fn open_gguf(path: &Path) -> DataResult<Self> {
+        let file = Arc::new(GgufFile::open(path)?);
+        let names = gguf::rebuilt_files(&file).iter();
+        let files = names.map(|name| ((*name).to_owned(), Content::Gguf(Arc::clone(&file)))).collect();
+        Ok(Self { files, label: path.display().to_string() })
     }
 
     /// From names and places, for instance of an artifact's blobs. Names that do not matter are left out.
@@ -65,12 +93,12 @@ impl ModelFolder {
         label: impl Into<String>,
         files: impl IntoIterator<Item = (String, PathBuf)>,
     ) -> Self {
-        let files = files.into_iter().filter(|(name, _)| matches(MODEL_FILES, name)).collect();
-        Self { files, label: label.into() }
+        let files = files.into_iter().filter(|(name, _)| matches(MODEL_FILES, name));
+        Self { files: files.map(|(name, path)| (name, Content::File(path))).collect(), label: label.into() }
     }
 
-    /// Where a file lies; an error that names folder and file when it is missing.
-    pub fn require(&self, name: &str) -> DataResult<&Path> {
+    /// A file; an error that names folder and file when it is missing.
+    pub fn require(&self, name: &str) -> DataResult<&Content> {
         self.get(name).ok_or_else(|| {
             let have: Vec<&str> = self.files.keys().map(String::as_str).collect();
             DataError::invalid(
@@ -80,17 +108,33 @@ impl ModelFolder {
         })
     }
 
-    /// Where a file lies, if there is one.
-    pub fn get(&self, name: &str) -> Option<&Path> {
-        self.files.get(name).map(PathBuf::as_path)
+    /// A file, if it is there.
+    pub fn get(&self, name: &str) -> Option<&Content> {
+        self.files.get(name)
     }
 
-    /// The weights: every `*.safetensors`, by name.
-    pub fn weights(&self) -> impl Iterator<Item = (&str, &Path)> {
-        self.files
-            .iter()
-            .filter(|(name, _)| name.ends_with(".safetensors"))
-            .map(|(name, path)| (name.as_str(), path.as_path()))
+    /// Where a file lies that has a place of its own, as weights have.
+    pub fn path(&self, name: &str) -> DataResult<&Path> {
+        match self.require(name)? {
+            Content::File(path) => Ok(path),
+            Content::Gguf(file) => Err(DataError::invalid(
+                format!("{name} of {} is not a file", self.label),
+                format!("it is made from {}", file.path().display()),
+            )),
+        }
+    }
+
+    /// The GGUF file that this model is, if it is one.
+    pub fn gguf(&self) -> Option<&Arc<GgufFile>> {
+        self.files.values().find_map(|content| match content {
+            Content::Gguf(file) => Some(file),
+            Content::File(_) => None,
+        })
+    }
+
+    /// The weights of a folder: every `*.safetensors`, by name. A GGUF file has none, see [`Self::gguf`].
+    pub fn weights(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str).filter(|name| name.ends_with(".safetensors"))
     }
 
     /// The tokenizer's files only.
@@ -101,8 +145,23 @@ impl ModelFolder {
 
     /// Reads a text file of the folder.
     pub fn read_text(&self, name: &str) -> DataResult<String> {
-        let path = self.require(name)?;
-        fs_err::read_to_string(path).map_err(DataError::io(path))
+        match self.require(name)? {
+            Content::File(path) => fs_err::read_to_string(path).map_err(DataError::io(path)),
+            Content::Gguf(file) => gguf::rebuild(file, name),
+        }
+    }
+
+    /// Writes a copy of every file into a folder that exists.
+    pub fn copy_to(&self, folder: &Path) -> DataResult<()> {
+        for (name, content) in &self.files {
+            // Read and written, not copied: a blob of the store is read-only, and a copy would be too.
+            let bytes = match content {
+                Content::File(path) => fs_err::read(path).map_err(DataError::io(path))?,
+                Content::Gguf(file) => gguf::rebuild(file, name)?.into_bytes(),
+            };
+            fs_err::write(folder.join(name), bytes).map_err(DataError::io(folder))?;
+        }
+        Ok(())
     }
 
     /// Reads a JSON file of the folder; an error names the file and the place in it.
@@ -137,7 +196,7 @@ mod tests {
         let model = ModelFolder::open(folder.path()).unwrap();
         let names: Vec<&str> = model.files.keys().map(String::as_str).collect();
         assert_eq!(names, ["config.json", "model-00001-of-00002.safetensors"]);
-        assert_eq!(model.weights().count(), 1);
+        assert_eq!(model.weights().collect::<Vec<_>>(), ["model-00001-of-00002.safetensors"]);
         assert!(!matches(MODEL_FILES, "adapters/adapter_model.safetensors"));
     }
 

@@ -144,6 +144,10 @@ impl Bench {
     }
 
     fn folder_input(&self, folder: &Path) -> FileInput {
+        if folder.is_file() {
+            let digest = self.store.digest_of(folder).unwrap().0;
+            return FileInput { path: folder.to_owned(), digest, members: None };
+        }
         let names = fs_err::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let members: BTreeMap<_, _> = names
             .filter(|name| matches(crate::model_folder::MODEL_FILES, name))

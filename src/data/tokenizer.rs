@@ -41,9 +41,9 @@ impl Tokenizer {
     /// # Errors
     /// A missing or damaged file, by name; a special token the vocabulary does not have.
     pub fn load(folder: &ModelFolder) -> DataResult<Self> {
-        let path = folder.require("tokenizer.json")?;
-        let bytes = fs_err::read(path).map_err(DataError::io(path))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| DataError::File {
+        let text = folder.read_text("tokenizer.json")?;
+        let bytes = text.as_bytes();
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| DataError::File {
             path: PathBuf::from(&folder.label).join("tokenizer.json"),
             message: format!("not a tokenizer: {error}"),
             hint: Some("was it copied whole? a Git LFS pointer is a few lines of text instead of the file".into()),
@@ -65,7 +65,7 @@ impl Tokenizer {
         let names = ["bos_token", "eos_token", "pad_token", "unk_token"];
         let special = names.iter().filter_map(|name| Some(((*name).to_owned(), config.token(name)?))).collect();
         let template = config.template(folder)?;
-        let digest = blake3::hash(&bytes).to_hex()[..16].to_string();
+        let digest = blake3::hash(bytes).to_hex()[..16].to_string();
         // Counted once: asking the inner tokenizer copies its whole vocabulary.
         let vocabulary = inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
         Ok(Self { inner, digest, vocabulary, bos, eos, pad, special, template, label: folder.label.clone() })

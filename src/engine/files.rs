@@ -12,7 +12,7 @@ use crate::experiment::Experiment;
 /// Digests of a plan's files, remembered for the length of the plan.
 #[derive(Default)]
 pub struct Files {
-    known: HashMap<(PathBuf, Option<Vec<&'static str>>), FileInput>,
+    known: HashMap<(PathBuf, Select), FileInput>,
 }
 
 /// What is wrong with a path, and what to do.
@@ -69,14 +69,24 @@ fn members(file: &FileUse) -> Result<Vec<(String, PathBuf)>, FileProblem> {
         Select::Folder(_) if !meta.is_dir() => {
             Err(problem(format!("{} is a file, a folder is needed", path.display()), None))
         }
+        Select::FolderOrFile { ending, .. } if !meta.is_dir() => {
+            if path.to_str().is_some_and(|name| name.ends_with(ending)) {
+                return Ok(vec![(String::new(), path.clone())]);
+            }
+            Err(problem(format!("{} is neither a folder nor a {ending} file", path.display()), None))
+        }
         Select::Everything => walk(path),
-        Select::Folder(patterns) => {
+        Select::Folder(patterns) | Select::FolderOrFile { patterns, .. } => {
             let found: Vec<_> = walk_one(path)?
                 .into_iter()
                 .filter(|(name, _)| patterns.iter().any(|pattern| matches(pattern, name)))
                 .collect();
             if found.is_empty() {
-                let hint = format!("it should hold some of {}", patterns.join(", "));
+                let file = match file.select {
+                    Select::FolderOrFile { ending, .. } => format!("; of a {ending} file, name the file itself"),
+                    _ => String::new(),
+                };
+                let hint = format!("it should hold some of {}{file}", patterns.join(", "));
                 return Err(problem(format!("{} holds nothing of use", path.display()), Some(&hint)));
             }
             Ok(found)
@@ -137,12 +147,7 @@ impl Files {
     /// # Errors
     /// What is wrong with it.
     pub fn digest(&mut self, file: &FileUse, store: &Store) -> Result<FileInput, FileProblem> {
-        let patterns = match file.select {
-            Select::File => None,
-            Select::Everything => Some(Vec::new()),
-            Select::Folder(patterns) => Some(patterns.to_vec()),
-        };
-        let known = (file.path.clone(), patterns);
+        let known = (file.path.clone(), file.select);
         if let Some(input) = self.known.get(&known) {
             return Ok(input.clone());
         }
@@ -184,5 +189,23 @@ mod tests {
         assert!(!matches("*.safetensors", "model.safetensors.index.json"));
         assert!(!matches("config.json", "generation_config.json"));
         assert!(matches("*", ""));
+    }
+
+    #[test]
+    fn a_folder_or_one_file_of_the_right_ending_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let select = Select::FolderOrFile { ending: ".gguf", patterns: &["config.json"] };
+        let found = |name: &str| members(&FileUse { path: folder.path().join(name), at: Origin::NOWHERE, select });
+        for name in ["model.gguf", "model.bin"] {
+            fs_err::write(folder.path().join(name), name).unwrap();
+        }
+        let path = folder.path().join("model.gguf");
+        assert_eq!(found("model.gguf").unwrap(), [(String::new(), path)]);
+        let problem = found("model.bin").unwrap_err();
+        assert!(problem.message.ends_with("model.bin is neither a folder nor a .gguf file"), "{}", problem.message);
+        let problem = found("").unwrap_err();
+        assert!(problem.hint.unwrap().ends_with("config.json; of a .gguf file, name the file itself"));
+        fs_err::write(folder.path().join("config.json"), "{}").unwrap();
+        assert_eq!(found("").unwrap()[0].0, "config.json");
     }
 }

@@ -116,12 +116,19 @@ pub fn one_of(kinds: &[&str]) -> String {
 }
 
 /// Which files of a path count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Select {
     /// The path is one file.
     File,
     /// The path is a folder: the files directly in it that match one of the patterns (`*` stands for anything).
     Folder(&'static [&'static str]),
+    /// The path is such a folder, or one file whose name ends in `ending`.
+    FolderOrFile {
+        /// The ending of the file's name, with its dot.
+        ending: &'static str,
+        /// As for [`Select::Folder`].
+        patterns: &'static [&'static str],
+    },
     /// The path is a file or a folder, all of it.
     Everything,
 }
@@ -178,13 +185,13 @@ impl Config for FilePath {
     }
 }
 
-/// Which files of a folder count: a marker type for each kind of folder.
+/// Which files of a path count: a marker type for each kind of folder.
 pub trait Selection {
     /// See [`Select`].
     const SELECT: Select;
 }
 
-/// A folder whose content the stage reads.
+/// A folder, or what may stand for one, whose content the stage reads.
 #[derive(Clone, Debug)]
 pub struct DirectoryPath<S> {
     /// Resolved against the folder of the file that names it.
@@ -203,6 +210,7 @@ impl<S: Selection> Config for DirectoryPath<S> {
         let path = match S::SELECT {
             Select::File => "file",
             Select::Folder(_) => "folder",
+            Select::FolderOrFile { .. } => "folder or file",
             Select::Everything => "file or folder",
         };
         json!({ "type": "string", "description": "a path, relative to this file", "x-path": path })

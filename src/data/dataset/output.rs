@@ -142,10 +142,5 @@ impl<'a> Signals<'a> {
 
 fn copy_tokenizer(files: &ModelFolder, folder: &Path) -> DataResult<()> {
     fs_err::create_dir_all(folder).map_err(DataError::io(folder))?;
-    for (name, path) in &files.files {
-        // Read and written, not copied: a blob of the store is read-only, and a copy would be too.
-        let bytes = fs_err::read(path).map_err(DataError::io(path))?;
-        fs_err::write(folder.join(name), bytes).map_err(DataError::io(folder))?;
-    }
-    Ok(())
+    files.copy_to(folder)
 }

@@ -1,12 +1,13 @@
 //! A `student` stage at work.
 
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
 use stillhouse_data::batch::BatchPlan;
 use stillhouse_data::dataset::{DatasetArtifact, HOLDOUT, TRAIN};
-use stillhouse_data::model_folder::ModelFolder;
+use stillhouse_data::model_folder::{MODEL_FILE_ENDING, ModelFolder};
 use stillhouse_data::tokenizer::Tokenizer;
 use stillhouse_stage::{Class, Context, Failure, Outcome};
 
@@ -221,10 +222,7 @@ impl<'a> Job<'a> {
             fs_err::write(folder.join("adapter_model.safetensors"), encode_tensors(&peft_names(adapters))?)?;
             fs_err::write(folder.join("adapter_config.json"), format!("{:#}\n", peft_config(lora)))?;
         }
-        for (name, path) in &self.tokenizer_files.files {
-            fs_err::copy(path, out.join(name))?;
-        }
-        Ok(())
+        Ok(self.tokenizer_files.copy_to(&out)?)
     }
 
     /// How much of this a longer training begins with, and why not all of it.
@@ -298,13 +296,21 @@ fn pretrained_folder(context: &Context) -> Result<ModelFolder, Failure> {
 fn weights_digest(folder: &ModelFolder) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"stillhouse/weights/1\0");
-    for (name, path) in &folder.files {
-        if name == "config.json" || name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") {
-            hasher.update(name.as_bytes());
-            hasher.update(b"\0");
-            let mut file = blake3::Hasher::new();
-            file.update_mmap_rayon(path).map_err(StudentError::io(path))?;
-            hasher.update(file.finalize().as_bytes());
+    let mut add = |name: &str, path: &Path| -> Result<()> {
+        hasher.update(name.as_bytes());
+        hasher.update(b"\0");
+        let mut file = blake3::Hasher::new();
+        file.update_mmap_rayon(path).map_err(StudentError::io(path))?;
+        hasher.update(file.finalize().as_bytes());
+        Ok(())
+    };
+    if let Some(gguf) = folder.gguf() {
+        add(MODEL_FILE_ENDING, gguf.path())?;
+    } else {
+        for name in folder.files.keys() {
+            if name == "config.json" || name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") {
+                add(name, folder.path(name)?)?;
+            }
         }
     }
     Ok(hasher.finalize().to_hex().to_string())

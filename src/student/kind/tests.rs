@@ -8,12 +8,15 @@ use stillhouse_data::lm::{GenerateRequest, ModelLoader, Sampling};
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_data::signals::{Precision, SIGNALS_FILE, SequenceKey, SignalHeader, SignalWriter, TopK};
 use stillhouse_spec::Node;
-use stillhouse_stage::order::{Definition, FileInput};
-use stillhouse_stage::{Cancel, Class, EventSink, Input, StageEvent, WorkOrder};
+use stillhouse_stage::{Cancel, Class, Definition, EventSink, FileInput, Input, StageEvent, WorkOrder};
 use stillhouse_store::{Key, Store};
 
 use super::*;
 use crate::language_model::BurnLoader;
+
+#[path = "../../data/gguf/testing.rs"]
+#[allow(dead_code, missing_docs, reason = "a helper of other tests too")]
+mod gguf_writer;
 
 const VOCABULARY: u32 = 6;
 
@@ -34,6 +37,8 @@ pub(super) struct World {
     pub(super) definitions: BTreeMap<String, Definition>,
     pub(super) files: BTreeMap<String, FileInput>,
     heard: Arc<Heard>,
+    /// The GGUF file that `init.pretrained` names.
+    pretrained: Option<std::path::PathBuf>,
 }
 
 impl World {
@@ -46,13 +51,13 @@ impl World {
         let (output, _) = store.put_tree(&dataset).unwrap();
         let data = Input { stage: "dataset.train".into(), output };
         let (definitions, files) = Default::default();
-        Self { folder, store, data, definitions, files, heard: Arc::default() }
+        Self { folder, store, data, definitions, files, heard: Arc::default(), pretrained: None }
     }
 
     pub(super) fn run(&self, config: &Value) -> Result<(Outcome, std::path::PathBuf), Failure> {
         let attempt = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
         fs_err::create_dir_all(attempt.join("out")).unwrap();
-        let order = WorkOrder {
+        let mut order = WorkOrder {
             stage: "student.test".into(),
             kind: "student".into(),
             key: Key::of("test", b""),
@@ -69,6 +74,12 @@ impl World {
             attempt,
             run: "test".into(),
         };
+        if let Some(path) = &self.pretrained {
+            let (field, name) = ("init.pretrained".to_owned(), "tiny".to_owned());
+            order.definitions.insert(field, Definition { kind: "model".into(), name, config: json!({ "path": path }) });
+            let digest = self.store.digest_of(path).unwrap().0;
+            order.files.insert("init.pretrained.path".into(), FileInput { path: path.clone(), digest, members: None });
+        }
         let context = Context::new(order, self.store.clone(), self.heard.clone(), Cancel::default());
         Student.run(&context).map(|outcome| (outcome, context.out()))
     }
@@ -171,6 +182,57 @@ fn a_student_learns_from_labels_and_signals_and_is_a_model_folder() {
         _ => None,
     }).collect();
     assert_eq!(steps[..3], [1, 5, 10]);
+}
+
+/// A llama of one layer in a GGUF file, every matrix full of small numbers.
+fn tiny_llama() -> gguf_writer::GgufWriter {
+    let matrices = [
+        ("token_embd", [VOCABULARY as usize, 8]),
+        ("blk.0.attn_q", [8, 8]),
+        ("blk.0.attn_k", [4, 8]),
+        ("blk.0.attn_v", [4, 8]),
+        ("blk.0.attn_output", [8, 8]),
+        ("blk.0.ffn_gate", [16, 8]),
+        ("blk.0.ffn_up", [16, 8]),
+        ("blk.0.ffn_down", [8, 16]),
+    ];
+    let writer = gguf_writer::GgufWriter::default()
+        .text("general.architecture", "llama")
+        .u32("llama.block_count", 1)
+        .u32("llama.context_length", 32)
+        .u32("llama.embedding_length", 8)
+        .u32("llama.feed_forward_length", 16)
+        .u32("llama.attention.head_count", 2)
+        .u32("llama.attention.head_count_kv", 1)
+        .f32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+        .u32("tokenizer.ggml.eos_token_id", 5);
+    let writer = matrices.into_iter().fold(writer, |writer, (name, shape)| {
+        let values: Vec<f32> = (0..shape[0] * shape[1]).map(|i| ((i * 37 + name.len()) % 19) as f32 / 19.0 - 0.5).collect();
+        writer.floats(&format!("{name}.weight"), &shape, &values)
+    });
+    let norms = ["blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"];
+    norms.into_iter().fold(writer, |writer, name| writer.floats(&format!("{name}.weight"), &[8], &[1.0; 8]))
+}
+
+#[test]
+fn a_student_that_begins_with_a_gguf_file_is_a_model_folder() {
+    let mut world = World::new(false);
+    let path = world.folder.path().join("tiny.gguf");
+    tiny_llama().write(&path);
+    world.pretrained = Some(path.clone());
+    let mut config = table(3, json!("cross-entropy"));
+    config["init"] = json!({ "pretrained": "tiny" });
+    let (_, out) = world.run(&config).unwrap();
+    let folder = ModelFolder::open(&out).unwrap();
+    let files: Vec<&str> = folder.files.keys().map(String::as_str).collect();
+    let expected = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    assert_eq!(files, expected);
+    let settings: Value = folder.read_json("config.json").unwrap();
+    assert_eq!((&settings["architectures"][0], &settings["eos_token_id"]), (&json!("LlamaForCausalLM"), &json!(5)));
+    // Another file is another beginning: nothing is taken over from the first training.
+    tiny_llama().floats("output_norm.weight", &[8], &[2.0; 8]).write(&path);
+    let (outcome, other) = world.run(&config).unwrap();
+    assert!(!outcome.resumed && weights(&other) != weights(&out));
 }
 
 #[test]

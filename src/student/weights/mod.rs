@@ -3,6 +3,7 @@
 
 mod gradients;
 mod read;
+mod safetensors_files;
 mod values;
 mod write;
 
