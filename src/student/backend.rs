@@ -17,6 +17,13 @@ pub type Cuda = burn::backend::Cuda;
 #[cfg(feature = "cuda")]
 pub type CudaTape = Autodiff<Cuda>;
 
+/// A Vulkan device, for testing the kernels where there is no NVIDIA GPU.
+#[cfg(feature = "vulkan")]
+pub type Vulkan = burn::backend::Wgpu;
+/// A Vulkan device with a tape for gradients.
+#[cfg(feature = "vulkan")]
+pub type VulkanTape = Autodiff<Vulkan>;
+
 /// A backend that students train on.
 pub trait TrainBackend: AutodiffBackend<InnerBackend: Kernels> + Kernels {
     /// A loss on this backend: losses stand behind pointers, which can't be generic over backends themselves.
@@ -39,5 +46,12 @@ impl TrainBackend for CpuTape {
 impl TrainBackend for CudaTape {
     fn loss_sum(loss: &dyn Loss, positions: &Positions<'_, Self>) -> LossSum<Self> {
         loss.sum_on_cuda(positions)
+    }
+}
+
+#[cfg(feature = "vulkan")]
+impl TrainBackend for VulkanTape {
+    fn loss_sum(loss: &dyn Loss, positions: &Positions<'_, Self>) -> LossSum<Self> {
+        loss.sum_on_vulkan(positions)
     }
 }

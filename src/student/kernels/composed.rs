@@ -1,5 +1,4 @@
-//! The kernels written with tensor operations: right on every backend, differentiated by burn, and what the other
-//! implementations are tested against.
+//! The kernels written with tensor operations and differentiated by burn: what the others are tested against.
 
 use burn::tensor::{Tensor, activation};
 use burn::tensor::backend::Backend;

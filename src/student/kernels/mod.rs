@@ -1,14 +1,21 @@
 //! The few operations that a decoder spends its time in, behind one trait.
 //!
-//! Each has a plain form written with tensor operations (the default methods): correct on every backend and
-//! differentiated by burn. A backend that can do better overrides a method: the processor's versions live in
-//! `flex`, and `tape` gives them backward passes that compute again what need not be held.
+//! A backend gives forward and backward passes on its own tensors ([`FusedKernels`]): `flex` for the processor, `cube`
+//! for GPUs. From those, `fused` makes the operations below and `tape` the same under a tape, with backward passes that
+//! compute again what need not be held. `composed` writes them with tensor operations, for the tests to compare with.
 
+#[cfg(test)]
 mod composed;
+#[cfg(feature = "gpu")]
+mod cube;
 mod flex;
+mod fused;
+#[cfg(feature = "gpu")]
+pub mod parity;
 mod tape;
 mod visibility;
 
+pub use fused::{AttentionShape, FusedKernels};
 pub use visibility::Visibility;
 
 use burn::tensor::backend::Backend;
@@ -61,18 +68,14 @@ pub trait Kernels: Backend {
     /// - input: `[rows, in]`
     /// - weight: `[out, in]` (Hugging Face's layout)
     /// - output: `[rows, out]`
-    fn projection(input: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        composed::projection(input, weight)
-    }
+    fn projection(input: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2>;
 
     /// `x / √(mean(x²) + ε) · weight`, the mean over the last dimension.
     ///
     /// # Shapes
     /// - input, output: `[rows, width]`
     /// - weight: `[width]`
-    fn rms_norm(input: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
-        composed::rms_norm(input, weight, epsilon)
-    }
+    fn rms_norm(input: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2>;
 
     /// Rotary position embedding in Hugging Face's convention: the two halves of a head are the two
     /// coordinates of its rotations.
@@ -80,17 +83,13 @@ pub trait Kernels: Backend {
     /// # Shapes
     /// - input, output: `[batch, time, heads, head width]`
     /// - cosine, sine: `[batch, time, 1, head width / 2]`
-    fn rotary(input: Tensor<Self, 4>, cosine: Tensor<Self, 4>, sine: Tensor<Self, 4>) -> Tensor<Self, 4> {
-        composed::rotary(input, cosine, sine)
-    }
+    fn rotary(input: Tensor<Self, 4>, cosine: Tensor<Self, 4>, sine: Tensor<Self, 4>) -> Tensor<Self, 4>;
 
     /// `silu(gate) · up`.
     ///
     /// # Shapes
     /// - gate, up, output: `[rows, width]`
-    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        composed::swiglu(gate, up)
-    }
+    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2>;
 
     /// Scaled dot-product attention with grouped keys and values, scale `1/√head width`.
     ///
@@ -102,39 +101,25 @@ pub trait Kernels: Backend {
         key: Tensor<Self, 4>,
         value: Tensor<Self, 4>,
         visibility: &Visibility,
-    ) -> Tensor<Self, 4> {
-        composed::causal_attention(query, key, value, visibility)
-    }
+    ) -> Tensor<Self, 4>;
 
     /// Natural logarithm of the softmax over the last dimension.
     ///
     /// # Shapes
     /// - input, output: `[rows, vocabulary]`
-    fn log_probabilities(input: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        composed::log_probabilities(input)
-    }
+    fn log_probabilities(input: Tensor<Self, 2>) -> Tensor<Self, 2>;
 
     /// Sum of squares, in an order that does not depend on threads.
     ///
     /// # Shapes
     /// - input: `[elements]`
     /// - output: `[1]`
-    fn sum_of_squares(input: Tensor<Self, 1>) -> Tensor<Self, 1> {
-        composed::sum_of_squares(input)
-    }
+    fn sum_of_squares(input: Tensor<Self, 1>) -> Tensor<Self, 1>;
 
     /// One AdamW update with decoupled weight decay (Loshchilov and Hutter, 2019; the order of operations is
     /// PyTorch's).
     ///
     /// # Shapes
     /// - every tensor: `[elements]`
-    fn adamw(state: Moments<Self>, gradient: Tensor<Self, 1>, step: &AdamWStep) -> Moments<Self> {
-        composed::adamw(state, gradient, step)
-    }
+    fn adamw(state: Moments<Self>, gradient: Tensor<Self, 1>, step: &AdamWStep) -> Moments<Self>;
 }
-
-#[cfg(feature = "cuda")]
-impl Kernels for burn::backend::Cuda {}
-
-#[cfg(feature = "cuda")]
-impl Kernels for burn::backend::Autodiff<burn::backend::Cuda> {}

@@ -1,24 +1,15 @@
-//! The processor's kernels on the tape: each with a backward pass of its own, which computes again what need not be held.
+//! The kernels on the tape: each with a backward pass of its own, which computes again what need not be held.
 
-use std::sync::Arc;
-
+use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::{Autodiff, Flex};
-use burn::tensor::ops::{FloatTensor, FloatTensorOps};
+use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
-use burn_flex::FlexTensor;
 
-use super::flex::{self, AttentionShape};
-use super::{Kernels, Visibility};
-
-type Tape = Autodiff<Flex>;
-
-fn recorded<const D: usize>(tensor: Tensor<Tape, D>) -> FloatTensor<Tape> {
-    tensor.into_primitive().tensor()
-}
+use super::fused::storage;
+use super::{AdamWStep, AttentionShape, FusedKernels, Kernels, Moments, Visibility};
 
 /// Registers an operation whose backward pass gives one gradient a parent.
 macro_rules! record {
@@ -33,10 +24,14 @@ macro_rules! record {
 }
 
 /// Hands gradients to the parents that want one.
-fn hand_over<S, const N: usize>(ops: Ops<S, N>, gradients: [FlexTensor; N], grads: &mut Gradients) {
+fn hand_over<B: FusedKernels, S, const N: usize>(
+    ops: Ops<S, N>,
+    gradients: [FloatTensor<B>; N],
+    grads: &mut Gradients,
+) {
     for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
         if let Some(parent) = parent {
-            grads.register::<Flex>(parent.id, gradient);
+            grads.register::<B>(parent.id, gradient);
         }
     }
 }
@@ -44,71 +39,71 @@ fn hand_over<S, const N: usize>(ops: Ops<S, N>, gradients: [FlexTensor; N], grad
 #[derive(Debug)]
 struct Projection;
 
-impl Backward<Flex, 2> for Projection {
-    type State = [FlexTensor; 2];
+impl<B: FusedKernels> Backward<B, 2> for Projection {
+    type State = [FloatTensor<B>; 2];
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<Flex>(&ops.node);
+        let gradient = grads.consume::<B>(&ops.node);
         let [input, weight] = ops.state.clone();
         // Both products come out row by row, as the parameters lie: nothing is transposed afterwards.
-        let to_input = Flex::float_matmul(gradient.clone(), weight);
-        let to_weight = Flex::float_matmul(Flex::float_transpose(gradient), input);
-        hand_over(ops, [to_input, to_weight], grads);
+        let to_input = B::float_matmul(gradient.clone(), weight);
+        let to_weight = B::float_matmul(B::float_transpose(gradient), input);
+        hand_over::<B, _, 2>(ops, [to_input, to_weight], grads);
     }
 }
 
 #[derive(Debug)]
 struct RmsNorm;
 
-impl Backward<Flex, 2> for RmsNorm {
-    type State = (FlexTensor, FlexTensor, f32);
+impl<B: FusedKernels> Backward<B, 2> for RmsNorm {
+    type State = (FloatTensor<B>, FloatTensor<B>, f32);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<Flex>(&ops.node);
+        let gradient = grads.consume::<B>(&ops.node);
         let (input, weight, epsilon) = &ops.state;
-        let (to_input, to_weight) = flex::rms_norm_backward(input, weight, *epsilon, &gradient);
-        hand_over(ops, [to_input, to_weight], grads);
+        let gradients = B::rms_norm_backward(input, weight, *epsilon, &gradient);
+        hand_over::<B, _, 2>(ops, gradients, grads);
     }
 }
 
 #[derive(Debug)]
 struct Rotary;
 
-impl Backward<Flex, 1> for Rotary {
-    type State = [FlexTensor; 2];
+impl<B: FusedKernels> Backward<B, 1> for Rotary {
+    type State = [FloatTensor<B>; 2];
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<Flex>(&ops.node);
+        let gradient = grads.consume::<B>(&ops.node);
         let [cosine, sine] = &ops.state;
-        let to_input = flex::rotary(&gradient, cosine, sine, true);
-        hand_over(ops, [to_input], grads);
+        let to_input = <B as FusedKernels>::rotary(&gradient, cosine, sine, true);
+        hand_over::<B, _, 1>(ops, [to_input], grads);
     }
 }
 
 #[derive(Debug)]
 struct SwiGlu;
 
-impl Backward<Flex, 2> for SwiGlu {
-    type State = [FlexTensor; 2];
+impl<B: FusedKernels> Backward<B, 2> for SwiGlu {
+    type State = [FloatTensor<B>; 2];
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<Flex>(&ops.node);
+        let gradient = grads.consume::<B>(&ops.node);
         let [gate, up] = &ops.state;
-        let (to_gate, to_up) = flex::swiglu_backward(gate, up, &gradient);
-        hand_over(ops, [to_gate, to_up], grads);
+        let gradients = B::swiglu_backward(gate, up, &gradient);
+        hand_over::<B, _, 2>(ops, gradients, grads);
     }
 }
 
 #[derive(Debug)]
 struct LogSoftmax;
 
-impl Backward<Flex, 1> for LogSoftmax {
-    type State = FlexTensor;
+impl<B: FusedKernels> Backward<B, 1> for LogSoftmax {
+    type State = FloatTensor<B>;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<Flex>(&ops.node);
-        let to_input = flex::log_softmax_backward(&ops.state, &gradient);
-        hand_over(ops, [to_input], grads);
+        let gradient = grads.consume::<B>(&ops.node);
+        let to_input = B::log_softmax_backward(&ops.state, &gradient);
+        hand_over::<B, _, 1>(ops, [to_input], grads);
     }
 }
 
@@ -116,52 +111,51 @@ impl Backward<Flex, 1> for LogSoftmax {
 struct Attention;
 
 #[derive(Debug, Clone)]
-struct AttentionState {
+struct AttentionState<B: FusedKernels> {
     shape: AttentionShape,
-    inputs: [FlexTensor; 3],
+    inputs: [FloatTensor<B>; 3],
     visibility: Visibility,
-    output: FlexTensor,
-    masses: Arc<Vec<f32>>,
+    output: FloatTensor<B>,
+    masses: B::Masses,
 }
 
-impl Backward<Flex, 3> for Attention {
-    type State = AttentionState;
+impl<B: FusedKernels> Backward<B, 3> for Attention {
+    type State = AttentionState<B>;
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<Flex>(&ops.node);
+        let gradient = grads.consume::<B>(&ops.node);
         let AttentionState { shape, inputs, visibility, output, masses } = &ops.state;
-        let gradients =
-            flex::attention_backward(shape, inputs.each_ref(), visibility, output, masses, &gradient);
-        hand_over(ops, gradients, grads);
+        let gradients = B::attention_backward(shape, inputs.each_ref(), visibility, output, masses, &gradient);
+        hand_over::<B, _, 3>(ops, gradients, grads);
     }
 }
 
-impl Kernels for Tape {
+impl<B: FusedKernels> Kernels for Autodiff<B> {
     fn projection(input: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        let (input, weight) = (recorded(input), recorded(weight));
+        let (input, weight) = (storage(input), storage(weight));
         let state = [input.primitive.clone(), weight.primitive.clone()];
-        let output = Flex::float_matmul(state[0].clone(), Flex::float_transpose(state[1].clone()));
+        let output = B::float_matmul(state[0].clone(), B::float_transpose(state[1].clone()));
         record!(Projection, [input, weight], state, output)
     }
 
     fn rms_norm(input: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
-        let (input, weight) = (recorded(input), recorded(weight));
+        let (input, weight) = (storage(input), storage(weight));
         let epsilon = epsilon as f32;
-        let output = flex::rms_norm(&input.primitive, &weight.primitive, epsilon);
+        let output = <B as FusedKernels>::rms_norm(&input.primitive, &weight.primitive, epsilon);
         let state = (input.primitive.clone(), weight.primitive.clone(), epsilon);
         record!(RmsNorm, [input, weight], state, output)
     }
 
     fn rotary(input: Tensor<Self, 4>, cosine: Tensor<Self, 4>, sine: Tensor<Self, 4>) -> Tensor<Self, 4> {
-        let input = recorded(input);
-        let [cosine, sine] = [cosine, sine].map(|table| flex::storage(table.inner()));
-        let output = flex::rotary(&input.primitive, &cosine, &sine, false);
+        let input = storage(input);
+        let [cosine, sine] = [cosine, sine].map(|table| storage(table.inner()));
+        let output = <B as FusedKernels>::rotary(&input.primitive, &cosine, &sine, false);
         record!(Rotary, [input], [cosine, sine], output)
     }
 
     fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        let (gate, up) = (recorded(gate), recorded(up));
-        let output = flex::swiglu(&gate.primitive, &up.primitive);
+        let (gate, up) = (storage(gate), storage(up));
+        let output = <B as FusedKernels>::swiglu(&gate.primitive, &up.primitive);
         let state = [gate.primitive.clone(), up.primitive.clone()];
         record!(SwiGlu, [gate, up], state, output)
     }
@@ -173,22 +167,30 @@ impl Kernels for Tape {
         visibility: &Visibility,
     ) -> Tensor<Self, 4> {
         let shape = AttentionShape::new(query.dims(), key.dims());
-        let (query, key, value) = (recorded(query), recorded(key), recorded(value));
+        let (query, key, value) = (storage(query), storage(key), storage(value));
         let inputs = [query.primitive.clone(), key.primitive.clone(), value.primitive.clone()];
-        let (output, masses) = flex::attention_forward(&shape, &inputs[0], &inputs[1], &inputs[2], visibility);
-        let state = AttentionState {
-            shape,
-            inputs,
-            visibility: visibility.clone(),
-            output: output.clone(),
-            masses: Arc::new(masses),
-        };
+        let (output, masses) = B::attention_forward(&shape, inputs.each_ref(), visibility);
+        let state =
+            AttentionState { shape, inputs, visibility: visibility.clone(), output: output.clone(), masses };
         record!(Attention, [query, key, value], state, output)
     }
 
     fn log_probabilities(input: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        let input = recorded(input);
-        let output = flex::log_softmax(&input.primitive);
+        let input = storage(input);
+        let output = B::log_softmax_forward(&input.primitive);
         record!(LogSoftmax, [input], output.clone(), output)
+    }
+
+    fn sum_of_squares(input: Tensor<Self, 1>) -> Tensor<Self, 1> {
+        input.square().sum()
+    }
+
+    fn adamw(state: Moments<Self>, gradient: Tensor<Self, 1>, step: &AdamWStep) -> Moments<Self> {
+        // An update is nothing to differentiate: it happens below the tape.
+        let Moments { weight, first, second } = state;
+        let state = Moments { weight: weight.inner(), first: first.inner(), second: second.inner() };
+        let Moments { weight, first, second } = <B as Kernels>::adamw(state, gradient.inner(), step);
+        let [weight, first, second] = [weight, first, second].map(Tensor::from_inner);
+        Moments { weight, first, second }
     }
 }

@@ -1,19 +1,31 @@
 //! Which keys a query may look at.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 /// Query `i` of row `b` sees the keys `starts[b, i] ..= offset + i`: causal, and never beyond the start of its
 /// own packed example (or of the sequence, behind left padding). Kept as one number a query, not as a matrix,
-/// so that a kernel can skip what is hidden.
+/// so that a kernel can skip what is hidden. Starts never fall from one query of a row to the next.
 #[derive(Debug, Clone)]
 pub struct Visibility {
     starts: Arc<[u32]>,
     batch: usize,
     queries: usize,
     offset: usize,
+    on_device: OnDevice,
+}
+
+/// The starts as a device has them: whatever a backend's kernels put there.
+#[derive(Clone, Default)]
+struct OnDevice(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
+
+impl std::fmt::Debug for OnDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnDevice")
+    }
 }
 
 impl Visibility {
@@ -32,7 +44,7 @@ impl Visibility {
                 starts.push(start as u32);
             }
         }
-        Self { starts: starts.into(), batch, queries: time, offset: 0 }
+        Self { starts: starts.into(), batch, queries: time, offset: 0, on_device: OnDevice::default() }
     }
 
     /// Causal attention for `queries` new positions after `offset` cached ones, where row `b` begins behind
@@ -42,7 +54,7 @@ impl Visibility {
             .iter()
             .flat_map(|&pad| (0..queries).map(move |query| pad.min(offset + query) as u32))
             .collect();
-        Self { starts, batch: padding.len(), queries, offset }
+        Self { starts, batch: padding.len(), queries, offset, on_device: OnDevice::default() }
     }
 
     /// Rows of the batch.
@@ -63,6 +75,19 @@ impl Visibility {
     /// First and last key (inclusive) that `query` of `row` sees.
     pub fn range(&self, row: usize, query: usize) -> (usize, usize) {
         (self.starts[row * self.queries + query] as usize, self.offset + query)
+    }
+
+    /// What `put` made of the starts (`[batch, queries]`, row by row) when it was first asked for, shared by all copies
+    /// of this value: every layer of a model looks through the same one. `fits` says whether what is there will do.
+    pub fn on_device<T: Any + Clone + Send>(&self, fits: impl Fn(&T) -> bool, put: impl FnOnce(&[u32]) -> T) -> T {
+        // A panic elsewhere leaves either a whole value here or none.
+        let mut kept = self.on_device.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = kept.as_ref().and_then(|kept| kept.downcast_ref::<T>()).filter(|there| fits(there)) {
+            return there.clone();
+        }
+        let made = put(&self.starts);
+        *kept = Some(Box::new(made.clone()));
+        made
     }
 
     /// `true` where a key is hidden.
@@ -95,6 +120,31 @@ mod tests {
         let visibility = Visibility::from_segments(&[1, 1, 2, 2, 0], 1, 5);
         let ranges: Vec<_> = (0..5).map(|query| visibility.range(0, query)).collect();
         assert_eq!(ranges, [(0, 0), (0, 1), (2, 2), (2, 3), (4, 4)]);
+    }
+
+    #[test]
+    fn starts_never_fall_along_a_row() {
+        for visibility in [
+            Visibility::from_segments(&[1, 1, 2, 2, 0, 3, 1, 1, 0, 0], 2, 5),
+            Visibility::with_cache(&[0, 3], 5, 2),
+        ] {
+            for row in 0..2 {
+                for query in 1..5 {
+                    assert!(visibility.range(row, query).0 >= visibility.range(row, query - 1).0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_on_the_device_is_put_there_once_for_all_copies() {
+        let visibility = Visibility::from_segments(&[1, 1, 2], 1, 3);
+        let copy = visibility.clone();
+        let put = |device: u8| move |starts: &[u32]| (device, starts.to_vec());
+        let on = |device: u8| move |there: &(u8, Vec<u32>)| there.0 == device;
+        assert_eq!(visibility.on_device(on(1), put(1)), (1, vec![0, 0, 2]));
+        assert_eq!(copy.on_device(on(1), |_: &[u32]| unreachable!()), (1, vec![0, 0, 2]));
+        assert_eq!(copy.on_device(on(2), put(2)).0, 2);
     }
 
     #[test]

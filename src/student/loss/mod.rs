@@ -38,6 +38,8 @@ use stillhouse_spec::{Config, entry};
 use crate::backend::CpuTape;
 #[cfg(feature = "cuda")]
 use crate::backend::CudaTape;
+#[cfg(feature = "vulkan")]
+use crate::backend::VulkanTape;
 use crate::kernels::Kernels;
 use compared::{first_columns, softened};
 
@@ -185,6 +187,9 @@ pub trait Loss: Component + Send + Sync {
     /// [`Formula::sum`] on a GPU.
     #[cfg(feature = "cuda")]
     fn sum_on_cuda(&self, positions: &Positions<'_, CudaTape>) -> LossSum<CudaTape>;
+    /// [`Formula::sum`] on a Vulkan device.
+    #[cfg(feature = "vulkan")]
+    fn sum_on_vulkan(&self, positions: &Positions<'_, VulkanTape>) -> LossSum<VulkanTape>;
 }
 
 impl<F: Formula> Loss for F {
@@ -202,6 +207,11 @@ impl<F: Formula> Loss for F {
 
     #[cfg(feature = "cuda")]
     fn sum_on_cuda(&self, positions: &Positions<'_, CudaTape>) -> LossSum<CudaTape> {
+        self.sum(positions)
+    }
+
+    #[cfg(feature = "vulkan")]
+    fn sum_on_vulkan(&self, positions: &Positions<'_, VulkanTape>) -> LossSum<VulkanTape> {
         self.sum(positions)
     }
 }

@@ -7,7 +7,7 @@
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::super::Visibility;
+use super::super::{AttentionShape, Visibility};
 use super::numbers::{numbers, tensor};
 use super::product::{Matrix, multiply};
 use super::rows::{exp, sum};
@@ -15,29 +15,7 @@ use super::rows::{exp, sum};
 /// Queries of a block. Keys that no query of the block sees are skipped.
 const BLOCK: usize = 64;
 
-/// Lengths of the dimensions.
-#[derive(Debug, Clone, Copy)]
-pub(in super::super) struct AttentionShape {
-    batch: usize,
-    queries: usize,
-    keys: usize,
-    heads: usize,
-    groups: usize,
-    width: usize,
-}
-
 impl AttentionShape {
-    /// From `[batch, queries, heads, width]` and `[batch, keys, key-value heads, width]`.
-    pub fn new(query: [usize; 4], key: [usize; 4]) -> Self {
-        let [batch, queries, heads, width] = query;
-        let [_, keys, groups, _] = key;
-        Self { batch, queries, keys, heads, groups, width }
-    }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.width as f32).sqrt()
-    }
-
     /// Numbers between a query and the next of the same head.
     fn query_stride(&self) -> usize {
         self.heads * self.width
@@ -50,10 +28,6 @@ impl AttentionShape {
     fn tasks(&self) -> impl IndexedParallelIterator<Item = (usize, usize)> + use<> {
         let groups = self.groups;
         (0..self.batch * groups).into_par_iter().map(move |task| (task / groups, task % groups))
-    }
-
-    fn shared(&self) -> usize {
-        self.heads / self.groups
     }
 }
 
@@ -109,7 +83,7 @@ fn blocks(shape: &AttentionShape, visibility: &Visibility, row: usize) -> Vec<Bl
 /// - query, output: `[batch, queries, heads, width]`
 /// - key, value: `[batch, keys, key-value heads, width]`
 /// - masses: `[batch, key-value heads, heads of the group, queries]`
-pub(in super::super) fn attention_forward(
+pub(super) fn attention_forward(
     shape: &AttentionShape,
     query: &FlexTensor,
     key: &FlexTensor,
@@ -153,7 +127,7 @@ pub(in super::super) fn attention_forward(
 ///
 /// With weights `P`, output gradient `g` and `δ = Σ g·out` of a query: `dV = Pᵀg`, `dS = P·(gVᵀ − δ)`, `dQ = dS·K·scale`,
 /// `dK = dSᵀ·Q·scale`.
-pub(in super::super) fn attention_backward(
+pub(super) fn attention_backward(
     shape: &AttentionShape,
     [query, key, value]: [&FlexTensor; 3],
     visibility: &Visibility,

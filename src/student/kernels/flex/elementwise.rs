@@ -15,7 +15,7 @@ fn sigmoid(x: f32) -> f32 {
 }
 
 /// `gate · σ(gate) · up`.
-pub(in super::super) fn swiglu(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
+pub(super) fn swiglu(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
     let (gate, up) = (numbers(gate), numbers(up));
     let (a, b) = (gate.storage::<f32>(), up.storage::<f32>());
     let mut out = vec![0.0; a.len()];
@@ -28,7 +28,7 @@ pub(in super::super) fn swiglu(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor
 }
 
 /// Gradients of [`swiglu`]'s gate and up: with `s = σ(gate)`, `dgate = g·up·s·(1 + gate·(1 − s))`, `dup = g·gate·s`.
-pub(in super::super) fn swiglu_backward(gate: &FlexTensor, up: &FlexTensor, gradient: &FlexTensor) -> (FlexTensor, FlexTensor) {
+pub(super) fn swiglu_backward(gate: &FlexTensor, up: &FlexTensor, gradient: &FlexTensor) -> (FlexTensor, FlexTensor) {
     let (gate, up, gradient) = (numbers(gate), numbers(up), numbers(gradient));
     let (a, b, g) = (gate.storage::<f32>(), up.storage::<f32>(), gradient.storage::<f32>());
     let (mut da, mut db) = (vec![0.0; a.len()], vec![0.0; a.len()]);
@@ -49,7 +49,7 @@ pub(in super::super) fn swiglu_backward(gate: &FlexTensor, up: &FlexTensor, grad
 /// # Shapes
 /// - input, output: `[batch, time, heads, head width]`
 /// - cosine, sine: `[batch, time, 1, head width / 2]`
-pub(in super::super) fn rotary(input: &FlexTensor, cosine: &FlexTensor, sine: &FlexTensor, back: bool) -> FlexTensor {
+pub(super) fn rotary(input: &FlexTensor, cosine: &FlexTensor, sine: &FlexTensor, back: bool) -> FlexTensor {
     let (input, cosine, sine) = (numbers(input), numbers(cosine), numbers(sine));
     let shape = input.layout().shape().clone();
     let (heads, width) = (shape[2], shape[3]);

@@ -8,62 +8,77 @@ mod numbers;
 mod product;
 mod rows;
 
-pub(super) use attention::{AttentionShape, attention_backward, attention_forward};
-pub(super) use elementwise::{rotary, swiglu, swiglu_backward};
-use numbers::numbers;
-pub(super) use rows::{log_softmax, log_softmax_backward, rms_norm, rms_norm_backward};
-
 use burn::backend::Flex;
-use burn::tensor::{Tensor, TensorPrimitive};
 use burn_flex::FlexTensor;
 
-use super::{AdamWStep, Kernels, Moments, Visibility};
+use super::{AdamWStep, AttentionShape, FusedKernels, Visibility};
+use numbers::numbers;
 
-/// A burn tensor's own storage.
-pub(super) fn storage<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
-    tensor.into_primitive().tensor()
-}
+impl FusedKernels for Flex {
+    type Masses = std::sync::Arc<Vec<f32>>;
 
-fn wrap<const D: usize>(storage: FlexTensor) -> Tensor<Flex, D> {
-    Tensor::from_primitive(TensorPrimitive::Float(storage))
-}
-
-impl Kernels for Flex {
-    fn rms_norm(input: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
-        wrap(rms_norm(&storage(input), &storage(weight), epsilon as f32))
+    fn rms_norm(input: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> FlexTensor {
+        rows::rms_norm(input, weight, epsilon)
     }
 
-    fn rotary(input: Tensor<Self, 4>, cosine: Tensor<Self, 4>, sine: Tensor<Self, 4>) -> Tensor<Self, 4> {
-        wrap(rotary(&storage(input), &storage(cosine), &storage(sine), false))
+    fn rms_norm_backward(
+        input: &FlexTensor,
+        weight: &FlexTensor,
+        epsilon: f32,
+        gradient: &FlexTensor,
+    ) -> [FlexTensor; 2] {
+        rows::rms_norm_backward(input, weight, epsilon, gradient).into()
     }
 
-    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        wrap(swiglu(&storage(gate), &storage(up)))
+    fn rotary(input: &FlexTensor, cosine: &FlexTensor, sine: &FlexTensor, back: bool) -> FlexTensor {
+        elementwise::rotary(input, cosine, sine, back)
     }
 
-    fn causal_attention(
-        query: Tensor<Self, 4>,
-        key: Tensor<Self, 4>,
-        value: Tensor<Self, 4>,
+    fn swiglu(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
+        elementwise::swiglu(gate, up)
+    }
+
+    fn swiglu_backward(gate: &FlexTensor, up: &FlexTensor, gradient: &FlexTensor) -> [FlexTensor; 2] {
+        elementwise::swiglu_backward(gate, up, gradient).into()
+    }
+
+    fn log_softmax_forward(input: &FlexTensor) -> FlexTensor {
+        rows::log_softmax(input)
+    }
+
+    fn log_softmax_backward(output: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
+        rows::log_softmax_backward(output, gradient)
+    }
+
+    fn attention_forward(
+        shape: &AttentionShape,
+        [query, key, value]: [&FlexTensor; 3],
         visibility: &Visibility,
-    ) -> Tensor<Self, 4> {
-        let shape = AttentionShape::new(query.dims(), key.dims());
-        wrap(attention_forward(&shape, &storage(query), &storage(key), &storage(value), visibility).0)
+    ) -> (FlexTensor, Self::Masses) {
+        let (output, masses) = attention::attention_forward(shape, query, key, value, visibility);
+        (output, masses.into())
     }
 
-    fn log_probabilities(input: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        wrap(log_softmax(&storage(input)))
+    fn attention_backward(
+        shape: &AttentionShape,
+        inputs: [&FlexTensor; 3],
+        visibility: &Visibility,
+        output: &FlexTensor,
+        masses: &Self::Masses,
+        gradient: &FlexTensor,
+    ) -> [FlexTensor; 3] {
+        attention::attention_backward(shape, inputs, visibility, output, masses, gradient)
     }
 
-    fn sum_of_squares(input: Tensor<Self, 1>) -> Tensor<Self, 1> {
-        wrap(rows::sum_of_squares(&storage(input)))
+    fn sum_of_squares(input: &FlexTensor) -> FlexTensor {
+        rows::sum_of_squares(input)
     }
 
-    fn adamw(state: Moments<Self>, gradient: Tensor<Self, 1>, step: &AdamWStep) -> Moments<Self> {
-        let Moments { weight, first, second } = state;
-        let [mut weight, mut first, mut second] = [weight, first, second].map(|part| numbers(&storage(part)));
-        elementwise::adamw(&mut weight, &mut first, &mut second, &storage(gradient), step);
-        Moments { weight: wrap(weight), first: wrap(first), second: wrap(second) }
+    fn adamw(state: [FlexTensor; 3], gradient: &FlexTensor, step: &AdamWStep) -> [FlexTensor; 3] {
+        // The tensor that comes in is dropped once its numbers are taken: they are then ours alone.
+        let [mut weight, mut first, mut second] = state.map(|part| numbers(&part));
+        elementwise::adamw(&mut weight, &mut first, &mut second, gradient, step);
+        [weight, first, second]
     }
 }
 

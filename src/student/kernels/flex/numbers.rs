@@ -4,13 +4,13 @@ use burn::tensor::{DType, Shape, TensorData};
 use burn_flex::FlexTensor;
 
 /// The tensor laid out row by row, copied only if it was not. Every student on the processor computes in f32.
-pub(in super::super) fn numbers(tensor: &FlexTensor) -> FlexTensor {
+pub(super) fn numbers(tensor: &FlexTensor) -> FlexTensor {
     debug_assert_eq!(tensor.dtype(), DType::F32);
     tensor.to_contiguous()
 }
 
 /// A tensor of a shape.
-pub(in super::super) fn tensor(shape: impl Into<Shape>, values: Vec<f32>) -> FlexTensor {
+pub(super) fn tensor(shape: impl Into<Shape>, values: Vec<f32>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 

@@ -15,7 +15,7 @@ const ELEMENTS: usize = 1 << 15;
 /// # Shapes
 /// - input, output: `[rows, width]`
 /// - weight: `[width]`
-pub(in super::super) fn rms_norm(input: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> FlexTensor {
+pub(super) fn rms_norm(input: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> FlexTensor {
     let (input, weight) = (numbers(input), numbers(weight));
     let (x, w, width) = (input.storage::<f32>(), weight.storage::<f32>(), width(&input));
     let mut out = vec![0.0; x.len()];
@@ -33,7 +33,7 @@ pub(in super::super) fn rms_norm(input: &FlexTensor, weight: &FlexTensor, epsilo
 /// Gradients of [`rms_norm`]'s input and weight.
 ///
 /// With `s = 1/√(mean(x²) + ε)` and `g` the gradient of the output: `dx = s·w·g − x·s³·mean(w·g·x)`, `dw = Σ g·x·s`.
-pub(in super::super) fn rms_norm_backward(
+pub(super) fn rms_norm_backward(
     input: &FlexTensor,
     weight: &FlexTensor,
     epsilon: f32,
@@ -76,7 +76,7 @@ fn inverse_root(row: &[f32], epsilon: f32) -> f32 {
 ///
 /// # Shapes
 /// - input, output: `[rows, width]`
-pub(in super::super) fn log_softmax(input: &FlexTensor) -> FlexTensor {
+pub(super) fn log_softmax(input: &FlexTensor) -> FlexTensor {
     let input = numbers(input);
     let (x, width) = (input.storage::<f32>(), width(&input));
     let mut out = vec![0.0; x.len()];
@@ -92,7 +92,7 @@ pub(in super::super) fn log_softmax(input: &FlexTensor) -> FlexTensor {
 }
 
 /// Gradient of [`log_softmax`]'s input from its output `y`: `dx = g − exp(y) · Σ g`.
-pub(in super::super) fn log_softmax_backward(output: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
+pub(super) fn log_softmax_backward(output: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
     let (output, gradient) = (numbers(output), numbers(gradient));
     let (y, g, width) = (output.storage::<f32>(), gradient.storage::<f32>(), width(&output));
     let mut dx = vec![0.0; y.len()];
