@@ -10,7 +10,8 @@ use rayon::prelude::*;
 use super::super::{AttentionShape, Visibility};
 use super::numbers::{numbers, tensor};
 use super::product::{Matrix, multiply};
-use super::rows::{exp, sum};
+use super::rows::{exp, largest, sum};
+use super::simd::vectorised;
 
 /// Queries of a block. Keys that no query of the block sees are skipped.
 const BLOCK: usize = 64;
@@ -106,10 +107,12 @@ pub(super) fn attention_forward(
                 let masses = &mut masses[member * queries..][..queries];
                 for block in &blocks {
                     fill_scores(shape, &head, block, &mut scores);
-                    for (query, row_scores) in scores.chunks_exact_mut(block.keys).enumerate() {
-                        let query = block.first_query + query;
-                        masses[query] = softmax_visible(row_scores, block, visibility.range(row, query));
-                    }
+                    vectorised(|| {
+                        for (query, row_scores) in scores.chunks_exact_mut(block.keys).enumerate() {
+                            let query = block.first_query + query;
+                            masses[query] = softmax_visible(row_scores, block, visibility.range(row, query));
+                        }
+                    });
                     let values = keys_of(shape, head.value, block);
                     let weights = Matrix::new(&scores, block.queries, block.keys, block.keys);
                     multiply(&mut out[block.first_query * width..], width, weights, values, 1.0, false);
@@ -157,10 +160,12 @@ pub(super) fn attention_backward(
                 let masses = &masses[member * queries..][..queries];
                 for block in &blocks {
                     fill_scores(shape, &head, block, &mut weights);
-                    for (query, row_weights) in weights.chunks_exact_mut(block.keys).enumerate() {
-                        let query = block.first_query + query;
-                        weights_again(row_weights, block, visibility.range(row, query), masses[query]);
-                    }
+                    vectorised(|| {
+                        for (query, row_weights) in weights.chunks_exact_mut(block.keys).enumerate() {
+                            let query = block.first_query + query;
+                            weights_again(row_weights, block, visibility.range(row, query), masses[query]);
+                        }
+                    });
                     let step = shape.query_stride();
                     let gradients = Matrix::new(&gradient[block.first_query * step..], block.queries, width, step);
                     let values = keys_of(shape, head.value, block);
@@ -170,15 +175,17 @@ pub(super) fn attention_backward(
                     slopes.clear();
                     slopes.resize(block.queries * block.keys, 0.0);
                     multiply(&mut slopes, block.keys, gradients, values.transposed(), 1.0, false);
-                    for query in 0..block.queries {
-                        let at = (block.first_query + query) * step;
-                        let (out, g) = (&output[at..][..width], &gradient[at..][..width]);
-                        let delta = sum(width, |i| out[i] * g[i]);
-                        let places = query * block.keys..(query + 1) * block.keys;
-                        for (slope, weight) in slopes[places.clone()].iter_mut().zip(&weights[places]) {
-                            *slope = weight * (*slope - delta);
+                    vectorised(|| {
+                        for query in 0..block.queries {
+                            let at = (block.first_query + query) * step;
+                            let (out, g) = (&output[at..][..width], &gradient[at..][..width]);
+                            let delta = sum(width, |i| out[i] * g[i]);
+                            let places = query * block.keys..(query + 1) * block.keys;
+                            for (slope, weight) in slopes[places.clone()].iter_mut().zip(&weights[places]) {
+                                *slope = weight * (*slope - delta);
+                            }
                         }
-                    }
+                    });
                     let block_slopes = Matrix::new(&slopes, block.queries, block.keys, block.keys);
                     let key_block = keys_of(shape, head.key, block);
                     multiply(&mut dq[block.first_query * width..], width, block_slopes, key_block, shape.scale(), false);
@@ -214,6 +221,7 @@ fn keys_of<'a>(shape: &AttentionShape, data: &'a [f32], block: &Block) -> Matrix
 }
 
 /// Splits a row of scores into what is hidden before, visible, and hidden behind.
+#[inline(always)]
 fn split<'a>(row: &'a mut [f32], block: &Block, (first, last): (usize, usize)) -> [&'a mut [f32]; 3] {
     let (before, rest) = row.split_at_mut(first - block.first_key);
     let (visible, behind) = rest.split_at_mut(last + 1 - first);
@@ -221,11 +229,12 @@ fn split<'a>(row: &'a mut [f32], block: &Block, (first, last): (usize, usize)) -
 }
 
 /// Scores become weights; hidden ones 0. Gives the logarithm of the mass.
+#[inline(always)]
 fn softmax_visible(row: &mut [f32], block: &Block, range: (usize, usize)) -> f32 {
     let [before, visible, behind] = split(row, block, range);
     before.fill(0.0);
     behind.fill(0.0);
-    let largest = visible.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let largest = largest(visible);
     visible.iter_mut().for_each(|score| *score = exp(*score - largest));
     let mass = sum(visible.len(), |i| visible[i]);
     let scale = 1.0 / mass;
@@ -234,6 +243,7 @@ fn softmax_visible(row: &mut [f32], block: &Block, range: (usize, usize)) -> f32
 }
 
 /// The same weights again, from the logarithm of the mass.
+#[inline(always)]
 fn weights_again(row: &mut [f32], block: &Block, range: (usize, usize), log_mass: f32) {
     let [before, visible, behind] = split(row, block, range);
     before.fill(0.0);

@@ -6,10 +6,12 @@ use rayon::prelude::*;
 use super::super::AdamWStep;
 use super::numbers::{numbers, tensor};
 use super::rows::exp;
+use super::simd::vectorised;
 
 /// Elements a task takes.
 const ELEMENTS: usize = 1 << 14;
 
+#[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
@@ -20,9 +22,11 @@ pub(super) fn swiglu(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
     let (a, b) = (gate.storage::<f32>(), up.storage::<f32>());
     let mut out = vec![0.0; a.len()];
     out.par_chunks_mut(ELEMENTS).zip(a.par_chunks(ELEMENTS)).zip(b.par_chunks(ELEMENTS)).for_each(|((out, a), b)| {
-        for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-            *out = a * sigmoid(*a) * b;
-        }
+        vectorised(|| {
+            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+                *out = a * sigmoid(*a) * b;
+            }
+        });
     });
     tensor(gate.layout().shape().clone(), out)
 }
@@ -34,11 +38,13 @@ pub(super) fn swiglu_backward(gate: &FlexTensor, up: &FlexTensor, gradient: &Fle
     let (mut da, mut db) = (vec![0.0; a.len()], vec![0.0; a.len()]);
     let inputs = a.par_chunks(ELEMENTS).zip(b.par_chunks(ELEMENTS)).zip(g.par_chunks(ELEMENTS));
     da.par_chunks_mut(ELEMENTS).zip(db.par_chunks_mut(ELEMENTS)).zip(inputs).for_each(|((da, db), ((a, b), g))| {
-        for i in 0..da.len() {
-            let s = sigmoid(a[i]);
-            da[i] = g[i] * b[i] * s * (1.0 + a[i] * (1.0 - s));
-            db[i] = g[i] * a[i] * s;
-        }
+        vectorised(|| {
+            for ((((da, db), a), b), g) in da.iter_mut().zip(db).zip(a).zip(b).zip(g) {
+                let s = sigmoid(*a);
+                *da = g * b * s * (1.0 + a * (1.0 - s));
+                *db = g * a * s;
+            }
+        });
     });
     let shape = gate.layout().shape().clone();
     (tensor(shape.clone(), da), tensor(shape, db))
@@ -61,14 +67,17 @@ pub(super) fn rotary(input: &FlexTensor, cosine: &FlexTensor, sine: &FlexTensor,
         |(position, (out, x))| {
             let cosine = &cosine[position * half..][..half];
             let sine = &sine[position * half..][..half];
-            for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                let ((out1, out2), (x1, x2)) = (out.split_at_mut(half), x.split_at(half));
-                for i in 0..half {
-                    let s = turn * sine[i];
-                    out1[i] = x1[i] * cosine[i] - x2[i] * s;
-                    out2[i] = x2[i] * cosine[i] + x1[i] * s;
+            vectorised(|| {
+                for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    let ((out1, out2), (x1, x2)) = (out.split_at_mut(half), x.split_at(half));
+                    let (out2, x1, x2) = (&mut out2[..half], &x1[..half], &x2[..half]);
+                    for i in 0..half {
+                        let s = turn * sine[i];
+                        out1[i] = x1[i] * cosine[i] - x2[i] * s;
+                        out2[i] = x2[i] * cosine[i] + x1[i] * s;
+                    }
                 }
-            }
+            });
         },
     );
     tensor(shape, out)
@@ -97,12 +106,14 @@ pub(super) fn adamw(
         .zip(second.storage_mut::<f32>().par_chunks_mut(ELEMENTS))
         .zip(gradient.storage::<f32>().par_chunks(ELEMENTS))
         .for_each(|(((weight, first), second), gradient)| {
-            for i in 0..weight.len() {
-                let g = gradient[i] * scale;
-                first[i] = beta1 * first[i] + rest1 * g;
-                second[i] = beta2 * second[i] + rest2 * g * g;
-                let denominator = second[i].sqrt() / root_correction + epsilon;
-                weight[i] = weight[i] * keep - rate * first[i] / denominator;
-            }
+            vectorised(|| {
+                for (((weight, first), second), gradient) in weight.iter_mut().zip(first).zip(second).zip(gradient) {
+                    let g = gradient * scale;
+                    *first = beta1 * *first + rest1 * g;
+                    *second = beta2 * *second + rest2 * g * g;
+                    let denominator = second.sqrt() / root_correction + epsilon;
+                    *weight = *weight * keep - rate * *first / denominator;
+                }
+            });
         });
 }

@@ -7,6 +7,7 @@ mod elementwise;
 mod numbers;
 mod product;
 mod rows;
+mod simd;
 
 use burn::backend::Flex;
 use burn_flex::FlexTensor;

@@ -4,6 +4,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::numbers::{numbers, tensor, width};
+use super::simd::vectorised;
 
 /// Rows a task takes: enough to be worth a task, and fixed, so that sums over tasks have one order.
 const ROWS: usize = 32;
@@ -20,12 +21,14 @@ pub(super) fn rms_norm(input: &FlexTensor, weight: &FlexTensor, epsilon: f32) ->
     let (x, w, width) = (input.storage::<f32>(), weight.storage::<f32>(), width(&input));
     let mut out = vec![0.0; x.len()];
     out.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width)).for_each(|(out, x)| {
-        for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            let scale = inverse_root(x, epsilon);
-            for ((out, x), w) in out.iter_mut().zip(x).zip(w) {
-                *out = x * scale * w;
+        vectorised(|| {
+            for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                let scale = inverse_root(x, epsilon);
+                for ((out, x), w) in out.iter_mut().zip(x).zip(w) {
+                    *out = x * scale * w;
+                }
             }
-        }
+        });
     });
     tensor(input.layout().shape().clone(), out)
 }
@@ -48,16 +51,21 @@ pub(super) fn rms_norm_backward(
         .zip(g.par_chunks(ROWS * width))
         .map(|((dx, x), g)| {
             let mut dw = vec![0.0; width];
-            let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(g.chunks_exact(width));
-            for ((dx, x), g) in rows {
-                let scale = inverse_root(x, epsilon);
-                let along = sum(x.len(), |i| w[i] * g[i] * x[i]);
-                let pull = along / width as f32 * scale * scale * scale;
-                for i in 0..width {
-                    dx[i] = scale * w[i] * g[i] - x[i] * pull;
-                    dw[i] += g[i] * x[i] * scale;
+            vectorised(|| {
+                let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(g.chunks_exact(width));
+                for ((dx, x), g) in rows {
+                    // Slices of one length, so that no index has to be checked in the loop.
+                    let (w, dw) = (&w[..width], &mut dw[..width]);
+                    let (dx, x, g) = (&mut dx[..width], &x[..width], &g[..width]);
+                    let scale = inverse_root(x, epsilon);
+                    let along = sum(width, |i| w[i] * g[i] * x[i]);
+                    let pull = along / width as f32 * scale * scale * scale;
+                    for i in 0..width {
+                        dx[i] = scale * w[i] * g[i] - x[i] * pull;
+                        dw[i] += g[i] * x[i] * scale;
+                    }
                 }
-            }
+            });
             dw
         })
         .collect();
@@ -68,6 +76,7 @@ pub(super) fn rms_norm_backward(
     (tensor(input.layout().shape().clone(), dx), tensor([width], dw))
 }
 
+#[inline(always)]
 fn inverse_root(row: &[f32], epsilon: f32) -> f32 {
     1.0 / (sum(row.len(), |i| row[i] * row[i]) / row.len() as f32 + epsilon).sqrt()
 }
@@ -81,12 +90,14 @@ pub(super) fn log_softmax(input: &FlexTensor) -> FlexTensor {
     let (x, width) = (input.storage::<f32>(), width(&input));
     let mut out = vec![0.0; x.len()];
     out.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width)).for_each(|(out, x)| {
-        for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let mass = sum(width, |i| exp(x[i] - largest));
-            let log_mass = largest + mass.ln();
-            out.iter_mut().zip(x).for_each(|(out, x)| *out = x - log_mass);
-        }
+        vectorised(|| {
+            for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                let largest = largest(x);
+                let mass = sum(width, |i| exp(x[i] - largest));
+                let log_mass = largest + mass.ln();
+                out.iter_mut().zip(x).for_each(|(out, x)| *out = x - log_mass);
+            }
+        });
     });
     tensor(input.layout().shape().clone(), out)
 }
@@ -98,13 +109,15 @@ pub(super) fn log_softmax_backward(output: &FlexTensor, gradient: &FlexTensor) -
     let mut dx = vec![0.0; y.len()];
     dx.par_chunks_mut(ROWS * width).zip(y.par_chunks(ROWS * width)).zip(g.par_chunks(ROWS * width)).for_each(
         |((dx, y), g)| {
-            let rows = dx.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(g.chunks_exact(width));
-            for ((dx, y), g) in rows {
-                let total = sum(width, |i| g[i]);
-                for i in 0..width {
-                    dx[i] = g[i] - exp(y[i]) * total;
+            vectorised(|| {
+                let rows = dx.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(g.chunks_exact(width));
+                for ((dx, y), g) in rows {
+                    let total = sum(width, |i| g[i]);
+                    for ((dx, y), g) in dx.iter_mut().zip(y).zip(g) {
+                        *dx = g - exp(*y) * total;
+                    }
                 }
-            }
+            });
         },
     );
     tensor(output.layout().shape().clone(), dx)
@@ -116,9 +129,24 @@ pub(super) fn sum_of_squares(input: &FlexTensor) -> FlexTensor {
     let parts: Vec<f64> = input
         .storage::<f32>()
         .par_chunks(ELEMENTS)
-        .map(|part| part.chunks(64).map(|few| f64::from(sum(few.len(), |i| few[i] * few[i]))).sum())
+        .map(|part| vectorised(|| part.chunks(64).map(|few| f64::from(sum(few.len(), |i| few[i] * few[i]))).sum()))
         .collect();
     tensor([1], vec![parts.iter().sum::<f64>() as f32])
+}
+
+/// The largest number, in parts that vector instructions can follow. NaN is passed over, as `f32::max` does.
+#[inline(always)]
+pub(super) fn largest(row: &[f32]) -> f32 {
+    let greater = |left: f32, right: f32| if right > left { right } else { left };
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let whole = row.chunks_exact(16);
+    let rest = whole.remainder();
+    for few in whole {
+        for (lane, x) in lanes.iter_mut().zip(few) {
+            *lane = greater(*lane, *x);
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, greater)
 }
 
 /// Sum in eight interleaved parts: one fixed order, and one that vector instructions can follow.
