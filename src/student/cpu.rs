@@ -24,6 +24,18 @@ pub fn prepare(threads: usize) {
     flush_subnormals();
 }
 
+/// Bytes of memory that this process may use: the machine's, or less where a control group says so; none where neither is
+/// known.
+pub fn memory_bytes() -> Option<usize> {
+    let kibibytes = fs_err::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix("kB"))?;
+        line.trim().parse::<usize>().ok()
+    });
+    let machine = kibibytes.map(|size| size.saturating_mul(1024));
+    let group = fs_err::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    [machine, group].into_iter().flatten().min()
+}
+
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "the mode can only be set with an instruction")]
 mod mode {

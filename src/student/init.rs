@@ -1,5 +1,5 @@
-//! Fresh weights: every matrix normal with the configuration's standard deviation, every norm one (the scheme of
-//! Hugging Face's Llama).
+//! Fresh weights: every matrix normal with the configuration's standard deviation, every norm one, every bias zero (the
+//! scheme of Hugging Face's decoders).
 //!
 //! A tensor's numbers depend on seed and name only, so they are the same on every backend and platform, and adding a
 //! layer leaves the others' numbers alone.
@@ -18,9 +18,9 @@ use crate::weights::load_into;
 pub fn fresh<B: Backend>(config: &DecoderConfig, seed: u64, device: &B::Device) -> Result<Decoder<B>> {
     load_into(Decoder::empty(config, device), device, |name, shape| {
         let count = shape.iter().product();
-        // Norms are the only tensors of one dimension.
+        // Norms and biases are the only tensors of one dimension.
         if shape.len() == 1 {
-            return Ok(vec![1.0; count]);
+            return Ok(vec![if name.ends_with(".bias") { 0.0 } else { 1.0 }; count]);
         }
         let mut stream = stream(seed, name);
         let mut values: Vec<f32> = Vec::with_capacity(count + 1);
@@ -74,5 +74,23 @@ mod tests {
         let spread = (embedding.data.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / count).sqrt();
         assert!(mean.abs() < 1e-3 && (spread - 0.02).abs() < 1e-3, "{mean} {spread}");
         assert!(seven["model.norm.weight"].data.iter().all(|value| *value == 1.0));
+    }
+
+    #[test]
+    fn every_family_begins_with_norms_of_one_and_biases_of_zero() {
+        for text in [
+            include_str!("tests/golden/mistral/config.json"),
+            include_str!("tests/golden/qwen2/config.json"),
+            include_str!("tests/golden/qwen3/config.json"),
+        ] {
+            let config = read_config("m", text).unwrap().1;
+            let weights = take_values(&fresh::<Flex>(&config, 1, &Default::default()).unwrap());
+            let count: usize = weights.values().map(|values| values.data.len()).sum();
+            assert_eq!(count, config.parameters(), "{}", config.family);
+            for (name, values) in weights.iter().filter(|(_, values)| values.shape.len() == 1) {
+                let all = |expected: f32| values.data.iter().all(|value| *value == expected);
+                assert!(all(if name.ends_with(".bias") { 0.0 } else { 1.0 }), "{name}");
+            }
+        }
     }
 }

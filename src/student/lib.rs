@@ -3,7 +3,7 @@
 //! | module | answers |
 //! |---|---|
 //! | [`model`] | what is computed: families, decoder |
-//! | [`weights`], [`init`] | with which numbers |
+//! | [`weights`], [`init`], [`cut`] | with which numbers |
 //! | [`kernels`], [`backend`], [`device`], [`cpu`] | on what |
 //! | [`kind`] | the stage `[student.X]` |
 //! | [`generate`], [`score`], [`language_model`] | how it is used |
@@ -12,6 +12,7 @@
 
 pub mod backend;
 pub mod cpu;
+pub mod cut;
 pub mod device;
 pub mod error;
 pub mod generate;

@@ -89,6 +89,7 @@ fn gpu_name() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::FreshShape;
     use crate::model::llama::LlamaShape;
 
     #[test]
@@ -97,6 +98,7 @@ mod tests {
             layers: 2,
             hidden: 8,
             heads: 2,
+            head_width: None,
             kv_heads: Some(1),
             intermediate: Some(16),
             context: None,

@@ -16,6 +16,7 @@ use stillhouse_student::init::fresh;
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
 use stillhouse_student::loss::forward_kl::ForwardKl;
 use stillhouse_student::loss::{Loss, Tail, Teacher, Weight};
+use stillhouse_student::model::FreshShape;
 use stillhouse_student::model::llama::LlamaShape;
 use stillhouse_student::model::{DecoderConfig, ModelInput};
 use stillhouse_student::optimizer::{AdamW, Muon, Optimizer};
@@ -90,6 +91,7 @@ fn shape(layers: usize, hidden: usize, heads: usize, vocabulary: usize, length: 
         hidden,
         heads,
         kv_heads: None,
+        head_width: None,
         intermediate: Some(hidden * 8 / 3 / 16 * 16),
         context: None,
         tied: false,

@@ -57,6 +57,15 @@ impl Visibility {
         Self { starts, batch: padding.len(), queries, offset, on_device: OnDevice::default() }
     }
 
+    /// The same, but no query sees more than the latest `width` keys, its own among them: a sliding window.
+    pub fn within(&self, width: usize) -> Self {
+        let starts = self.starts.iter().enumerate().map(|(place, &start)| {
+            let own = self.offset + place % self.queries.max(1);
+            start.max((own + 1).saturating_sub(width) as u32)
+        });
+        Self { starts: starts.collect(), on_device: OnDevice::default(), ..*self }
+    }
+
     /// Rows of the batch.
     pub fn batch(&self) -> usize {
         self.batch
@@ -127,6 +136,7 @@ mod tests {
         for visibility in [
             Visibility::from_segments(&[1, 1, 2, 2, 0, 3, 1, 1, 0, 0], 2, 5),
             Visibility::with_cache(&[0, 3], 5, 2),
+            Visibility::with_cache(&[0, 3], 5, 2).within(2),
         ] {
             for row in 0..2 {
                 for query in 1..5 {
@@ -148,11 +158,21 @@ mod tests {
     }
 
     #[test]
+    fn a_window_hides_what_lies_further_back_and_shows_nothing_more() {
+        let packed = Visibility::from_segments(&[1, 1, 1, 1, 2, 2, 2], 1, 7).within(2);
+        let ranges: Vec<_> = (0..7).map(|query| packed.range(0, query)).collect();
+        assert_eq!(ranges, [(0, 0), (0, 1), (1, 2), (2, 3), (4, 4), (4, 5), (5, 6)]);
+        let cached = Visibility::with_cache(&[0, 3], 2, 4).within(3);
+        assert_eq!([cached.range(0, 0), cached.range(0, 1), cached.range(1, 0), cached.range(1, 1)], [(2, 4), (3, 5), (3, 4), (3, 5)]);
+    }
+
+    #[test]
     fn the_mask_says_the_same_as_the_ranges() {
         for visibility in [
             Visibility::from_segments(&[1, 1, 2, 2, 0, 1, 1, 1, 1, 1], 2, 5),
             Visibility::with_cache(&[0, 3], 2, 4),
             Visibility::with_cache(&[0, 3], 5, 0),
+            Visibility::with_cache(&[0, 3], 5, 0).within(2),
         ] {
             let mask = visibility.hidden_mask::<Flex>(&Default::default());
             let mask = mask.into_data().to_vec::<bool>().unwrap();

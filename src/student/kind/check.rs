@@ -8,7 +8,12 @@ use stillhouse_spec::{Described, Diagnostic, Diagnostics};
 use stillhouse_stage::View;
 
 use super::config::StudentConfig;
+use super::initial::Beginning;
 use super::teacher::OTHER_TOKENIZER;
+use crate::model::{DecoderConfig, read_config};
+
+/// Students cut from students, at most: more is a ring, which the names' resolution reports.
+const LONGEST_LINE: usize = 32;
 
 /// A loss against a teacher needs one: beside the student, or its signals in the data, in the tokens that the student
 /// reads.
@@ -97,4 +102,33 @@ fn signals(view: &View<'_>, config: &StudentConfig, name: &str, report: &mut Dia
 
 fn captures(answers: &View<'_>) -> bool {
     matches!(answers.config.described(), Described::Table(members) if members.contains_key("capture"))
+}
+
+/// A student can only be cut from a model that has what it keeps.
+pub(super) fn cut(view: &View<'_>, report: &mut Diagnostics) {
+    let Some(config) = view.config_as::<StudentConfig>() else { return };
+    let Beginning::Cut(field, cut) = config.init.value.beginning() else { return };
+    let Some(source) = view.follow(field) else { return };
+    if let Some(shape) = known_shape(&source, LONGEST_LINE)
+        && let Err(unfit) = cut.shape(&shape)
+    {
+        let message = format!("{} can't be cut from {}: {}", view.label, source.label, unfit.message);
+        report.push(Diagnostic::error(cut.from.at, message).hint(unfit.hint));
+    }
+}
+
+/// The shape of a model before anything runs, but for its vocabulary; none where that can't be known, so that a fault
+/// is said by the stage that finds it.
+fn known_shape(view: &View<'_>, line: usize) -> Option<DecoderConfig> {
+    if let Some(model) = view.config_as::<ModelConfig>() {
+        let folder = ModelFolder::open(&model.path.path).ok()?;
+        return Some(read_config(&folder.label, &folder.read_text("config.json").ok()?).ok()?.1);
+    }
+    let student = view.config_as::<StudentConfig>()?;
+    let source = |field| known_shape(&view.follow(field)?, line.checked_sub(1)?);
+    match student.init.value.beginning() {
+        Beginning::Fresh(shape) => Some(shape.config(1, 1)),
+        Beginning::Weights(field) => source(field),
+        Beginning::Cut(field, cut) => cut.shape(&source(field)?).ok(),
+    }
 }

@@ -9,7 +9,7 @@ mod run;
 mod teacher;
 
 pub use config::{BatchConfig, StudentConfig, Teachers};
-pub use initial::{INITS, Initial, PretrainedModels};
+pub use initial::{Beginning, INITS, Initial, PretrainedModels};
 
 use stillhouse_spec::Diagnostics;
 use stillhouse_stage::{Context, Failure, Kind, Needs, Outcome, Placement, StageKind, View, kind};
@@ -26,6 +26,7 @@ impl Kind for Student {
 
     fn check(&self, view: &View<'_>, report: &mut Diagnostics) {
         check::teacher(view, report);
+        check::cut(view, report);
     }
 }
 

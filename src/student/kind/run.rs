@@ -13,6 +13,7 @@ use stillhouse_stage::{Class, Context, Failure, Outcome};
 
 use super::config::StudentConfig;
 use super::identity::{TeacherIdentity, description};
+use super::initial::{Beginning, fresh_shape};
 use super::narrator::Narrator;
 use super::teacher::TeacherBeside;
 use crate::backend::{CpuTape, Device, Inner, TrainBackend};
@@ -20,7 +21,7 @@ use crate::device::{Chosen, DeviceChoice, choose};
 use crate::error::{Result, StudentError};
 use crate::init::fresh;
 use crate::loss::Loss;
-use crate::model::{Decoder, DecoderConfig, read_config};
+use crate::model::{Decoder, DecoderConfig, bytes_in_words, read_config};
 use crate::throughput;
 use crate::trainer::{
     BatchSource, DatasetSource, HoldoutSource, Keep, Losses, Method, Options, StoredCheckpoints, Trained, Training,
@@ -31,7 +32,7 @@ use crate::weights::{encode_tensors, read_model, write_model};
 pub(super) fn run(context: &Context) -> Result<Outcome, Failure> {
     let chosen = choose(&context.order().device)?;
     crate::cpu::prepare(context.order().threads);
-    let job = Job::open(context)?;
+    let job = Job::open(context, &chosen)?;
     let started = Instant::now();
     let trained = match chosen.device {
         DeviceChoice::Cpu => job.train::<CpuTape>(&Default::default(), chosen.device)?,
@@ -62,7 +63,7 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    fn open(context: &'a Context) -> Result<Self, Failure> {
+    fn open(context: &'a Context, chosen: &Chosen) -> Result<Self, Failure> {
         let config: StudentConfig = context.config()?;
         let artifact = context.input("data")?;
         let data = DatasetArtifact::new(artifact.clone());
@@ -70,18 +71,8 @@ impl<'a> Job<'a> {
         same_tokenizer(context, &tokenizer)?;
         let longest = data.examples(TRAIN)?.lengths()?.into_iter().max().unwrap_or(1) as usize;
         let length = config.batch.length.unwrap_or(longest.saturating_sub(1)).max(1);
-        let (shape, pretrained) = match config.init.value.shape(&tokenizer, length + 1) {
-            Some(shape) => {
-                shape.check().map_err(|why| StudentError::training(format!("`init` {why}"), "change `init`"))?;
-                (shape, None)
-            }
-            None => {
-                let folder = pretrained_folder(context)?;
-                let (_, shape) = read_config(&folder.label, &folder.read_text("config.json")?)?;
-                tokenizer.vocabulary_fits(&folder.label, shape.vocabulary)?;
-                (shape, Some(folder))
-            }
-        };
+        let (shape, begins, pretrained) = beginning(context, &config, &tokenizer, length + 1)?;
+        fits_memory(&shape, config.lora.is_none() && config.freeze.is_empty(), chosen.device)?;
         if length > shape.context {
             return Err(Failure::input(format!(
                 "rows of {length} positions do not fit the model, whose longest sequence is {}",
@@ -89,10 +80,6 @@ impl<'a> Job<'a> {
             ))
             .hint("a smaller `batch.length` (and dataset `max-length`), or a model with a longer context"));
         }
-        let begins = match &pretrained {
-            None => format!("seed {}", context.seed()),
-            Some(folder) => format!("weights {}", weights_digest(folder)?),
-        };
         let teacher = TeacherBeside::open(context, &config, &tokenizer, &shape, length)?;
         let read = match &teacher {
             _ if !Losses::new(losses(&config)).need_teacher() => None,
@@ -205,9 +192,13 @@ impl<'a> Job<'a> {
     where
         Inner<B>: crate::kernels::Kernels,
     {
-        match &self.pretrained {
-            None => fresh(&self.shape, self.context.seed(), device),
-            Some(folder) => Ok(read_model(folder, device)?.decoder),
+        let Some(folder) = &self.pretrained else {
+            return fresh(&self.shape, self.context.seed(), device);
+        };
+        let model = read_model(folder, device)?;
+        match self.config.init.value.beginning() {
+            Beginning::Cut(_, cut) => cut.apply(&model, device),
+            Beginning::Weights(_) | Beginning::Fresh(_) => Ok(model.decoder),
         }
     }
 
@@ -281,8 +272,48 @@ fn same_tokenizer(context: &Context, of_data: &Tokenizer) -> Result<(), Failure>
         .hint("leave `tokenizer` out of the dataset, so that it takes the student's"))
 }
 
-fn pretrained_folder(context: &Context) -> Result<ModelFolder, Failure> {
-    let field = "init.pretrained";
+/// The shape that a student begins with, what its trajectory says of its first weights, and the folder they come from.
+fn beginning(
+    context: &Context,
+    config: &StudentConfig,
+    tokenizer: &Tokenizer,
+    length: usize,
+) -> Result<(DecoderConfig, String, Option<ModelFolder>), Failure> {
+    let (field, cut) = match config.init.value.beginning() {
+        Beginning::Fresh(shape) => {
+            let shape = fresh_shape(shape, tokenizer, length);
+            shape.check().map_err(|why| StudentError::training(format!("`init` {why}"), "change `init`"))?;
+            return Ok((shape, format!("seed {}", context.seed()), None));
+        }
+        Beginning::Weights(field) => (field, None),
+        Beginning::Cut(field, cut) => (field, Some(cut)),
+    };
+    let folder = pretrained_folder(context, field)?;
+    let (_, shape) = read_config(&folder.label, &folder.read_text("config.json")?)?;
+    tokenizer.vocabulary_fits(&folder.label, shape.vocabulary)?;
+    let begins = format!("weights {}", weights_digest(&folder)?);
+    Ok(match cut {
+        None => (shape, begins, Some(folder)),
+        Some(cut) => (cut.shape(&shape).map_err(StudentError::from)?, cut.identity(&shape, &begins), Some(folder)),
+    })
+}
+
+/// Refuses a model that this machine can't train, before it takes the memory and is killed for it.
+fn fits_memory(shape: &DecoderConfig, trains_everything: bool, device: DeviceChoice) -> Result<(), Failure> {
+    // What is frozen has neither gradient nor moments.
+    let needed = if trains_everything { shape.training_bytes() } else { shape.training_bytes() / 4 };
+    let there = crate::cpu::memory_bytes().unwrap_or(usize::MAX);
+    if device != DeviceChoice::Cpu || needed <= there {
+        return Ok(());
+    }
+    let (parameters, needed, there) = (shape.parameters(), bytes_in_words(needed), bytes_in_words(there));
+    Err(Failure::input(format!(
+        "a student of {parameters} parameters takes {needed} and more to train, this machine has {there}"
+    ))
+    .hint("fewer layers or a smaller width in `init`, or another machine"))
+}
+
+fn pretrained_folder(context: &Context, field: &str) -> Result<ModelFolder, Failure> {
     if context.has_input(field) {
         let artifact = context.input(field)?;
         return Ok(ModelFolder::from_files(artifact.stage.clone(), artifact.files("")));

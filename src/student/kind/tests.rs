@@ -54,7 +54,29 @@ impl World {
         Self { folder, store, data, definitions, files, heard: Arc::default(), pretrained: None }
     }
 
+    /// Stores a copy of what a stage made, as another stage's input.
+    fn output_of_another(&self, out: &Path) -> Input {
+        let copy = tempfile::tempdir_in(self.folder.path()).unwrap();
+        for file in fs_err::read_dir(out).unwrap() {
+            let file = file.unwrap();
+            fs_err::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+        let (output, _) = self.store.put_tree(copy.path()).unwrap();
+        Input { stage: "student.other".into(), output }
+    }
+
     pub(super) fn run(&self, config: &Value) -> Result<(Outcome, std::path::PathBuf), Failure> {
+        self.run_with(config, [])
+    }
+
+    /// Runs with the outputs of other stages as inputs, by field.
+    fn run_with(
+        &self,
+        config: &Value,
+        others: impl IntoIterator<Item = (&'static str, Input)>,
+    ) -> Result<(Outcome, std::path::PathBuf), Failure> {
+        let mut inputs = BTreeMap::from([("data".to_owned(), self.data.clone())]);
+        inputs.extend(others.into_iter().map(|(field, input)| (field.to_owned(), input)));
         let attempt = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
         fs_err::create_dir_all(attempt.join("out")).unwrap();
         let mut order = WorkOrder {
@@ -64,7 +86,7 @@ impl World {
             recipe: String::new(),
             config: config.clone(),
             definitions: self.definitions.clone(),
-            inputs: BTreeMap::from([("data".to_owned(), self.data.clone())]),
+            inputs,
             files: self.files.clone(),
             seed: 17,
             device: "cpu".into(),
@@ -355,6 +377,61 @@ fn steps_by_tokens_train_and_go_on_like_any_other() {
 }
 
 #[test]
+fn a_student_is_cut_from_another_and_goes_on_where_the_same_cut_ended() {
+    let world = World::new(false);
+    let (_, teacher) = world.run(&table(4, json!("cross-entropy"))).unwrap();
+    let mut cut = table(3, json!("cross-entropy"));
+    cut["init"] = json!({ "cut": { "from": "other", "hidden": 16, "intermediate": 40, "heads": 2 } });
+    let run = |config: &Value| world.run_with(config, [("init.cut.from", world.output_of_another(&teacher))]);
+    let (short, first) = run(&cut).unwrap();
+    assert!(!short.resumed && short.metrics["parameters"].as_u64().unwrap() < 4000, "{}", short.metrics);
+    let config: Value = serde_json::from_slice(&fs_err::read(first.join("config.json")).unwrap()).unwrap();
+    let size = |name: &str| config[name].as_u64().unwrap();
+    assert_eq!([size("hidden_size"), size("intermediate_size"), size("num_attention_heads")], [16, 40, 2]);
+    assert_eq!([size("num_key_value_heads"), size("head_dim"), size("num_hidden_layers")], [1, 8, 1]);
+
+    cut["steps"] = json!(5);
+    let (longer, continued) = run(&cut).unwrap();
+    assert_eq!(longer.provenance["resumed-from-step"], 3);
+    let fresh_store = World::new(false);
+    let (_, undisturbed) = fresh_store.run_with(&cut, [("init.cut.from", fresh_store.output_of_another(&teacher))]).unwrap();
+    assert!(weights(&continued) == weights(&undisturbed));
+    // Another cut of the same model is another beginning.
+    cut["init"]["cut"]["hidden"] = json!(24);
+    assert!(!run(&cut).unwrap().0.resumed);
+    // What the model does not have is said when its shape is known.
+    cut["init"]["cut"] = json!({ "from": "other", "layers": [1] });
+    let failure = run(&cut).err().unwrap();
+    assert_eq!((failure.message.as_str(), failure.class), ("there is no layer 1", Class::Input));
+    assert_eq!(failure.hint.as_deref(), Some("its layers are 0 to 0"));
+}
+
+#[test]
+fn every_family_is_trained_from_scratch() {
+    let world = World::new(false);
+    for family in ["mistral", "qwen2", "qwen3"] {
+        let mut config = table(3, json!("cross-entropy"));
+        config["init"] = json!({ family: { "layers": 1, "hidden": 32, "heads": 4, "kv-heads": 2, "head-width": 6 } });
+        let (outcome, out) = world.run(&config).unwrap();
+        assert_eq!(outcome.metrics["steps"], 3);
+        let folder = ModelFolder::open(&out).unwrap();
+        let written: Value = folder.read_json("config.json").unwrap();
+        assert_eq!((&written["model_type"], &written["head_dim"]), (&json!(family), &json!(6)));
+        assert_eq!(BurnLoader.load(&folder, "cpu").unwrap().vocabulary(), VOCABULARY as usize);
+    }
+}
+
+#[test]
+fn a_student_beyond_this_machines_memory_is_refused_before_it_takes_it() {
+    let mut config = table(1, json!("cross-entropy"));
+    // 43 billion parameters: fewer than a file may ask for, more than a test's machine holds.
+    config["init"] = json!({ "llama": { "layers": 200, "hidden": 4096, "heads": 32 } });
+    let failure = World::new(false).run(&config).err().unwrap();
+    assert!(failure.message.contains("GiB and more to train, this machine has"), "{}", failure.message);
+    assert_eq!(failure.class, Class::Input);
+}
+
+#[test]
 fn faults_of_the_data_are_the_users_and_say_what_to_do() {
     let without = World::new(false);
     let failure = without.run(&table(2, both())).err().unwrap();
@@ -396,6 +473,10 @@ fn a_table_that_can_not_be_trained_is_refused_before_anything_runs() {
         ("spike", json!({ "factor": 1.0 }), "`factor` must be more than 1"),
         ("lora", json!({ "rank": 0 }), "`rank` must be at least 1"),
         ("optimizer", json!({ "muon": {} }), "missing `adamw`"),
+        ("init", json!({ "qwen4": {} }), "`qwen4`"),
+        ("init", json!({ "qwen3": { "layers": 1, "hidden": 32, "heads": 5 } }), "does not divide `hidden` = 32"),
+        ("init", json!({ "mistral": { "layers": 1_000_000_000, "hidden": 4096, "heads": 32 } }), "whose training takes"),
+        ("init", json!({ "cut": { "from": "other" } }), "nothing is cut away"),
     ] {
         let mut config = table(2, both());
         config[field] = value;

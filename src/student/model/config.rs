@@ -2,7 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Most weights of a model: 2³⁶, whose training takes a tebibyte in f32 (see [`DecoderConfig::training_bytes`]).
+const MOST_PARAMETERS: usize = 1 << 36;
+
 /// Everything that fixes a decoder's computation beside its weights.
+///
+/// It is part of every training's key: a field that most models leave at its default is left out there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DecoderConfig {
@@ -32,6 +37,15 @@ pub struct DecoderConfig {
     pub norm_epsilon: f64,
     /// The output head is the embedding.
     pub tied: bool,
+    /// Which projections have a bias.
+    #[serde(default, skip_serializing_if = "Biases::is_none")]
+    pub biases: Biases,
+    /// Queries and keys go through an RMS norm, head by head, before they are rotated.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub head_norms: bool,
+    /// Layers that look back only so far, if some do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window: Option<SlidingWindow>,
     /// Standard deviation of fresh weights.
     pub initializer_range: f64,
     /// Begin-of-sequence token.
@@ -42,10 +56,42 @@ pub struct DecoderConfig {
     pub pad: Option<u32>,
 }
 
-/// Frequency-dependent stretching, as Llama 3.1 introduced it.
+/// Which projections add a bias.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Biases {
+    /// Those of queries, keys and values.
+    pub attention_input: bool,
+    /// That of attention's output.
+    pub attention_output: bool,
+    /// The three of the feed-forward block.
+    pub feed_forward: bool,
+}
+
+/// Layers whose positions see the latest ones only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SlidingWindow {
+    /// How many positions one sees, itself among them.
+    pub width: usize,
+    /// The layers, counted from 0, in ascending order; the others see everything.
+    pub layers: Vec<usize>,
+}
+
+/// How rotary frequencies are stretched for longer sequences.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RotaryScaling {
+    /// By wavelength, as Llama 3.1 introduced it.
+    Llama3(Llama3Scaling),
+    /// All by one factor.
+    Linear(LinearScaling),
+}
+
+/// Frequency-dependent stretching.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct RotaryScaling {
+pub struct Llama3Scaling {
     /// Long wavelengths are stretched by this.
     pub factor: f64,
     /// Wavelengths above `original_context / low_frequency_factor` are stretched fully.
@@ -56,19 +102,54 @@ pub struct RotaryScaling {
     pub original_context: usize,
 }
 
+/// Stretching by one factor (position interpolation).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LinearScaling {
+    /// Every wavelength is stretched by this.
+    pub linear_factor: f64,
+}
+
+impl Biases {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 impl DecoderConfig {
-    /// Number of weights.
+    /// Number of weights; the largest number there is where they are more.
     pub fn parameters(&self) -> usize {
-        let attention = self.hidden * self.head_width * (2 * self.heads + 2 * self.kv_heads);
-        let layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden;
-        let embeddings = self.vocabulary * self.hidden * if self.tied { 1 } else { 2 };
-        self.layers * layer + embeddings + self.hidden
+        let size = |factors: &[usize]| factors.iter().fold(1usize, |product, factor| product.saturating_mul(*factor));
+        let total = |sizes: &[usize]| sizes.iter().fold(0usize, |sum, size| sum.saturating_add(*size));
+        let (queries, keys) = (size(&[self.heads, self.head_width]), size(&[self.kv_heads, self.head_width]));
+        let only_if = |is_there: bool, size: usize| if is_there { size } else { 0 };
+        let layer = total(&[
+            size(&[2, self.hidden, total(&[queries, keys])]),
+            size(&[3, self.hidden, self.intermediate]),
+            size(&[2, self.hidden]),
+            only_if(self.biases.attention_input, total(&[queries, keys, keys])),
+            only_if(self.biases.attention_output, self.hidden),
+            only_if(self.biases.feed_forward, total(&[self.intermediate, self.intermediate, self.hidden])),
+            only_if(self.head_norms, size(&[2, self.head_width])),
+        ]);
+        let embeddings = size(&[self.vocabulary, self.hidden, if self.tied { 1 } else { 2 }]);
+        total(&[size(&[self.layers, layer]), embeddings, self.hidden])
+    }
+
+    /// Bytes that training it takes at least: weight, gradient and AdamW's two means of every parameter, in f32.
+    pub fn training_bytes(&self) -> usize {
+        self.parameters().saturating_mul(16)
     }
 
     /// Whether the numbers fit each other.
     ///
     /// # Errors
-    /// A size of zero, heads that key-value heads do not divide, an odd head width.
+    /// A size of zero or beyond all memory, heads that key-value heads do not divide, an odd head width,
+    /// a width that the family does not allow.
     pub fn check(&self) -> Result<(), String> {
         let sizes = [
             ("vocabulary", self.vocabulary),
@@ -95,6 +176,34 @@ impl DecoderConfig {
                 self.head_width
             ));
         }
+        let strict = super::family(&self.family).is_some_and(|family| family.heads_divide_hidden);
+        if strict && !self.hidden.is_multiple_of(self.heads) {
+            return Err(format!(
+                "has a width of {} that {} heads do not divide, which transformers takes for a fault in {}",
+                self.hidden, self.heads, self.family
+            ));
+        }
+        if self.parameters() > MOST_PARAMETERS {
+            return Err(format!(
+                "describes a model of {} parameters, whose training takes {} and more",
+                in_words(self.parameters(), 1000.0, &["", " thousand", " million", " billion", " trillion"]),
+                bytes_in_words(self.training_bytes()),
+            ));
+        }
         Ok(())
     }
+}
+
+/// A number of bytes as people say it: `1.5 TiB`.
+pub(crate) fn bytes_in_words(bytes: usize) -> String {
+    in_words(bytes, 1024.0, &[" bytes", " KiB", " MiB", " GiB", " TiB", " PiB"])
+}
+
+fn in_words(number: usize, step: f64, units: &[&str]) -> String {
+    let (mut scaled, mut unit) = (number as f64, 0);
+    while scaled >= step && unit + 1 < units.len() {
+        scaled /= step;
+        unit += 1;
+    }
+    if unit == 0 { format!("{number}{}", units[0]) } else { format!("{scaled:.1}{}", units[unit]) }
 }

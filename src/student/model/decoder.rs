@@ -54,6 +54,8 @@ pub struct Decoder<B: Backend> {
     model: Stack<B>,
     /// None where the head is the embedding.
     lm_head: Option<Linear<B>>,
+    /// How far back the layers look whose window slides.
+    window: Option<usize>,
 }
 
 impl<B: Backend> Decoder<B> {
@@ -62,10 +64,11 @@ impl<B: Backend> Decoder<B> {
         Self {
             model: Stack {
                 embed_tokens: Embedding { weight: empty([config.vocabulary, config.hidden], device) },
-                layers: (0..config.layers).map(|_| Layer::empty(config, device)).collect(),
+                layers: (0..config.layers).map(|layer| Layer::empty(config, layer, device)).collect(),
                 norm: RmsNorm::empty(config.hidden, config.norm_epsilon, device),
             },
-            lm_head: (!config.tied).then(|| Linear::empty(config.hidden, config.vocabulary, device)),
+            lm_head: (!config.tied).then(|| Linear::empty(config.hidden, config.vocabulary, false, device)),
+            window: config.sliding_window.as_ref().map(|window| window.width),
         }
     }
 
@@ -113,7 +116,8 @@ impl<B: Kernels> Decoder<B> {
     /// What every layer of a pass shares.
     pub(crate) fn positions<'a>(&self, input: &'a ModelInput, rotary: &RotaryTable) -> Positions<'a, B> {
         let (cosine, sine) = rotary.angles(&input.positions, input.visibility.batch(), &self.device());
-        Positions { visibility: &input.visibility, cosine, sine }
+        let sliding = self.window.map(|width| input.visibility.within(width));
+        Positions { visibility: &input.visibility, sliding, cosine, sine }
     }
 
     /// The layers, for a pass that goes through them one by one.

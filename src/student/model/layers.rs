@@ -13,16 +13,18 @@ pub(super) fn empty<B: Backend, const D: usize>(shape: [usize; D], device: &B::D
     Param::initialized(ParamId::new(), Tensor::zeros(shape, device))
 }
 
-/// A matrix without bias, `[out, in]`.
+/// A matrix, `[out, in]`, and a bias where the family has one.
 #[derive(Module, Debug)]
 pub struct Linear<B: Backend> {
     /// `[out, in]`
     pub weight: Param<Tensor<B, 2>>,
+    /// `[out]`
+    pub bias: Option<Param<Tensor<B, 1>>>,
 }
 
 impl<B: Backend> Linear<B> {
-    pub(super) fn empty(input: usize, output: usize, device: &B::Device) -> Self {
-        Self { weight: empty([output, input], device) }
+    pub(super) fn empty(input: usize, output: usize, bias: bool, device: &B::Device) -> Self {
+        Self { weight: empty([output, input], device), bias: bias.then(|| empty([output], device)) }
     }
 }
 
@@ -31,7 +33,11 @@ impl<B: Kernels> Linear<B> {
     /// - input: `[rows, in]`
     /// - output: `[rows, out]`
     pub fn forward(&self, input: Tensor<B, 2>) -> Tensor<B, 2> {
-        B::projection(input, self.weight.val())
+        let output = B::projection(input, self.weight.val());
+        match &self.bias {
+            None => output,
+            Some(bias) => output + bias.val().unsqueeze(),
+        }
     }
 }
 
@@ -64,25 +70,38 @@ pub struct Attention<B: Backend> {
     k_proj: Linear<B>,
     v_proj: Linear<B>,
     o_proj: Linear<B>,
+    /// Of every query head alike, where the family norms them.
+    q_norm: Option<RmsNorm<B>>,
+    /// Of every key head alike.
+    k_norm: Option<RmsNorm<B>>,
     head_width: usize,
+    /// Whether it looks back no further than the model's window.
+    slides: bool,
 }
 
 /// What every layer of one forward pass shares.
 pub struct Positions<'a, B: Backend> {
     pub visibility: &'a Visibility,
+    /// The same in layers whose window slides.
+    pub sliding: Option<Visibility>,
     pub cosine: Tensor<B, 4>,
     pub sine: Tensor<B, 4>,
 }
 
 impl<B: Backend> Attention<B> {
-    fn empty(config: &DecoderConfig, device: &B::Device) -> Self {
+    fn empty(config: &DecoderConfig, layer: usize, device: &B::Device) -> Self {
         let (queries, keys) = (config.heads * config.head_width, config.kv_heads * config.head_width);
+        let bias = config.biases.attention_input;
+        let head_norm = || config.head_norms.then(|| RmsNorm::empty(config.head_width, config.norm_epsilon, device));
         Self {
-            q_proj: Linear::empty(config.hidden, queries, device),
-            k_proj: Linear::empty(config.hidden, keys, device),
-            v_proj: Linear::empty(config.hidden, keys, device),
-            o_proj: Linear::empty(queries, config.hidden, device),
+            q_proj: Linear::empty(config.hidden, queries, bias, device),
+            k_proj: Linear::empty(config.hidden, keys, bias, device),
+            v_proj: Linear::empty(config.hidden, keys, bias, device),
+            o_proj: Linear::empty(queries, config.hidden, config.biases.attention_output, device),
+            q_norm: head_norm(),
+            k_norm: head_norm(),
             head_width: config.head_width,
+            slides: config.sliding_window.as_ref().is_some_and(|window| window.layers.contains(&layer)),
         }
     }
 }
@@ -97,16 +116,28 @@ impl<B: Kernels> Attention<B> {
             projected.reshape([batch, time, heads, self.head_width])
         };
         let rotate = |heads| B::rotary(heads, positions.cosine.clone(), positions.sine.clone());
-        let query = rotate(split(self.q_proj.forward(input.clone())));
-        let mut key = rotate(split(self.k_proj.forward(input.clone())));
+        let query = rotate(norm_heads(split(self.q_proj.forward(input.clone())), self.q_norm.as_ref()));
+        let mut key = rotate(norm_heads(split(self.k_proj.forward(input.clone())), self.k_norm.as_ref()));
         let mut value = split(self.v_proj.forward(input));
         if let Some(cache) = cache {
             (key, value) = cache.extend(key, value);
         }
-        let mixed = B::causal_attention(query, key, value, positions.visibility);
+        let sliding = positions.sliding.as_ref().filter(|_| self.slides);
+        let mixed = B::causal_attention(query, key, value, sliding.unwrap_or(positions.visibility));
         let [_, _, heads, width] = mixed.dims();
         self.o_proj.forward(mixed.reshape([batch * time, heads * width]))
     }
+}
+
+/// Each head through the norm, if there is one.
+///
+/// # Shapes
+/// - heads, output: `[batch, time, heads, head width]`
+fn norm_heads<B: Kernels>(heads: Tensor<B, 4>, norm: Option<&RmsNorm<B>>) -> Tensor<B, 4> {
+    let Some(norm) = norm else { return heads };
+    let shape = heads.dims();
+    let [batch, time, count, width] = shape;
+    norm.forward(heads.reshape([batch * time * count, width])).reshape(shape)
 }
 
 /// Gated feed-forward block.
@@ -119,10 +150,11 @@ pub struct Mlp<B: Backend> {
 
 impl<B: Backend> Mlp<B> {
     fn empty(config: &DecoderConfig, device: &B::Device) -> Self {
+        let bias = config.biases.feed_forward;
         Self {
-            gate_proj: Linear::empty(config.hidden, config.intermediate, device),
-            up_proj: Linear::empty(config.hidden, config.intermediate, device),
-            down_proj: Linear::empty(config.intermediate, config.hidden, device),
+            gate_proj: Linear::empty(config.hidden, config.intermediate, bias, device),
+            up_proj: Linear::empty(config.hidden, config.intermediate, bias, device),
+            down_proj: Linear::empty(config.intermediate, config.hidden, bias, device),
         }
     }
 }
@@ -147,10 +179,10 @@ pub struct Layer<B: Backend> {
 }
 
 impl<B: Backend> Layer<B> {
-    pub(super) fn empty(config: &DecoderConfig, device: &B::Device) -> Self {
+    pub(super) fn empty(config: &DecoderConfig, layer: usize, device: &B::Device) -> Self {
         Self {
             input_layernorm: RmsNorm::empty(config.hidden, config.norm_epsilon, device),
-            self_attn: Attention::empty(config, device),
+            self_attn: Attention::empty(config, layer, device),
             post_attention_layernorm: RmsNorm::empty(config.hidden, config.norm_epsilon, device),
             mlp: Mlp::empty(config, device),
         }

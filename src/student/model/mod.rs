@@ -2,13 +2,22 @@
 
 pub mod config;
 pub mod decoder;
+mod fields;
 mod layers;
 pub mod llama;
+pub mod mistral;
+pub mod qwen2;
+pub mod qwen3;
 mod rotary;
+mod shape;
+mod written;
 
-pub use config::{DecoderConfig, RotaryScaling};
+pub use config::{Biases, DecoderConfig, LinearScaling, Llama3Scaling, RotaryScaling, SlidingWindow};
 pub use decoder::{Decoder, KeyValueCache, ModelInput};
+pub(crate) use config::bytes_in_words;
+pub use fields::Fields;
 pub use rotary::RotaryTable;
+pub use shape::FreshShape;
 
 use serde_json::{Map, Value};
 
@@ -22,14 +31,17 @@ pub struct Family {
     pub architecture: &'static str,
     /// What it is, for `kinds` and the docs.
     pub about: &'static str,
-    /// `config.json` → shape; an error is one line that begins with the field.
-    pub read: fn(&Map<String, Value>) -> Result<DecoderConfig, String>,
+    /// transformers refuses a model of this family whose heads do not divide its width, also where a head has another
+    /// width anyway.
+    pub heads_divide_hidden: bool,
+    /// `config.json` → shape; an error is one line that follows the file's name.
+    pub read: fn(&Fields<'_>) -> Result<DecoderConfig, String>,
     /// Shape → `config.json`, such that transformers loads it.
     pub write: fn(&DecoderConfig) -> Map<String, Value>,
 }
 
 /// The families known here. A new one is a file of its own and a line here.
-pub static MODELS: &[&Family] = &[&llama::LLAMA];
+pub static MODELS: &[&Family] = &[&llama::LLAMA, &mistral::MISTRAL, &qwen2::QWEN2, &qwen3::QWEN3];
 
 /// Reads the text of a `config.json`, whatever family it belongs to. `label` is what messages call the folder.
 ///
@@ -55,7 +67,7 @@ pub fn read_config(label: &str, text: &str) -> Result<(&'static Family, DecoderC
         let found = named.or(kind).unwrap_or("(none)").to_owned();
         return Err(StudentError::UnsupportedArchitecture { label: label.into(), found });
     };
-    let config = (family.read)(&fields).and_then(|config| config.check().map(|()| config));
+    let config = (family.read)(&Fields::new(&fields)).and_then(|config| config.check().map(|()| config));
     Ok((family, config.map_err(config_error)?))
 }
 
@@ -63,3 +75,6 @@ pub fn read_config(label: &str, text: &str) -> Result<(&'static Family, DecoderC
 pub fn family(name: &str) -> Option<&'static Family> {
     MODELS.iter().copied().find(|family| family.name == name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::config::DecoderConfig;
+use super::config::{DecoderConfig, Llama3Scaling, RotaryScaling};
 
 /// Inverse wavelengths of a model's rotations.
 ///
@@ -22,23 +22,16 @@ impl RotaryTable {
             let exponent = (2 * pair) as f32 / width as f32;
             1.0 / libm::pow(f64::from(base), f64::from(exponent)) as f32
         });
-        let Some(scaling) = &config.rope_scaling else {
-            return Self { frequencies: frequencies.collect() };
-        };
-        let original = scaling.original_context as f32;
-        let (low, high) = (scaling.low_frequency_factor as f32, scaling.high_frequency_factor as f32);
-        let stretched = frequencies.map(|frequency| {
-            let wavelength = 2.0 * std::f32::consts::PI / frequency;
-            if wavelength > original / low {
-                frequency / scaling.factor as f32
-            } else if wavelength < original / high {
-                frequency
-            } else {
-                let smooth = (original / wavelength - low) / (high - low);
-                (1.0 - smooth) * frequency / scaling.factor as f32 + smooth * frequency
+        let frequencies = match &config.rope_scaling {
+            None => frequencies.collect(),
+            Some(RotaryScaling::Linear(scaling)) => {
+                frequencies.map(|frequency| frequency / scaling.linear_factor as f32).collect()
             }
-        });
-        Self { frequencies: stretched.collect() }
+            Some(RotaryScaling::Llama3(scaling)) => {
+                frequencies.map(|frequency| stretch_by_wavelength(frequency, scaling)).collect()
+            }
+        };
+        Self { frequencies }
     }
 
     /// Cosine and sine of every rotation at the given positions.
@@ -69,5 +62,20 @@ impl RotaryTable {
             Tensor::from_data(TensorData::new(values, [batch, time, 1, half]), device)
         };
         (gather(&cosines), gather(&sines))
+    }
+}
+
+/// Long wavelengths are stretched, short ones left alone, those between mixed.
+fn stretch_by_wavelength(frequency: f32, scaling: &Llama3Scaling) -> f32 {
+    let original = scaling.original_context as f32;
+    let (low, high) = (scaling.low_frequency_factor as f32, scaling.high_frequency_factor as f32);
+    let wavelength = 2.0 * std::f32::consts::PI / frequency;
+    if wavelength > original / low {
+        frequency / scaling.factor as f32
+    } else if wavelength < original / high {
+        frequency
+    } else {
+        let smooth = (original / wavelength - low) / (high - low);
+        (1.0 - smooth) * frequency / scaling.factor as f32 + smooth * frequency
     }
 }

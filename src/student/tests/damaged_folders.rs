@@ -8,20 +8,29 @@ use burn::backend::Flex;
 use burn::tensor::Tensor;
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_student::weights::{LoadedModel, NamedValues, Values, encode_tensors, read_model, take_values};
-use support::{expected, flat, golden, load, logits};
+use stillhouse_student::score::score;
+use support::{MODELS, expected, flat, golden, load, logits};
 
 const MODEL: &str = "llama-gqa-tied";
 
 /// A copy of a good folder with its weights changed; gives what reading it says.
 fn complaint(change: impl FnOnce(&mut NamedValues)) -> String {
-    let mut weights = take_values(&load::<Flex>(MODEL).decoder);
+    complaint_of(MODEL, change)
+}
+
+fn complaint_of(model: &str, change: impl FnOnce(&mut NamedValues)) -> String {
+    let mut weights = take_values(&load::<Flex>(model).decoder);
     change(&mut weights);
-    complaint_about_bytes(encode_tensors(&weights).unwrap())
+    complaint_about(model, encode_tensors(&weights).unwrap())
 }
 
 fn complaint_about_bytes(bytes: Vec<u8>) -> String {
+    complaint_about(MODEL, bytes)
+}
+
+fn complaint_about(model: &str, bytes: Vec<u8>) -> String {
     let copy = tempfile::tempdir().unwrap();
-    fs_err::copy(golden(MODEL).join("config.json"), copy.path().join("config.json")).unwrap();
+    fs_err::copy(golden(model).join("config.json"), copy.path().join("config.json")).unwrap();
     fs_err::write(copy.path().join("model.safetensors"), bytes).unwrap();
     read(copy.path()).err().unwrap().to_string()
 }
@@ -74,6 +83,46 @@ fn values_that_are_not_finite_are_counted() {
 }
 
 #[test]
+fn what_only_some_families_have_must_be_there_and_nowhere_else() {
+    for (model, tensor, width) in [
+        ("qwen2", "model.layers.2.self_attn.k_proj.bias", 24),
+        ("qwen3", "model.layers.1.self_attn.q_norm.weight", 16),
+        ("qwen3", "model.layers.0.self_attn.k_norm.weight", 16),
+    ] {
+        let values = |width, value| Values::new(vec![width], vec![value; width]);
+        let missing = complaint_of(model, |weights| {
+            weights.shift_remove(tensor);
+        });
+        assert!(missing.ends_with(&format!("there is no tensor `{tensor}`")), "{missing}");
+        let misshapen = complaint_of(model, |weights| {
+            weights.insert(tensor.into(), values(width + 1, 1.0));
+        });
+        assert!(misshapen.ends_with(&format!("`{tensor}` is [{}] where [{width}] belongs", width + 1)), "{misshapen}");
+        let infinite = complaint_of(model, |weights| {
+            weights.insert(tensor.into(), values(width, f32::INFINITY));
+        });
+        assert!(infinite.starts_with(&format!("tensor `{tensor}` of model.tiny holds {width} values")), "{infinite}");
+        for other in ["llama-mha-untied", "mistral"] {
+            let surplus = complaint_of(other, |weights| {
+                weights.insert(tensor.into(), values(width, 1.0));
+            });
+            assert!(surplus.ends_with(&format!("there is no place for tensor `{tensor}`")), "{surplus}");
+        }
+    }
+}
+
+#[test]
+fn no_family_reads_beyond_its_longest_sequence() {
+    for name in MODELS {
+        let model = load::<Flex>(name);
+        let rows = vec![vec![1; 3], vec![1; model.config.context + 1]];
+        let error = score(&model, &rows, &mut |_, _, _| {}).unwrap_err().to_string();
+        let context = model.config.context;
+        assert_eq!(error, format!("sequence 1 has {} tokens, the model's longest sequence is {context}", context + 1), "{name}");
+    }
+}
+
+#[test]
 fn a_truncated_file_is_damaged_wherever_it_was_cut() {
     let whole = fs_err::read(golden(MODEL).join("model.safetensors")).unwrap();
     for length in [0, 4, 100, whole.len() / 2, whole.len() - 1] {
@@ -93,9 +142,13 @@ fn a_folder_without_weights_says_what_it_has() {
 
 #[test]
 fn shards_are_read_through_their_index() {
+    MODELS.iter().for_each(|name| reads_shards(name));
+}
+
+fn reads_shards(name: &str) {
     let copy = tempfile::tempdir().unwrap();
-    fs_err::copy(golden(MODEL).join("config.json"), copy.path().join("config.json")).unwrap();
-    let model = load::<Flex>(MODEL);
+    fs_err::copy(golden(name).join("config.json"), copy.path().join("config.json")).unwrap();
+    let model = load::<Flex>(name);
     let weights = take_values(&model.decoder);
     let mut index = serde_json::Map::new();
     for (shard, part) in weights.iter().collect::<Vec<_>>().chunks(10).enumerate() {
@@ -106,7 +159,7 @@ fn shards_are_read_through_their_index() {
     }
     let index = serde_json::json!({ "weight_map": index });
     fs_err::write(copy.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
-    let rows = expected(MODEL).ids;
+    let rows = expected(name).ids;
     let sharded = read(copy.path()).unwrap();
     assert_eq!(flat(logits(&sharded, &rows)), flat(logits(&model, &rows)));
 
@@ -116,8 +169,12 @@ fn shards_are_read_through_their_index() {
 
 #[test]
 fn half_precision_weights_are_widened() {
+    MODELS.iter().for_each(|name| reads_half_precision(name));
+}
+
+fn reads_half_precision(name: &str) {
     use safetensors::tensor::{Dtype, TensorView};
-    let model = load::<Flex>(MODEL);
+    let model = load::<Flex>(name);
     let weights = take_values(&model.decoder);
     for dtype in [Dtype::F16, Dtype::BF16] {
         let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = weights
@@ -132,11 +189,11 @@ fn half_precision_weights_are_widened() {
             .collect();
         let views = bytes.iter().map(|(name, shape, bytes)| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
         let copy = tempfile::tempdir().unwrap();
-        fs_err::copy(golden(MODEL).join("config.json"), copy.path().join("config.json")).unwrap();
+        fs_err::copy(golden(name).join("config.json"), copy.path().join("config.json")).unwrap();
         fs_err::write(copy.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
-        let rows = expected(MODEL).ids;
+        let rows = expected(name).ids;
         let difference: Tensor<Flex, 2> = logits(&read(copy.path()).unwrap(), &rows) - logits(&model, &rows);
         let largest = difference.abs().max().into_scalar();
-        assert!(largest > 0.0 && largest < 0.1, "{largest}");
+        assert!(largest > 0.0 && largest < 0.3, "{largest}");
     }
 }

@@ -11,9 +11,9 @@ use burn::backend::Flex;
 use gguf_writer::GgufWriter;
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_student::error::StudentError;
-use stillhouse_student::model::DecoderConfig;
+use stillhouse_student::model::{DecoderConfig, RotaryScaling};
 use stillhouse_student::weights::{LoadedModel, take_values};
-use support::{MODELS, expected, flat, largest_difference, load, logits};
+use support::{LLAMAS, expected, flat, largest_difference, load, logits};
 
 /// Hugging Face's name → llama.cpp's.
 fn translated(name: &str) -> String {
@@ -67,6 +67,7 @@ fn converted(config: &DecoderConfig, model: &LoadedModel<Flex>) -> GgufWriter {
         writer = writer.floats(&translated(&name), &values.shape, &data);
     }
     if let Some(scaling) = &config.rope_scaling {
+        let RotaryScaling::Llama3(scaling) = scaling else { panic!("{scaling:?}") };
         assert_eq!((scaling.factor, scaling.original_context, config.head_width), (8.0, 32, 12));
         // The first wavelength, 2π, is shorter than 32 / 4, the next, 56, longer than 32.
         writer = writer.floats("rope_freqs.weight", &[6], &[1.0, 8.0, 8.0, 8.0, 8.0, 8.0]);
@@ -84,7 +85,7 @@ fn read(writer: &GgufWriter) -> Result<LoadedModel<Flex>, StudentError> {
 
 #[test]
 fn logits_are_those_of_transformers() {
-    for name in MODELS {
+    for name in LLAMAS {
         let folder: LoadedModel<Flex> = load(name);
         let mut shape = folder.config.clone();
         // What no GGUF file says.

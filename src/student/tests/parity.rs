@@ -77,12 +77,16 @@ fn gradients_are_those_of_transformers() {
     }
 }
 
+/// With this variable set, written models are left in the folder that it names, for `transformers_check.py`.
+const KEEP: &str = "STILLHOUSE_KEEP_MODELS";
+
 #[test]
 fn a_written_model_is_the_same_model() {
     for name in MODELS {
         let model = load::<Flex>(name);
         let copy = tempfile::tempdir().unwrap();
         write_model(copy.path(), &model.config, &take_values(&model.decoder)).unwrap();
+        keep(name, copy.path(), &model);
         let folder = stillhouse_data::model_folder::ModelFolder::open(copy.path()).unwrap();
         let again: LoadedModel<Flex> = read_model(&folder, &Default::default()).unwrap();
         let rows = expected(name).ids;
@@ -99,4 +103,17 @@ fn a_written_model_is_the_same_model() {
         };
         assert_eq!(names(&written), names(&original));
     }
+}
+
+/// Copies a written model to where transformers can be asked about it, with the logits that it should find.
+fn keep(name: &str, written: &std::path::Path, model: &LoadedModel<Flex>) {
+    let Some(to) = std::env::var_os(KEEP).map(|folder| std::path::Path::new(&folder).join(name)) else { return };
+    fs_err::create_dir_all(&to).unwrap();
+    for file in fs_err::read_dir(written).unwrap() {
+        let file = file.unwrap();
+        fs_err::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+    let rows = expected(name).ids;
+    let logits = serde_json::json!({ "ids": rows, "logits": flat(logits(model, &rows)) });
+    fs_err::write(to.join("logits.json"), logits.to_string()).unwrap();
 }

@@ -78,6 +78,7 @@ fn attention_agrees_with_its_plain_form_packed_padded_grouped_and_in_blocks() {
         (Visibility::from_segments(&[1; 14], 2, 7), 2, 7, 7),
         (Visibility::with_cache(&[0, 6], 3, 80), 2, 3, 83),
         (Visibility::with_cache(&[2, 0], 9, 0), 2, 9, 9),
+        (Visibility::from_segments(&packed, 3, 150).within(33), 3, 150, 150),
     ] {
         for (heads, groups) in [(4, 2), (3, 3), (4, 1)] {
             let query = random([batch, queries, heads, 8]);

@@ -16,7 +16,11 @@ use stillhouse_student::model::ModelInput;
 use stillhouse_student::weights::{LoadedModel, read_model};
 
 /// The models that transformers computed the expected values for.
-pub const MODELS: [&str; 3] = ["llama-gqa-tied", "llama-mha-untied", "llama3-rope-scaling"];
+pub const MODELS: [&str; 6] =
+    ["llama-gqa-tied", "llama-mha-untied", "llama3-rope-scaling", "mistral", "qwen2", "qwen3"];
+
+/// Those of them that are Llamas.
+pub const LLAMAS: [&str; 3] = ["llama-gqa-tied", "llama-mha-untied", "llama3-rope-scaling"];
 
 #[derive(Deserialize)]
 pub struct Expected {

@@ -12,7 +12,7 @@ use stillhouse_student::init::fresh;
 use stillhouse_student::loss::{Loss, Tail, Weight};
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
 use stillhouse_student::loss::forward_kl::ForwardKl;
-use stillhouse_student::model::DecoderConfig;
+use stillhouse_student::model::{Biases, DecoderConfig};
 use stillhouse_student::optimizer::{AdamW, Optimizer};
 use stillhouse_student::schedule::Schedule;
 use stillhouse_student::trainer::{
@@ -145,6 +145,9 @@ pub fn tiny() -> DecoderConfig {
         rope_scaling: None,
         norm_epsilon: 1e-5,
         tied: true,
+        biases: Biases::default(),
+        head_norms: false,
+        sliding_window: None,
         initializer_range: 0.02,
         bos: None,
         eos: vec![],
