@@ -1,6 +1,6 @@
 """Whether transformers loads the folders that stillhouse writes, and computes the same logits from them.
 
-    STILLHOUSE_KEEP_MODELS=/some/folder cargo test -p stillhouse-student --no-default-features --test parity
+    STILLHOUSE_KEEP_MODELS=/some/folder cargo test -p stillhouse-student --no-default-features --test models parity
     python src/student/tests/transformers_check.py /some/folder/*
 
 Each folder holds a model and `logits.json`: rows of token ids and the logits that stillhouse computed for them.

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
-
 use stillhouse_student::backend::{Cpu, CpuTape};
 use stillhouse_student::error::StudentError;
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
@@ -14,8 +12,8 @@ use stillhouse_student::schedule::cosine::Cosine;
 use stillhouse_student::schedule::wsd::Wsd;
 use stillhouse_student::trainer::{Losses, State, StepBatch, Trained};
 use stillhouse_student::weights::take_values;
-use support::training::{InMemory, Rule, Setup, Watcher, adamw, batch_of, tiny, train};
-use support::{MODELS, expected, load};
+use crate::support::training::{InMemory, Rule, Setup, Watcher, adamw, batch_of, tiny, train};
+use crate::support::{MODELS, expected, load};
 
 const CROSS_ENTROPY: CrossEntropy = CrossEntropy { weight: Weight::Constant(1.0) };
 
@@ -179,7 +177,7 @@ fn a_batch_without_a_scored_token_is_an_error_that_names_the_step() {
 
 #[test]
 fn whole_model_gradients_are_the_slopes_of_the_loss() {
-    use support::training::Rule;
+    use crate::support::training::Rule;
     use stillhouse_student::trainer::BatchSource;
     let config = tiny();
     let device = Default::default();

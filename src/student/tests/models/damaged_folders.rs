@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
-
 use burn::backend::Flex;
 use burn::tensor::Tensor;
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_student::weights::{LoadedModel, NamedValues, Values, encode_tensors, read_model, take_values};
 use stillhouse_student::score::score;
-use support::{MODELS, expected, flat, golden, load, logits};
+use crate::support::{MODELS, expected, flat, golden, load, logits};
 
 const MODEL: &str = "llama-gqa-tied";
 

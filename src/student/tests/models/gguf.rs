@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-#[path = "../../data/gguf/testing.rs"]
+#[path = "../../../data/gguf/testing.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
 mod gguf_writer;
-mod support;
 
 use burn::backend::Flex;
 use gguf_writer::GgufWriter;
@@ -13,7 +12,7 @@ use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_student::error::StudentError;
 use stillhouse_student::model::{DecoderConfig, RotaryScaling};
 use stillhouse_student::weights::{LoadedModel, take_values};
-use support::{LLAMAS, expected, flat, largest_difference, load, logits};
+use crate::support::{LLAMAS, expected, flat, largest_difference, load, logits};
 
 /// Hugging Face's name → llama.cpp's.
 fn translated(name: &str) -> String {

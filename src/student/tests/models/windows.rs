@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
-
 use stillhouse_data::lm::{GenerateRequest, Sampling};
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_student::backend::Cpu;
 use stillhouse_student::generate::generate;
 use stillhouse_student::model::{DecoderConfig, SlidingWindow};
 use stillhouse_student::weights::{LoadedModel, NamedValues, read_model, take_values, write_model};
-use support::{expected, flat, largest_difference, load, logits};
+use crate::support::{expected, flat, largest_difference, load, logits};
 
 /// The reference model with its first layers only, which look back through a window.
 fn windowed(name: &str, layers: usize, window: SlidingWindow) -> LoadedModel<Cpu> {

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
-
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -18,7 +16,7 @@ use stillhouse_student::trainer::{
     BatchSource, EarlyStop, Lora, Losses, Method, Options, State, Trained, Validation, peft_names,
 };
 use stillhouse_student::weights::{NamedValues, take_values};
-use support::training::{InMemory, Rule, Setup, Watcher, adamw, tiny, train_with};
+use crate::support::training::{InMemory, Rule, Setup, Watcher, adamw, tiny, train_with};
 
 fn constant(steps: u64) -> Setup {
     Setup { schedule: Box::new(Constant { warmup: 2 }), steps, micro_rows: 4, checkpoint_every: 0 }
@@ -239,7 +237,7 @@ mod averaging {
         }
         let done = trained(&constant(4), &by_adamw(), method);
         for (name, values) in &done.weights {
-            let difference = support::largest_difference(&values.data, &expected[name].data);
+            let difference = crate::support::largest_difference(&values.data, &expected[name].data);
             assert!(difference < 1e-6, "{name}: {difference}");
         }
         // It follows the weights and does not lead them.

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
-
 use std::cell::Cell;
 use std::path::PathBuf;
 
@@ -13,7 +11,7 @@ use stillhouse_student::optimizer::Optimizer;
 use stillhouse_student::schedule::constant::Constant;
 use stillhouse_student::schedule::wsd::Wsd;
 use stillhouse_student::trainer::{Checkpoint, CheckpointStore, History, Keep, Options, Spike, StoredCheckpoints};
-use support::training::{InMemory, Setup, Watcher, adamw, train, train_with};
+use crate::support::training::{InMemory, Setup, Watcher, adamw, train, train_with};
 
 fn constant(steps: u64, checkpoint_every: u64) -> Setup {
     Setup { schedule: Box::new(Constant { warmup: 2 }), steps, micro_rows: 4, checkpoint_every }
@@ -165,7 +163,7 @@ fn a_checkpoint_of_another_model_is_refused_by_name() {
         let model = stillhouse_student::init::fresh::<Cpu>(config, 1, &device).unwrap();
         State::<CpuTape>::new(model, config).take_up(&checkpoint, &device).err().unwrap()
     };
-    let tiny = support::training::tiny();
+    let tiny = crate::support::training::tiny();
     let error = refused(&stillhouse_student::model::DecoderConfig { layers: 3, ..tiny.clone() });
     assert!(error.to_string().starts_with("the weights of the checkpoint of step 2 lack `model.layers.2."), "{error}");
     let error = refused(&stillhouse_student::model::DecoderConfig { intermediate: 48, ..tiny.clone() });
@@ -181,7 +179,7 @@ mod memory {
     use stillhouse_student::loss::cross_entropy::CrossEntropy;
     use stillhouse_student::loss::{Formula, Loss, LossSum, Positions, Weight};
     use stillhouse_student::trainer::{Losses, Observer, StepReport, Trained, Training};
-    use support::training::{Rule, tiny};
+    use crate::support::training::{Rule, tiny};
 
     use super::*;
 

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
-
 use burn::tensor::{Int, Tensor, TensorData};
 use stillhouse_data::batch::Batch;
 use stillhouse_data::signals::TopK;
@@ -22,7 +20,7 @@ use stillhouse_student::optimizer::Optimizer;
 use stillhouse_student::schedule::constant::Constant;
 use stillhouse_student::trainer::{BatchSource, LiveTeacher, Losses, Options, State, StepReport, Trained, Training};
 use stillhouse_student::weights::LoadedModel;
-use support::training::{InMemory, Rule, Watcher, adamw, tiny};
+use crate::support::training::{InMemory, Rule, Watcher, adamw, tiny};
 
 const ONE: Weight = Weight::Constant(1.0);
 

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
-
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Int, Tensor, TensorData};
 use stillhouse_student::kernels::Visibility;
 use stillhouse_student::model::ModelInput;
 use stillhouse_student::weights::{LoadedModel, read_model, take_values, write_model};
-use support::{MODELS, expected, flat, golden, largest_difference, load, logits};
+use crate::support::{MODELS, expected, flat, golden, largest_difference, load, logits};
 
 #[test]
 fn logits_are_those_of_transformers() {

@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
-
 use stillhouse_data::lm::{Finish, GenerateRequest, Sampling};
 use stillhouse_student::backend::Cpu;
 use stillhouse_student::generate::generate;
 use stillhouse_student::score::score;
-use support::{MODELS, expected, flat, load, logits};
+use crate::support::{MODELS, expected, flat, load, logits};
 
 fn request(prompt: &[u32], temperature: f32, seed: u64, max_tokens: usize) -> GenerateRequest {
     let sampling = Sampling { temperature, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens, stop_ids: vec![] };
@@ -104,7 +102,7 @@ fn scores_are_the_log_softmax_of_every_position_of_every_row() {
             continue;
         }
         let alone = burn::tensor::activation::log_softmax(logits(&model, std::slice::from_ref(sequence)), 1);
-        let difference = support::largest_difference(&scored.concat(), &flat(alone)[..scored.len() * 128]);
+        let difference = crate::support::largest_difference(&scored.concat(), &flat(alone)[..scored.len() * 128]);
         assert!(difference < 1e-5, "{difference}");
     }
 }

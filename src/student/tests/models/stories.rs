@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
-
 use serde::Deserialize;
 use stillhouse_data::lm::{GenerateRequest, Sampling};
 use stillhouse_student::backend::Cpu;
 use stillhouse_student::generate::generate;
 use stillhouse_student::score::score;
-use support::{flat, golden, load, logits};
+use crate::support::{flat, golden, load, logits};
 
 const MODEL: &str = "stories260k";
 
