@@ -138,7 +138,7 @@ mod tests {
         let step = OptimizerStep { lr: 0.5, gradient_scale: 1.0, step: 1 };
         let moved = |size: f32| {
             let mut state = OptimizerState::new();
-            let gradient = flat(&[3.0 * size, 1.0 * size, -1.0 * size, 2.0 * size]);
+            let gradient = flat(&[3.0 * size, 1.0 * size, -size, 2.0 * size]);
             let weight = rule().update(&parameter, flat(&[0.0; 4]), gradient, &mut state, &step);
             assert_eq!((state.first.len(), state.second.len()), (1, 0));
             numbers(weight)

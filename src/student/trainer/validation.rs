@@ -109,7 +109,7 @@ impl Validation<'_> {
         state: &State<B>,
         losses: &Losses<'_>,
         rows: impl Fn(&Batch) -> usize,
-    ) -> Result<Vec<(Vec<(f64, usize)>, usize)>> {
+    ) -> Result<Vec<ChunkSums>> {
         let decoder = state.result();
         let mut source = self.source.borrow_mut();
         let mut measured = Vec::new();
@@ -144,6 +144,9 @@ impl Validation<'_> {
         Ok(measured)
     }
 }
+
+/// Sum and positions of every loss in a chunk, and how many positions were counted.
+type ChunkSums = (Vec<(f64, usize)>, usize);
 
 /// A measurement.
 #[derive(Debug, Clone, PartialEq)]
