@@ -19,7 +19,7 @@ pub mod why;
 pub mod worker;
 
 pub use experiment::{Experiment, Stage, StageId};
-pub use plan::{Decision, Plan, PlannedStage, plan};
+pub use plan::{Decision, Plan, PlannedStage, plan, remarks};
 pub use resolve::resolve;
 pub use run::{RunOptions, RunSummary, Subscriber, run};
 pub use why::{Comparison, Explainer, Reason};

@@ -106,14 +106,26 @@ fn forecast(plan: &Plan, planned: &PlannedStage, experiment: &Experiment, store:
         return None;
     }
     let stage = &experiment.graph[planned.id];
-    let (table, definitions) = (&stage.table, Definitions(&stage.definitions));
-    let view = View::new(&table.label, table.kind, table.config.as_ref(), table.at, &definitions);
+    let definitions = Definitions(&stage.definitions);
+    let view = view(stage, &definitions);
     let made = |id: &StageId| match &plan.stage(*id)?.decision {
         Decision::Reuse(record) => Some(&**record),
         _ => None,
     };
     let inputs = stage.inputs.iter().filter_map(|(path, (upstream, _))| Some((path.as_str(), made(upstream)?))).collect();
     stage.kind.forecast(&Ahead { view, inputs, store })
+}
+
+/// What a stage's kind says of how its work could be shared (see [`stillhouse_stage::StageKind::remarks`]).
+#[must_use]
+pub fn remarks(experiment: &Experiment, id: StageId) -> Vec<String> {
+    let stage = &experiment.graph[id];
+    stage.kind.remarks(&view(stage, &Definitions(&stage.definitions)))
+}
+
+fn view<'a>(stage: &'a Stage, definitions: &'a Definitions<'a>) -> View<'a> {
+    let table = &stage.table;
+    View::new(&table.label, table.kind, table.config.as_ref(), table.at, definitions)
 }
 
 struct Planner<'a> {

@@ -118,6 +118,12 @@ pub trait StageKind: Kind {
         None
     }
 
+    /// What `why` says beside the comparison of recipes: how much of the work other settings could share, and why not more.
+    fn remarks(&self, view: &View<'_>) -> Vec<String> {
+        let _ = view;
+        Vec::new()
+    }
+
     /// Does the work: reads inputs through the context, writes its output below [`Context::out`]. Blocking; equal recipes
     /// must give equal bytes. Called in the engine's process or in a worker, see [`Needs::placement`].
     ///

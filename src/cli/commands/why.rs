@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use stillhouse_engine::{Experiment, Explainer, StageId};
+use stillhouse_engine::{Experiment, Explainer, StageId, remarks};
 use stillhouse_spec::suggest;
 use stillhouse_store::Store;
 
@@ -25,9 +25,11 @@ pub fn run(command: &Why, global: &Global) -> Result<ExitCode, CliError> {
         return Err(CliError::arguments(format!("{} is not in the plan", command.stage), "`stillhouse plan` lists them"));
     };
     let why = Explainer::new(&plan, &experiment, &store, store.histories()?).why(stage)?;
+    let remarks = remarks(&experiment, *id);
     match global.format {
         Format::Json => {
             let mut value = why.to_json();
+            value["remarks"] = json!(remarks);
             value["name"] = json!(stage.name);
             value["decision"] = json!(stage.decision.word());
             value["key"] = json!(stage.key);
@@ -36,7 +38,7 @@ pub fn run(command: &Why, global: &Global) -> Result<ExitCode, CliError> {
             });
             render::data(&value.to_string());
         }
-        Format::Text => render::data(&render::plan::why(stage, &why)),
+        Format::Text => render::data(&render::plan::why(stage, &why, &remarks)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -67,7 +67,7 @@ fn asks(forecast: &Forecast) -> String {
 }
 
 /// One stage, explained.
-pub fn why(stage: &PlannedStage, why: &Comparison) -> String {
+pub fn why(stage: &PlannedStage, why: &Comparison, remarks: &[String]) -> String {
     let mut lines = vec![format!("{}: {}", stage.name, stage.decision.word())];
     lines.push(format!("  {}", why.summary));
     lines.extend(why.reasons.iter().map(|reason| format!("    {}", reason.line())));
@@ -76,6 +76,7 @@ pub fn why(stage: &PlannedStage, why: &Comparison) -> String {
     {
         lines.push(format!("  compared with {} of run {} ({}, key {})", earlier.stage, earlier.run, earlier.created, earlier.key.short()));
     }
+    lines.extend(remarks.iter().map(|remark| format!("  {remark}")));
     if let Some(key) = &stage.key {
         lines.push(format!("  key {key}"));
     }

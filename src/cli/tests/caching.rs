@@ -237,3 +237,36 @@ mod include {
         assert_eq!(place.built(), ["command.a"]);
     }
 }
+
+#[test]
+fn why_says_what_a_longer_training_could_share_and_why_not_more() {
+    let place = Place::with_experiment(
+        r#"
+[experiment]
+name = "shared"
+
+[tokenizer.t]
+from = [{ text = "text.txt" }]
+vocab-size = 260
+
+[dataset.d]
+mix = [{ text = "text.txt" }]
+tokenizer = "t"
+
+[student.s]
+init = { llama = { layers = 1, hidden = 16, heads = 2 } }
+data = "d"
+loss = "cross-entropy"
+optimizer = { adamw = { lr = 1e-3 } }
+schedule = { cosine = { warmup = 5 } }
+steps = 40
+"#,
+    );
+    place.write("text.txt", "one line\nanother line\n");
+    let ran = place.run(&["why", "experiment.toml", "student.s"]);
+    let said = "a longer training shares 6 of 40 steps: a cosine depends on the number of steps";
+    assert!(ran.code == Some(0) && ran.stdout.contains(said), "{}{}", ran.stdout, ran.stderr);
+    let json = place.run(&["why", "experiment.toml", "student.s", "--format", "json", "--set", "student.s.schedule=constant"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(text(&json["remarks"][0]), "a longer training shares 40 of 40 steps");
+}

@@ -70,6 +70,15 @@ pub struct StudentConfig {
     pub log_every: Execution<u64>,
 }
 
+impl StudentConfig {
+    /// How much of this a longer training begins with, and why not all of it.
+    pub(super) fn shared(&self) -> String {
+        let (schedule, steps) = (&self.schedule.value, self.steps);
+        let why = schedule.why_not_shared().map(|why| format!(": {why}")).unwrap_or_default();
+        format!("{} of {steps} steps{why}", schedule.shared_steps(steps))
+    }
+}
+
 /// The stages a student can learn from.
 #[derive(Clone, Copy, Debug)]
 pub struct Datasets;

@@ -40,6 +40,11 @@ impl StageKind for Student {
         Needs { placement: Placement::Worker, compute: true, device: true, ..Needs::default() }
     }
 
+    fn remarks(&self, view: &View<'_>) -> Vec<String> {
+        let Some(config) = view.config_as::<StudentConfig>() else { return Vec::new() };
+        vec![format!("a longer training shares {}", config.shared())]
+    }
+
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {
         run::run(context)
     }

@@ -216,13 +216,6 @@ impl<'a> Job<'a> {
         Ok(self.tokenizer_files.copy_to(&out)?)
     }
 
-    /// How much of this a longer training begins with, and why not all of it.
-    fn shared(&self) -> String {
-        let (schedule, steps) = (&self.config.schedule.value, self.config.steps);
-        let why = schedule.why_not_shared().map(|why| format!(": {why}")).unwrap_or_default();
-        format!("{} of {steps} steps{why}", schedule.shared_steps(steps))
-    }
-
     fn outcome(&self, trained: &Trained, chosen: &Chosen, seconds: f64) -> Outcome {
         let Trained { checkpoint, resumed_from, tokens, seconds: training_seconds, .. } = trained;
         let mut metrics = Map::new();
@@ -247,7 +240,7 @@ impl<'a> Job<'a> {
                 "tokens": tokens,
                 "tokens-per-second": per_second.round(),
                 "seconds": seconds,
-                "longer-trainings-share": self.shared(),
+                "longer-trainings-share": self.config.shared(),
             }),
             resumed: *resumed_from > 0,
         }
