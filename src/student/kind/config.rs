@@ -7,7 +7,7 @@ use super::initial::Initial;
 use crate::loss::{Loss, Weight};
 use crate::optimizer::Optimizer;
 use crate::schedule::Schedule;
-use crate::trainer::{EarlyStop, Keep, Lora, Spike};
+use crate::trainer::{EarlyStop, Keep, Lora, OnPolicy, Spike};
 
 /// Trains a student on a dataset, from scratch or from a model's weights, on labels, on a teacher's distributions, or on
 /// both. Makes a model folder that transformers loads.
@@ -24,6 +24,8 @@ pub struct StudentConfig {
     /// A teacher that runs beside it while it trains: one with `provider = "local"` and the same tokenizer. Losses then
     /// compare with its whole distributions, and stored signals are not read.
     pub teacher: Option<Ref<Teachers>>,
+    /// Lets it write some completions itself, which the teacher beside it then judges token by token.
+    pub on_policy: Option<OnPolicy>,
     /// What it makes small: a weighted sum of losses.
     pub loss: Each<dyn Loss>,
     /// How its weights follow the gradient.
@@ -138,6 +140,9 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
     if config.lora.is_some() && !config.freeze.is_empty() {
         report.push(Diagnostic::error(at("freeze"), "with `lora` everything but the adapters is frozen already"));
     }
+    if config.on_policy.is_some() {
+        on_policy(config, at("on-policy"), report);
+    }
     match &config.early_stop {
         Some(rule) => early_stop(rule, config, at("early-stop"), report),
         None if config.keep.best > 0 => {
@@ -154,6 +159,18 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
                 report.push(error.hint("a step holds as many rows as fit, as long as its longest example"));
             }
         }
+    }
+}
+
+fn on_policy(config: &StudentConfig, at: stillhouse_spec::Origin, report: &mut Diagnostics) {
+    if config.teacher.is_none() {
+        let error = Diagnostic::error(at, "what the student writes is judged by a teacher beside it, and none is named");
+        report.push(error.hint("add `teacher = \"…\"`, a teacher with `provider = \"local\"`"));
+    }
+    let of_labels = config.loss.values.iter().find(|(_, loss)| !loss.needs_teacher() && !loss.weight().is_zero());
+    if let Some((name, _)) = of_labels {
+        let error = Diagnostic::error(at, format!("`{name}` would teach the student its own text as if it were right"));
+        report.push(error.hint("with `on-policy` take losses that compare with the teacher: `reverse-kl`, `jsd`"));
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) fn description(
     seed: u64,
     teacher: Option<&TeacherIdentity>,
     measured: Option<&str>,
+    stop_ids: &[u32],
 ) -> Result<String> {
     let internal =
         |what: &str| StudentError::training(format!("{what} can't be written into a key"), "please report it");
@@ -54,6 +55,11 @@ pub(super) fn description(
     }
     if let Some(decay) = config.ema {
         members.insert("ema", Canonical::Float(decay));
+    }
+    if let Some(rule) = &config.on_policy {
+        members.insert("on-policy", canonical(rule.describe()));
+        let stops = stop_ids.iter().map(|id| Canonical::from(*id)).collect::<Vec<_>>();
+        members.insert("on-policy-stops", Canonical::from(stops));
     }
     if let (Some(rule), Some(measured)) = (&config.early_stop, measured) {
         members.insert("measured", Canonical::from(measured));

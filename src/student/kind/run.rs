@@ -1,5 +1,6 @@
 //! A `student` stage at work.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -24,8 +25,8 @@ use crate::loss::Loss;
 use crate::model::{Decoder, DecoderConfig, bytes_in_words, read_config};
 use crate::throughput;
 use crate::trainer::{
-    BatchSource, DatasetSource, HoldoutSource, Keep, Losses, Method, Options, StoredCheckpoints, Trained, Training,
-    Validation, memory, peft_config, peft_names,
+    BatchSource, DatasetSource, HoldoutSource, Keep, Losses, Method, Options, Rollout, StoredCheckpoints, Trained, Training,
+    Sampler, Validation, memory, peft_config, peft_names,
 };
 use crate::weights::{encode_tensors, read_model, write_model};
 
@@ -60,6 +61,8 @@ struct Job<'a> {
     teacher: Option<TeacherBeside>,
     description: String,
     length: usize,
+    /// Tokens that end a text which the student writes itself.
+    stop_ids: Vec<u32>,
 }
 
 impl<'a> Job<'a> {
@@ -88,9 +91,11 @@ impl<'a> Job<'a> {
         };
         let measured = config.early_stop.is_some().then(|| artifact.tree.part(&[HOLDOUT]).digest().to_string());
         let seed = context.seed();
-        let description = description(&config, &shape, &begins, seed, read.as_ref(), measured.as_deref())?;
+        let stop_ids: BTreeSet<u32> = shape.eos.iter().copied().chain(tokenizer.eos()).collect();
+        let stop_ids: Vec<u32> = stop_ids.into_iter().collect();
+        let description = description(&config, &shape, &begins, seed, read.as_ref(), measured.as_deref(), &stop_ids)?;
         let tokenizer_files = data.tokenizer_files();
-        Ok(Self { context, config, shape, tokenizer, tokenizer_files, pretrained, teacher, description, length })
+        Ok(Self { context, config, shape, tokenizer, tokenizer_files, pretrained, teacher, description, length, stop_ids })
     }
 
     fn train<B: TrainBackend>(&self, device: &Device<B>, choice: DeviceChoice) -> Result<Trained, Failure> {
@@ -126,6 +131,7 @@ impl<'a> Job<'a> {
                 method,
                 validation,
                 spike: config.spike.as_ref(),
+                on_policy: config.on_policy.as_ref().map(|rule| Sampler { rule, stop_ids: &self.stop_ids }),
                 keep: Keep::clone(&config.keep),
                 memory: memory::available().filter(|_| choice == DeviceChoice::Cpu),
             },
@@ -152,7 +158,11 @@ impl<'a> Job<'a> {
         let (lengths, seed) = (examples.lengths()?, self.context.seed());
         let plan = match batch.tokens {
             Some(tokens) => BatchPlan::by_tokens(&lengths, tokens, seed)?,
-            None => BatchPlan::new(&lengths, batch.rows, self.length, seed, batch.pack)?,
+            None => {
+                // What the student writes takes as much of a row as it likes.
+                let pack = batch.pack && self.config.on_policy.is_none();
+                BatchPlan::new(&lengths, batch.rows, self.length, seed, pack)?
+            }
         };
         let source = DatasetSource::new(examples, plan, signals);
         let share = source.check(self.shape.vocabulary, self.tokenizer.digest())?;
@@ -213,7 +223,24 @@ impl<'a> Job<'a> {
             fs_err::write(folder.join("adapter_model.safetensors"), encode_tensors(&peft_names(adapters))?)?;
             fs_err::write(folder.join("adapter_config.json"), format!("{:#}\n", peft_config(lora)))?;
         }
+        self.write_rollouts(&trained.rollouts)?;
         Ok(self.tokenizer_files.copy_to(&out)?)
+    }
+
+    /// What the student wrote in training, readable: `rollouts.jsonl`.
+    fn write_rollouts(&self, rollouts: &[Rollout]) -> Result<(), Failure> {
+        if rollouts.is_empty() {
+            return Ok(());
+        }
+        let mut text = String::new();
+        for rollout in rollouts {
+            let mut line = json!(rollout);
+            line["prompt-text"] = json!(self.tokenizer.decode(&rollout.prompt, true)?);
+            line["completion-text"] = json!(self.tokenizer.decode(&rollout.completion, true)?);
+            text.push_str(&line.to_string());
+            text.push('\n');
+        }
+        Ok(fs_err::write(self.context.out().join("rollouts.jsonl"), text)?)
     }
 
     fn outcome(&self, trained: &Trained, chosen: &Chosen, seconds: f64) -> Outcome {

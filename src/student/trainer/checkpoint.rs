@@ -6,6 +6,7 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use stillhouse_store::{CheckpointFile, CheckpointManifest, Key, Store, StoreError};
 
+use super::on_policy::Rollout;
 use super::validation::History;
 use crate::error::{Result, StudentError};
 use crate::optimizer::SavedState;
@@ -24,6 +25,8 @@ pub struct Checkpoint {
     pub average: Option<NamedValues>,
     /// What was measured on held-out data, with the best weights so far.
     pub history: History,
+    /// What the student wrote on the way, where it does.
+    pub rollouts: Vec<Rollout>,
     /// Loss and losses of the last step, by name.
     pub figures: BTreeMap<String, f64>,
     /// Only the training that made it needs it, in case it is interrupted.
@@ -76,6 +79,8 @@ const FIRST: &str = "first-moments";
 const SECOND: &str = "second-moments";
 const AVERAGE: &str = "average";
 const BEST: &str = "best";
+/// JSON, one rollout a line; every other file holds tensors.
+const ROLLOUTS: &str = "rollouts";
 
 /// What a manifest's `meta` holds beside the figures, which stand in it by their names.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -103,9 +108,14 @@ impl CheckpointStore for StoredCheckpoints<'_> {
 
     fn load(&self, key: &Key) -> Result<Option<Checkpoint>> {
         let Some(manifest) = self.store.checkpoint(key)? else { return Ok(None) };
-        let mut parts = BTreeMap::new();
+        let (mut parts, mut rollouts) = (BTreeMap::new(), Vec::new());
         for (role, file) in &manifest.files {
             let Some(bytes) = self.store.checked_read(&file.digest)? else { return Ok(None) };
+            if role == ROLLOUTS {
+                let Some(lines) = decode_rollouts(&bytes) else { return Ok(None) };
+                rollouts = lines;
+                continue;
+            }
             let Some(values) = decode_tensors(&bytes) else { return Ok(None) };
             parts.insert(role.as_str(), values);
         }
@@ -123,6 +133,7 @@ impl CheckpointStore for StoredCheckpoints<'_> {
             optimizer: SavedState { first, second },
             average: parts.remove(AVERAGE),
             history: History { measured, best: parts.remove(BEST) },
+            rollouts,
             figures,
             passing: meta.passing,
         }))
@@ -134,6 +145,11 @@ impl CheckpointStore for StoredCheckpoints<'_> {
             let bytes = encode_tensors(values)?;
             let digest = self.store.put_bytes(&bytes)?;
             files.insert(role.to_owned(), CheckpointFile { digest, length: bytes.len() as u64 });
+        }
+        if !checkpoint.rollouts.is_empty() {
+            let bytes = encode_rollouts(&checkpoint.rollouts);
+            let digest = self.store.put_bytes(&bytes)?;
+            files.insert(ROLLOUTS.to_owned(), CheckpointFile { digest, length: bytes.len() as u64 });
         }
         let mut meta = serde_json::json!(checkpoint.figures);
         let Checkpoint { history, passing, .. } = checkpoint;
@@ -170,6 +186,20 @@ fn read_meta(meta: &serde_json::Value) -> (Meta, BTreeMap<String, f64>) {
     let numbers = meta.as_object().into_iter().flatten();
     let figures = numbers.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect();
     (rest.unwrap_or_default(), figures)
+}
+
+fn encode_rollouts(rollouts: &[Rollout]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for rollout in rollouts {
+        bytes.extend(serde_json::json!(rollout).to_string().into_bytes());
+        bytes.push(b'\n');
+    }
+    bytes
+}
+
+fn decode_rollouts(bytes: &[u8]) -> Option<Vec<Rollout>> {
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
 /// f32 tensors of a safetensors file; none if it is not one of ours.

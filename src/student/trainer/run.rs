@@ -8,6 +8,7 @@ use super::guard::{Spike, SpikeGuard};
 use super::keeper::{Keep, Keeper};
 use super::live_teacher::LiveTeacher;
 use super::memory::{self, MicroRows};
+use super::on_policy::{Rollout, Sampler};
 use super::source::BatchSource;
 use super::state::{Computed, Losses, Method, State, StepReport};
 use super::trajectory::{StepIdentity, Trajectory};
@@ -68,6 +69,8 @@ pub struct Options<'a> {
     pub validation: Option<Validation<'a>>,
     /// Whether to stop when the loss jumps.
     pub spike: Option<&'a Spike>,
+    /// Whether the student writes some of its completions itself.
+    pub on_policy: Option<Sampler<'a>>,
     /// Which checkpoints stay.
     pub keep: Keep,
     /// Bytes of memory that the step may take, where that is known before: a step that would take more gets smaller parts.
@@ -83,6 +86,8 @@ pub struct Trained {
     pub weights: NamedValues,
     /// The adapters in them, where there are any.
     pub adapters: Option<NamedValues>,
+    /// What the student wrote on the way, over the whole trajectory.
+    pub rollouts: Vec<Rollout>,
     /// Step and value of the best measurement.
     pub best: Option<(u64, f64)>,
     /// Positions of all batches of the trajectory, whoever trained its beginning.
@@ -224,11 +229,13 @@ impl Training<'_, '_> {
             }
             let lr = self.lr(state.steps());
             let began = Instant::now();
+            let (batch, written) = self.written(&state, trajectory, batch)?;
             let losses = self.losses.at(state.steps());
             let computed = self.computed(&state, &batch, &losses, &mut guard, &mut micro_rows, observer);
             let computed = computed.map_err(|error| keep_last_good(error, &state, resumed_from, &mut keeper))?;
             let (next, report) = state.follow(computed, &batch, self.optimizer, lr, self.clip)?;
             state = next;
+            state.rollouts.extend(written);
             tokens += report.tokens;
             observer.stepped(&report, self.steps, report.tokens as f64 / began.elapsed().as_secs_f64().max(1e-9));
             last = Some(report);
@@ -249,6 +256,7 @@ impl Training<'_, '_> {
         };
         Ok(Trained {
             checkpoint: state.checkpoint(),
+            rollouts: state.rollouts.clone(),
             weights: state.whole_model(values.clone()),
             adapters: self.options.method.lora.map(|_| values),
             best: self.options.validation.as_ref().and_then(|_| state.history.best_measured()),
@@ -258,6 +266,19 @@ impl Training<'_, '_> {
             tokens,
             seconds,
         })
+    }
+
+    /// The step's batch, with what the student writes itself.
+    fn written<B: TrainBackend>(
+        &self,
+        state: &State<B>,
+        trajectory: &Trajectory,
+        batch: StepBatch,
+    ) -> Result<(StepBatch, Vec<Rollout>)> {
+        match (&self.options.on_policy, trajectory.key(state.steps())) {
+            (Some(sampler), Some(key)) => sampler.mix(state, self.config, key, batch),
+            _ => Ok((batch, Vec::new())),
+        }
     }
 
     /// A step's gradients, guarded. Where memory runs out, smaller parts are tried once.

@@ -11,6 +11,7 @@ use super::batch::{MicroBatch, StepBatch, select_counted};
 use super::checkpoint::Checkpoint;
 use super::head::{PartSum, head_gradients};
 use super::live_teacher::LiveTeacher;
+use super::on_policy::Rollout;
 use super::parameters::{Shapes, flat_weights, on_tape, shapes, trained};
 use super::segments::{Segments, seeded_backward};
 use super::trained::check_shapes;
@@ -136,6 +137,8 @@ pub struct State<B: TrainBackend> {
     pub(super) average: Option<Average<Inner<B>>>,
     /// What was measured on held-out data.
     pub(super) history: History,
+    /// What the student wrote so far.
+    pub(super) rollouts: Vec<Rollout>,
     step: u64,
     rotary: RotaryTable,
     tied: bool,
@@ -191,6 +194,7 @@ impl<B: TrainBackend> State<B> {
             optimizer: OptimizerState::new(),
             average: None,
             history: History::default(),
+            rollouts: Vec::new(),
             step: 0,
             rotary: RotaryTable::new(config),
             tied: config.tied,
@@ -221,6 +225,7 @@ impl<B: TrainBackend> State<B> {
         self.set_trained(to_device(&checkpoint.weights, device));
         self.optimizer = OptimizerState::restore(&checkpoint.optimizer, device);
         self.history = checkpoint.history.clone();
+        self.rollouts = checkpoint.rollouts.clone();
         self.step = checkpoint.step;
         self.figures = checkpoint.figures.clone();
         Ok(self)
@@ -234,6 +239,7 @@ impl<B: TrainBackend> State<B> {
             optimizer: self.optimizer.save(),
             average: self.average.as_ref().map(|average| self.on_host(&average.weights)),
             history: self.history.clone(),
+            rollouts: self.rollouts.clone(),
             figures: self.figures.clone(),
             passing: false,
         }

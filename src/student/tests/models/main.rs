@@ -13,6 +13,7 @@ mod generation;
 mod gguf;
 mod keeping;
 mod methods;
+mod on_policy;
 mod parity;
 mod stories;
 mod training;
