@@ -40,6 +40,24 @@ fn main() {
     measure("quickstart 1.3 M", &quickstart, 16, 128, false);
     measure("quickstart 1.3 M + KL", &quickstart, 16, 128, true);
     measure("7 M", &shape(6, 256, 4, 4096, 128), 16, 128, false);
+    measure("SmolLM2-135M, 1 × 128", &smollm2(), 1, 128, false);
+}
+
+/// The shape of SmolLM2-135M.
+fn smollm2() -> DecoderConfig {
+    let shape = LlamaShape {
+        layers: 30,
+        hidden: 576,
+        heads: 9,
+        kv_heads: Some(3),
+        head_width: None,
+        intermediate: Some(1536),
+        context: Some(2048),
+        tied: true,
+        rope_theta: 1e5,
+        norm_epsilon: 1e-5,
+    };
+    shape.config(49_152, 128)
 }
 
 /// The ways to train that are measured.
