@@ -1,6 +1,5 @@
 //! A `student` stage at work.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -91,8 +90,7 @@ impl<'a> Job<'a> {
         };
         let measured = config.early_stop.is_some().then(|| artifact.tree.part(&[HOLDOUT]).digest().to_string());
         let seed = context.seed();
-        let stop_ids: BTreeSet<u32> = shape.eos.iter().copied().chain(tokenizer.eos()).collect();
-        let stop_ids: Vec<u32> = stop_ids.into_iter().collect();
+        let stop_ids = stop_ids(&tokenizer, pretrained.as_ref())?;
         let description = description(&config, &shape, &begins, seed, read.as_ref(), measured.as_deref(), &stop_ids)?;
         let tokenizer_files = data.tokenizer_files();
         Ok(Self { context, config, shape, tokenizer, tokenizer_files, pretrained, teacher, description, length, stop_ids })
@@ -133,7 +131,8 @@ impl<'a> Job<'a> {
                 spike: config.spike.as_ref(),
                 on_policy: config.on_policy.as_ref().map(|rule| Sampler { rule, stop_ids: &self.stop_ids }),
                 keep: Keep::clone(&config.keep),
-                memory: memory::available().filter(|_| choice == DeviceChoice::Cpu),
+                // What is free now would be another number tomorrow, and rounding depends on the parts of a step.
+                memory: memory::installed().filter(|_| choice == DeviceChoice::Cpu),
             },
         };
         let checkpoints = StoredCheckpoints::new(context.store());
@@ -271,6 +270,14 @@ impl<'a> Job<'a> {
             }),
             resumed: *resumed_from > 0,
         }
+    }
+}
+
+/// Tokens that end a text of the student: as when it is used, see [`Tokenizer::stop_ids`].
+fn stop_ids(tokenizer: &Tokenizer, pretrained: Option<&ModelFolder>) -> Result<Vec<u32>, Failure> {
+    match pretrained {
+        Some(folder) => Ok(tokenizer.stop_ids(folder)?),
+        None => Ok(tokenizer.eos().into_iter().collect()),
     }
 }
 

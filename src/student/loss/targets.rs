@@ -26,6 +26,12 @@ impl Teacher {
         Self { draws, ..self }
     }
 
+    /// Nothing said; what is drawn at random stays.
+    #[must_use]
+    pub fn without_distributions(self) -> Self {
+        Self { distributions: Vec::new(), ..self }
+    }
+
     /// Some of the positions.
     pub fn part(&self, positions: std::ops::Range<usize>) -> TeacherPositions<'_> {
         let first = positions.start;

@@ -17,7 +17,6 @@ use super::state::State;
 use crate::backend::TrainBackend;
 use crate::error::Result;
 use crate::generate::generate;
-use crate::loss::Teacher;
 use crate::model::DecoderConfig;
 use crate::weights::LoadedModel;
 
@@ -100,7 +99,7 @@ impl Sampler<'_> {
             });
         }
         // Stored distributions are of other texts; the teacher beside the student reads these.
-        Ok((StepBatch { batch, teacher: Teacher::default() }, rollouts))
+        Ok((StepBatch { batch, teacher: step.teacher.without_distributions() }, rollouts))
     }
 
     /// What the student is to continue in a row; none where the row keeps its text.

@@ -326,12 +326,12 @@ impl Training<'_, '_> {
         let halved = micro_rows.halve(&batch.batch);
         observer.warn(match halved {
             true => format!(
-                "{rows} rows at once take about {needed} MB and {there} MB are free, goes on with {}; \
+                "{rows} rows at once take about {needed} MB and the machine has {there} MB, goes on with {}; \
                  `micro-batch` sets how many, and rounding depends on it",
                 micro_rows.of(&batch.batch)
             ),
             false => format!(
-                "a step takes about {needed} MB and {there} MB are free; `gradient-checkpointing = true` or shorter rows take less"
+                "a step takes about {needed} MB and the machine has {there} MB; `gradient-checkpointing = true` or shorter rows take less"
             ),
         });
     }

@@ -1,7 +1,6 @@
 //! An `answers` stage whose teacher runs here: batch by batch, generated where no stored reply is there, scored where
 //! signals are wanted.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -98,7 +97,7 @@ impl<'a> Teacher<'a> {
         let identity = Identity { family, model: id.clone(), revision: None };
         let store = ReplyStore::shared(&job.context.store().replies_dir().join(identity.folder()))?;
         let runtime = Failure::io(tokio::runtime::Builder::new_current_thread().build(), "cannot start a runtime")?;
-        let stop_ids = stop_ids(&folder, &tokenizer)?;
+        let stop_ids = tokenizer.stop_ids(&folder)?;
         Ok(Self { job, id, identity, folder, tokenizer, format, stop_ids, store, runtime, loaded: None })
     }
 
@@ -225,19 +224,4 @@ impl<'a> Teacher<'a> {
         let tokens = AnswerTokens { tokenizer: self.tokenizer.digest().to_owned(), prompt, completion };
         Reached { reply, tokens, origin }
     }
-}
-
-/// The tokens that end an answer: the tokenizer's, and those that the model's own settings for generation name.
-fn stop_ids(folder: &ModelFolder, tokenizer: &Tokenizer) -> Result<Vec<u32>, Failure> {
-    let mut ids: BTreeSet<u32> = tokenizer.eos().into_iter().collect();
-    for name in ["generation_config.json", "config.json"] {
-        if folder.get(name).is_none() {
-            continue;
-        }
-        let settings: serde_json::Value = folder.read_json(name)?;
-        let eos = settings.get("eos_token_id").unwrap_or(&serde_json::Value::Null);
-        let several = eos.as_array().map_or(std::slice::from_ref(eos), Vec::as_slice);
-        ids.extend(several.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()));
-    }
-    Ok(ids.into_iter().collect())
 }
