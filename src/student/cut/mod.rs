@@ -30,7 +30,7 @@ pub struct Cut {
     pub from: Ref<PretrainedModels>,
     /// The layers that stay, counted from 0, in ascending order; left out, all.
     pub layers: Option<Vec<usize>>,
-    /// Instead of `layers`: every so manieth layer stays, from layer 0 on.
+    /// Instead of `layers`: every n-th layer stays, from layer 0 on.
     #[config(min = 2)]
     pub every: Option<usize>,
     /// Width of the residual stream; left out, all of it.
