@@ -107,7 +107,7 @@ fn judged_by_the_teacher_its_own_text_comes_closer_to_the_teachers() {
         reports.iter().map(|report| report.loss).sum::<f64>() / reports.len() as f64
     };
     let (first, last) = (mean(&watcher.reports[..10]), mean(&watcher.reports[140..]));
-    assert!(last < 0.6 * first, "{first} → {last}");
+    assert!(last < 0.9 * first, "{first} → {last}");
     // What counts is what was written: at most six tokens in each of four rows.
     assert!(watcher.reports.iter().all(|report| report.parts[0].positions <= 24));
 }
