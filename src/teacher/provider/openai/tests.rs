@@ -302,7 +302,8 @@ async fn spent_after(act: Option<fn() -> Act>) -> f64 {
 
 #[tokio::test]
 async fn a_request_that_left_is_charged_unless_the_server_refused_it() {
-    let cases: [(Option<fn() -> Act>, f64); 13] = [
+    type Case = (Option<fn() -> Act>, f64);
+    let cases: [Case; 13] = [
         (Some(|| answer_with("late").after(Duration::from_secs(2))), 57.0),
         (Some(|| Act::Reset), 57.0),
         (Some(|| Act::HalfBody(vec![b'{'; 100])), 57.0),
