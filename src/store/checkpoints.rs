@@ -1,14 +1,19 @@
 //! Checkpoints: where a trajectory can be continued.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Key};
 use crate::durable;
 use crate::error::StoreError;
+use crate::records::note_use;
 use crate::store::Store;
+
+/// The format of manifests that this program writes. The first had no field for it, and is written without one still.
+const CHECKPOINT_FORMAT: u32 = 1;
 
 /// A file of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,20 +54,33 @@ impl Store {
         durable::name_replacing(file, &path)
     }
 
-    /// The checkpoint at `key`, if it and all its files are there. A damaged one counts as absent.
+    /// The checkpoint at `key`, if it and all its files are there. A damaged one counts as absent. To find it is to use it:
+    /// garbage collection by age goes by that.
+    ///
+    /// # Errors
+    /// A manifest of a newer format, or a failing disk.
     pub fn checkpoint(&self, key: &Key) -> Result<Option<CheckpointManifest>, StoreError> {
-        let Some(manifest) = self.checkpoint_manifest(key)? else {
+        let path = self.layout().checkpoint(key);
+        let mut file = match fs_err::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("read", &path)(error)),
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(StoreError::io("read", &path))?;
+        let Some(manifest) = parse(&bytes, &path)? else {
             return Ok(None);
         };
         if let Some(reason) = self.missing_checkpoint_file(&manifest) {
             tracing::warn!(checkpoint = %key.short(), reason, "checkpoint is not whole");
             return Ok(None);
         }
+        note_use(file.file());
         Ok(Some(manifest))
     }
 
     /// Whether [`Store::checkpoint`] would find something: the question of a search for the longest
-    /// prefix, which asks for many keys that do not exist.
+    /// prefix, which asks for many keys that do not exist. It counts as a use as well: what is there is not written anew.
     pub fn has_checkpoint(&self, key: &Key) -> Result<bool, StoreError> {
         Ok(self.checkpoint(key)?.is_some())
     }
@@ -84,13 +102,14 @@ impl Store {
         Ok(files.into_iter().filter_map(|entry| key(entry.file_name())).collect())
     }
 
-    /// The manifest as written, without a look at its files.
+    /// The manifest as written, without a look at its files; this is no use of it. A damaged one counts as absent.
+    ///
+    /// # Errors
+    /// A manifest of a newer format, or a failing disk.
     pub(crate) fn checkpoint_manifest(&self, key: &Key) -> Result<Option<CheckpointManifest>, StoreError> {
         let path = self.layout().checkpoint(key);
         match fs_err::read(&path) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes)
-                .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "unreadable"))
-                .ok()),
+            Ok(bytes) => parse(&bytes, &path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StoreError::io("read", &path)(error)),
         }
@@ -102,4 +121,26 @@ impl Store {
             (!whole).then(|| format!("its {role} ({}) is missing", file.digest.short()))
         })
     }
+}
+
+/// Reads a manifest; nothing if it is damaged. A newer format is a real error, as it is with records: what such a checkpoint
+/// needs is unknown here, and to take it for damaged would lose a newer program's work.
+fn parse(bytes: &[u8], path: &Path) -> Result<Option<CheckpointManifest>, StoreError> {
+    /// Only the part that every format has.
+    #[derive(Deserialize)]
+    struct AnyFormat {
+        #[serde(default = "first")]
+        format: u32,
+    }
+    fn first() -> u32 {
+        CHECKPOINT_FORMAT
+    }
+    if let Ok(AnyFormat { format }) = serde_json::from_slice(bytes)
+        && format > CHECKPOINT_FORMAT
+    {
+        return Err(StoreError::NewerFormat { path: path.to_owned(), found: format, supported: CHECKPOINT_FORMAT });
+    }
+    Ok(serde_json::from_slice(bytes)
+        .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "unreadable"))
+        .ok())
 }

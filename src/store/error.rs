@@ -22,8 +22,8 @@ pub enum StoreError {
         /// The first thing in it that no store has.
         found: String,
     },
-    /// The store was written by a newer program.
-    #[error("the store at {} has format {found}; this program knows formats up to {supported}", path.display())]
+    /// The store, or a file in it, was written by a newer program.
+    #[error("{} has format {found}; this program knows formats up to {supported}", path.display())]
     NewerFormat {
         /// The store, or the file in it.
         path: PathBuf,

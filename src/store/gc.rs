@@ -17,7 +17,7 @@ use crate::digest::{Digest, Key};
 use crate::error::StoreError;
 use crate::index::list;
 use crate::pins::PinTarget;
-use crate::records::StoredRecord;
+use crate::records::{self, StoredRecord};
 use crate::store::Store;
 use crate::tree::Tree;
 
@@ -72,8 +72,9 @@ impl Store {
     /// Collects garbage. See the options for what that is.
     ///
     /// # Errors
-    /// A disk that fails, or a pin or record that cannot be read: what it needs is unknown then, so
-    /// nothing is removed.
+    /// A disk that fails, a pin that cannot be read, or a record or checkpoint of a newer format: what
+    /// it needs is unknown then, so no record, checkpoint or blob is removed. A damaged record or
+    /// checkpoint is no error and needs nothing, since it will be made again.
     pub fn gc(&self, options: &GcOptions) -> Result<GcReport, StoreError> {
         let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
         if !options.dry_run {
@@ -89,20 +90,23 @@ impl Store {
         self.mark_pins(pins.values(), &mut marked)?;
         for key in self.recorded_keys()? {
             let path = self.layout().record(&key);
+            // Read even if it is to go: by age alone, what a newer program made does not.
+            let stored = stored_record(&key, &path)?;
             let pinned = pins.values().any(|pin| *pin == PinTarget::Record(key));
             if !pinned && is_older(&path, keep) {
                 report.records.push(key);
                 doomed.push(path);
-            } else {
-                self.mark_record(&path, &mut marked)?;
+            } else if let Some(stored) = stored {
+                self.mark_record(&stored, &mut marked)?;
             }
         }
         for key in self.checkpoints()? {
             let path = self.layout().checkpoint(&key);
+            let manifest = self.checkpoint_manifest(&key)?;
             if is_older(&path, keep) {
                 report.checkpoints.push(key);
                 doomed.push(path);
-            } else if let Some(manifest) = self.checkpoint_manifest(&key)? {
+            } else if let Some(manifest) = manifest {
                 marked.extend(manifest.files.values().map(|file| file.digest));
             }
         }
@@ -142,12 +146,8 @@ impl Store {
         Ok(())
     }
 
-    /// Marks what a record needs; a damaged record needs nothing, since it will be made again.
-    fn mark_record(&self, path: &Path, marked: &mut BTreeSet<Digest>) -> Result<(), StoreError> {
-        let bytes = fs_err::read(path).map_err(StoreError::io("read", path))?;
-        let Ok(stored) = serde_json::from_slice::<StoredRecord>(&bytes) else {
-            return Ok(());
-        };
+    /// Marks what a record needs.
+    fn mark_record(&self, stored: &StoredRecord, marked: &mut BTreeSet<Digest>) -> Result<(), StoreError> {
         marked.insert(stored.record.output);
         match stored.tree.as_deref().and_then(|text| Tree::parse(text).ok()) {
             Some(tree) => {
@@ -201,6 +201,12 @@ impl Store {
         let files = list(&self.layout().tmp())?.into_iter().map(|entry| entry.path());
         Ok(files.filter(|path| is_older(path, Some(grace))).collect())
     }
+}
+
+/// The record in a file; nothing if it is damaged.
+fn stored_record(key: &Key, path: &Path) -> Result<Option<StoredRecord>, StoreError> {
+    let bytes = fs_err::read(path).map_err(StoreError::io("read", path))?;
+    Ok(records::parse(&bytes, key, path)?.inspect_err(|reason| tracing::warn!(key = %key.short(), reason)).ok())
 }
 
 /// Whether a file is older than `limit`; never without a limit, and never if its age is unknown.

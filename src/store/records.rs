@@ -211,19 +211,19 @@ impl Store {
     }
 }
 
-/// Notes on the record's file that it was of use: garbage collection by age goes by that. At most
+/// Notes on the file of a record or checkpoint that it was of use: garbage collection by age goes by that. At most
 /// once a day, so that planning does not write; a store that may not be written stays as it is.
-fn note_use(record: &File) {
+pub(crate) fn note_use(named: &File) {
     const DAY: Duration = Duration::from_secs(24 * 3600);
-    let age = record.metadata().and_then(|meta| meta.modified()).map(|time| time.elapsed());
+    let age = named.metadata().and_then(|meta| meta.modified()).map(|time| time.elapsed());
     if matches!(age, Ok(Ok(age)) if age > DAY) {
-        let _ = record.set_modified(SystemTime::now());
+        let _ = named.set_modified(SystemTime::now());
     }
 }
 
 /// Reads a record's file. The inner error says why it is no proof; a newer format is a real error,
 /// because replacing what a newer program wrote would lose its work.
-fn parse(bytes: &[u8], key: &Key, path: &Path) -> Result<Result<StoredRecord, String>, StoreError> {
+pub(crate) fn parse(bytes: &[u8], key: &Key, path: &Path) -> Result<Result<StoredRecord, String>, StoreError> {
     /// Only the part that every format has.
     #[derive(Deserialize)]
     struct AnyFormat {

@@ -10,7 +10,7 @@ use stillhouse_stage::{Cancel, Failure};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::provider::openai::Chat;
+use crate::provider::openai::{Chat, Unanswered};
 use crate::replies::{Claim, Location, ReplyStore, RequestKey, StoreError};
 use crate::reply::Reply;
 use crate::request::{Identity, Request};
@@ -250,7 +250,8 @@ impl Asking {
                 return Ok((location, Origin::Stored));
             }
             let chat = self.chat.get_or_init(&self.connect).as_ref().map_err(Clone::clone)?;
-            let reply = chat.ask(&question.request, &self.closing).await.map_err(|failure| name(failure, question))?;
+            let reply =
+                chat.ask(&question.request, &self.closing).await.map_err(|unanswered| name(unanswered, question))?;
             let location = self.store.put(key, max_tokens, &reply).await?;
             drop(mine);
             return Ok((location, Origin::Asked));
@@ -282,26 +283,13 @@ impl Asking {
 }
 
 /// Says which prompt it was, where the prompt matters.
-fn name(failure: Failure, question: &Question) -> Failure {
-    if failure.message.contains("rejected a request") {
-        failure.context(&format!("prompt {} ({})", question.number, question.prompt.id))
-    } else {
-        failure
-    }
+fn name(Unanswered { failure, rejected }: Unanswered, question: &Question) -> Failure {
+    if rejected { failure.context(&format!("prompt {} ({})", question.number, question.prompt.id)) } else { failure }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let text = error.to_string();
-        let (message, hint) = text.split_once("\nhint: ").map_or((text.as_str(), None), |(m, h)| (m, Some(h)));
-        let failure = Self::environment(message);
-        match (&error, hint) {
-            (_, Some(hint)) => failure.hint(hint),
-            (StoreError::Io { .. }, None) => {
-                failure.hint("the cache must be writable and have room; replies stored before are kept")
-            }
-            (_, None) => failure,
-        }
+        Self::environment(error.to_string()).hint(error.hint())
     }
 }
 

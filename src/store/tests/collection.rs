@@ -136,6 +136,77 @@ fn an_unreadable_pin_stops_collection() {
     assert!(store.pin("x", PinTarget::Record(key("no"))).is_err());
 }
 
+/// Replaces a read-only file of the store.
+fn overwrite(path: &Path, content: &[u8]) {
+    fs_err::remove_file(path).unwrap();
+    fs_err::write(path, content).unwrap();
+}
+
+fn record_file(store: &Store, key: &stillhouse_store::Key) -> std::path::PathBuf {
+    let hex = key.to_string();
+    store.root().join("records").join(&hex[..2]).join(hex + ".json")
+}
+
+#[test]
+fn what_a_newer_program_recorded_stops_collection_and_stays_whole() {
+    let (_folder, store) = store();
+    let record = old_record(&store, "command.a", 9 * DAY);
+    let blob = store.tree(&record.output).unwrap().unwrap().entries()[0].digest;
+    let (path, garbage) = (record_file(&store, &record.key), old_blob(&store, "garbage"));
+    // Not even the members that this program knows need to be there.
+    overwrite(&path, br#"{"record":{"format":7,"result":"elsewhere"}}"#);
+    age(&path, 9 * DAY);
+    for keep in [None, Some(7 * DAY)] {
+        let error = store.gc(&GcOptions { keep, ..Default::default() }).unwrap_err();
+        assert!(matches!(error, StoreError::NewerFormat { found: 7, .. }), "{error}");
+        assert!(error.to_string().contains(&format!("{} has format 7", path.display())), "{error}");
+        assert!(error.hint().unwrap().contains("newer program"));
+        assert!(path.exists() && store.has(&blob) && store.has(&record.output) && store.has(&garbage));
+    }
+    // A torn one is no secret of a newer program: it needs nothing.
+    overwrite(&path, br#"{"record":{"for"#);
+    assert_eq!(store.gc(&GcOptions::default()).unwrap().blobs, 3);
+}
+
+#[test]
+fn a_checkpoint_of_a_newer_program_stops_collection_and_is_not_taken_for_a_damaged_one() {
+    let (_folder, store) = store();
+    let (weights, trajectory) = (old_blob(&store, "weights"), key("T100"));
+    let path = store.root().join("checkpoints").join(format!("{trajectory}.json"));
+    fs_err::write(&path, format!(r#"{{"format":2,"shards":["{weights}"]}}"#)).unwrap();
+    age(&path, 9 * DAY);
+    for keep in [None, Some(7 * DAY)] {
+        let error = store.gc(&GcOptions { keep, ..Default::default() }).unwrap_err();
+        assert!(matches!(error, StoreError::NewerFormat { found: 2, supported: 1, .. }), "{error}");
+        assert!(path.exists() && store.has(&weights));
+    }
+    assert!(matches!(store.checkpoint(&trajectory), Err(StoreError::NewerFormat { .. })));
+    overwrite(&path, b"{");
+    assert_eq!(store.checkpoint(&trajectory).unwrap(), None);
+    assert_eq!(store.gc(&GcOptions::default()).unwrap().blobs, 1);
+}
+
+#[test]
+fn a_checkpoint_that_was_read_lately_is_in_use() {
+    let (_folder, store) = store();
+    let file = CheckpointFile { digest: old_blob(&store, "weights"), length: 7 };
+    let manifest =
+        CheckpointManifest { step: 1, files: [("weights".to_owned(), file)].into(), meta: serde_json::Value::Null };
+    let [read, found, unused] = ["read", "found", "unused"].map(|name| {
+        let key = key(name);
+        store.put_checkpoint(&key, &manifest).unwrap();
+        age(&store.root().join("checkpoints").join(format!("{key}.json")), 9 * DAY);
+        key
+    });
+    assert!(store.checkpoint(&read).unwrap().is_some() && store.has_checkpoint(&found).unwrap());
+    let options = GcOptions { keep: Some(7 * DAY), ..Default::default() };
+    assert_eq!(store.gc(&options).unwrap().checkpoints, [unused]);
+    assert_eq!(store.gc(&options).unwrap().checkpoints, [], "collecting is no use, and took no other");
+    let mut kept = [read, found];
+    kept.sort();
+    assert_eq!(store.checkpoints().unwrap(), kept);
+}
+
 #[test]
 fn an_unfinished_file_is_never_seen_and_is_collected_when_old() {
     let (_folder, store) = store();

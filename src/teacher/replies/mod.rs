@@ -42,9 +42,7 @@ pub enum StoreError {
         reason: String,
     },
     /// A segment was written by a version of the program that knows more than this one.
-    #[error(
-        "{path} has format {found}, this program reads up to {known}\nhint: update stillhouse, or use another cache with --cache"
-    )]
+    #[error("{path} has format {found}, this program reads up to {known}")]
     NewerFormat {
         /// The segment.
         path: String,
@@ -54,7 +52,7 @@ pub enum StoreError {
         known: u32,
     },
     /// A file with a segment's name that is none.
-    #[error("{path} is not a segment of replies\nhint: move it out of the cache")]
+    #[error("{path} is not a segment of replies")]
     NotASegment {
         /// The file.
         path: String,
@@ -62,6 +60,16 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "the cache must be writable and have room; replies stored before are kept",
+            Self::NewerFormat { .. } => "update stillhouse, or use another cache with --cache",
+            Self::NotASegment { .. } => "move it out of the cache",
+        }
+    }
+
     fn io(action: &'static str, path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::Io { action, path: path.display().to_string(), reason: error.to_string() }
     }

@@ -141,11 +141,14 @@ fn a_newer_format_and_a_foreign_file_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let segment = folder.path().join("00000000.replies");
     fs_err::write(&segment, b"SHreply\0\x02\0\0\0\0\0\0\0").unwrap();
-    let error = ReplyStore::open(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("00000000.replies has format 2") && error.contains("hint: update"), "{error}");
+    let failure = |error: StoreError| stillhouse_stage::Failure::from(error);
+    let error = failure(ReplyStore::open(folder.path()).unwrap_err());
+    assert!(error.message.ends_with("00000000.replies has format 2, this program reads up to 1"), "{error}");
+    assert_eq!(error.hint.unwrap(), "update stillhouse, or use another cache with --cache");
     fs_err::write(&segment, b"something else entirely").unwrap();
-    let error = ReplyStore::open(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("is not a segment of replies"), "{error}");
+    let error = failure(ReplyStore::open(folder.path()).unwrap_err());
+    assert!(error.message.ends_with("00000000.replies is not a segment of replies"), "{error}");
+    assert_eq!(error.hint.unwrap(), "move it out of the cache");
 }
 
 #[test]

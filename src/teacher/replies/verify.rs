@@ -92,8 +92,7 @@ fn segment(path: &Path, report: &mut RepliesReport) -> Result<(), StoreError> {
     match segment.scan(|head, offset| entries.push((head, offset))) {
         Ok(()) => {}
         Err(error @ (StoreError::NotASegment { .. } | StoreError::NewerFormat { .. })) => {
-            let text = error.to_string();
-            let reason = text.lines().next().unwrap_or_default().replace(&path.display().to_string(), "it");
+            let reason = error.to_string().replace(&path.display().to_string(), "it");
             report.damaged.push(damage(0, length, &reason));
             return Ok(());
         }

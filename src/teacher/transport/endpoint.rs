@@ -8,6 +8,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY
 use reqwest::{Client, StatusCode, Url};
 use stillhouse_stage::{Class, Failure};
 
+use super::budget::Cost;
 use super::retry::{Fault, retry_after};
 use crate::reply::Reply;
 use crate::secret::ApiKey;
@@ -110,25 +111,29 @@ impl Endpoint {
     /// Sends a body to a path below the base URL and brings the answer's, which has `most` bytes at the most.
     ///
     /// # Errors
-    /// A [`Fault`] by class. No message holds the key.
-    pub async fn post(&self, path: &str, body: Vec<u8>, most: usize) -> Result<Vec<u8>, Fault> {
+    /// A [`Fault`] by class, and what the request may have cost all the same. No message holds the key.
+    pub async fn post(&self, path: &str, body: Vec<u8>, most: usize) -> Result<Vec<u8>, (Fault, Cost)> {
         let mut url = self.address.base_url.clone();
         url.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
-        let mut response = self.client.post(url).body(body).send().await.map_err(|error| self.unsent(error))?;
+        let mut response = self.client.post(url).body(body).send().await.map_err(|error| self.unanswered(error))?;
         self.reached.store(true, Ordering::Relaxed);
         let status = response.status();
         let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let asked = asked.and_then(|value| retry_after(value, Timestamp::now()));
         if !status.is_success() {
             let (body, _) = receive(&mut response, REFUSAL_BYTES).await;
-            return Err(self.refused(status, asked, &body));
+            return Err((self.refused(status, asked, &body), cost_of(status)));
         }
         match receive(&mut response, most).await {
             (body, End::Whole) => Ok(body),
             (_, End::Broken(error)) => {
-                Err(Fault::transient(format!("the reply broke off ({})", self.quote(&reason(error)))))
+                let why = self.quote(&reason(error));
+                Err((Fault::transient(format!("the reply broke off ({why})")), Cost::Unknown))
             }
-            (_, End::TooLong) => Err(Fault::Garbled { what: format!("the reply is longer than {} MiB", most >> 20) }),
+            (_, End::TooLong) => {
+                let what = format!("the reply is longer than {} MiB", most >> 20);
+                Err((Fault::Garbled { what }, Cost::Unknown))
+            }
         }
     }
 
@@ -143,20 +148,21 @@ impl Endpoint {
         if clean.chars().count() > QUOTED { format!("{visible}…") } else { visible }
     }
 
-    fn unsent(&self, error: reqwest::Error) -> Fault {
-        if error.is_timeout() && !error.is_connect() {
-            return Fault::transient("no answer within the timeout");
-        }
+    /// Why nothing came back. What failed while connecting (no such host, refused, no TLS) was never sent and costs nothing.
+    fn unanswered(&self, error: reqwest::Error) -> (Fault, Cost) {
         let connecting = error.is_connect();
+        let cost = if connecting { Cost::Nothing } else { Cost::Unknown };
+        if error.is_timeout() && !connecting {
+            return (Fault::transient("no answer within the timeout"), cost);
+        }
         let why = self.quote(&reason(error));
         // A server that answered before is being restarted; one that never did is not there.
         if connecting && !self.reached.load(Ordering::Relaxed) {
-            return Fault::Permanent(
-                Failure::new(Class::Teacher, format!("{} cannot be reached ({why})", self.label))
-                    .hint("is the server running, and is `base-url` its address?"),
-            );
+            let failure = Failure::new(Class::Teacher, format!("{} cannot be reached ({why})", self.label))
+                .hint("is the server running, and is `base-url` its address?");
+            return (Fault::Permanent(failure), cost);
         }
-        Fault::transient(why)
+        (Fault::transient(why), cost)
     }
 
     fn refused(&self, status: StatusCode, asked: Option<Duration>, body: &[u8]) -> Fault {
@@ -165,6 +171,10 @@ impl Endpoint {
         let said = if words.is_empty() { String::new() } else { format!(": {words}") };
         let failure = |message: String, hint: &str| {
             Fault::Permanent(Failure::new(Class::Teacher, format!("{} {message}{said}", self.label)).hint(hint))
+        };
+        let rejected = |hint: &str| {
+            let message = format!("{} rejected a request ({code}){said}", self.label);
+            Fault::Rejected(Failure::new(Class::Teacher, message).hint(hint))
         };
         let variable = self.address.key_variable.as_deref();
         match code {
@@ -191,12 +201,10 @@ impl Endpoint {
                 Fault::Transient { what: format!("the server answered {code}{said}"), retry_after: asked }
             }
             300..=399 => failure(format!("has moved ({code})"), "set `base-url` to the new address"),
-            _ if words.contains("context") && (words.contains("exceed") || words.contains("maximum")) => failure(
-                format!("rejected a request ({code})"),
+            _ if words.contains("context") && (words.contains("exceed") || words.contains("maximum")) => rejected(
                 "the prompt is longer than the teacher's context: leave it out, shorten it, or lower `max-tokens`",
             ),
-            _ => failure(
-                format!("rejected a request ({code})"),
+            _ => rejected(
                 "does the server know all that is asked for (`sampling`, `capture`)? `strict = true` in the teacher sends \
                  only what OpenAI's own API has",
             ),
@@ -220,6 +228,17 @@ impl Endpoint {
             (None, _) if !parsed.is_null() => self.quote(&parsed.to_string()),
             (None, _) => self.quote(&text),
         }
+    }
+}
+
+/// What a request cost that was answered with a status other than success. A refusal (a status below 500, and 503 or 529,
+/// which say that the server is too busy to begin) is given before any work; other faults of a server or of a gateway in
+/// front of it may come in the middle of it.
+fn cost_of(status: StatusCode) -> Cost {
+    match status.as_u16() {
+        503 | 529 => Cost::Nothing,
+        500.. => Cost::Unknown,
+        _ => Cost::Nothing,
     }
 }
 

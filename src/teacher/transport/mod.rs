@@ -7,7 +7,7 @@ pub mod rate;
 pub mod retry;
 pub mod waiting;
 
-pub use budget::{Budget, Estimate, Prices};
+pub use budget::{Budget, Cost, Estimate, Ledger, Prices};
 pub use endpoint::Endpoint;
 pub use governor::{Governor, Limits};
 pub use retry::Fault;

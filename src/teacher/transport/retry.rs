@@ -20,8 +20,10 @@ pub enum Fault {
         /// One line.
         what: String,
     },
-    /// It will not work the next time either.
+    /// It will not work the next time either, whatever is asked.
     Permanent(Failure),
+    /// The server is well and refuses this one request.
+    Rejected(Failure),
 }
 
 impl Fault {

@@ -128,19 +128,29 @@ fn a_run_that_broke_off_pays_nothing_twice() {
 
 #[test]
 fn a_used_up_budget_stops_cleanly_and_the_next_run_goes_on() {
-    let server = Server::echo();
+    // A process is one run: the next run is one with another address, which has spent nothing.
+    let (server, next) = (Server::echo(), Server::echo());
     let bench = Bench::new();
-    let mut teacher = server.definition(json!({ "budget-usd": 1500.0, "concurrency": 4 }));
-    teacher["prices"] = json!({ "input": 1e6, "output": 1e6 });
-    let run = || bench.run(&prompts(200), teacher.clone(), json!({ "sampling": { "max-tokens": 64 } }));
-    let failure = run().err().unwrap();
+    let run = |server: &Server| {
+        let mut teacher = server.definition(json!({ "budget-usd": 1500.0, "concurrency": 4 }));
+        teacher["prices"] = json!({ "input": 1e6, "output": 1e6 });
+        bench.run(&prompts(200), teacher, json!({ "sampling": { "max-tokens": 64 } }))
+    };
+    let failure = run(&server).err().unwrap();
     assert_eq!(failure.class, Class::Budget);
     let first = server.teacher.asked();
     // A reply costs 7 + 4 = 11 dollars.
     assert!((100..=136).contains(&first), "{first}");
-    let made = run().unwrap();
-    assert_eq!((server.teacher.asked(), made.metric("from-cache")), (200, first));
-    assert_eq!(made.outcome.metrics["spend-usd"].as_f64().unwrap(), (200 - first) as f64 * 11.0);
+    assert_eq!(
+        run(&server).err().unwrap().class,
+        Class::Budget,
+        "a later stage of the same run spends of the same budget"
+    );
+    let paid = server.teacher.asked();
+    assert!((first..=136).contains(&paid), "{paid}");
+    let made = run(&next).unwrap();
+    assert_eq!((next.teacher.asked(), made.metric("from-cache")), (200 - paid, paid));
+    assert_eq!(made.outcome.metrics["spend-usd"].as_f64().unwrap(), (200 - paid) as f64 * 11.0);
 }
 
 #[test]

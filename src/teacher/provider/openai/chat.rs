@@ -11,12 +11,27 @@ use super::wire::{self, Body, Unusable};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::transport::budget::UsedUp;
-use crate::transport::{Endpoint, Fault, Governor, Limits, Waiting, retry};
+use crate::transport::{Cost, Endpoint, Fault, Governor, Limits, Waiting, retry};
 
 /// The longest reply without log-probabilities, in bytes: far more than any teacher says, far less than the memory.
 const MOST_BYTES: usize = 64 << 20;
 /// With them: what the store takes. A whole vocabulary at each position is large.
 const MOST_BYTES_CAPTURED: usize = u32::MAX as usize;
+
+/// Why a request has no reply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unanswered {
+    /// As the user shall read it.
+    pub failure: Failure,
+    /// Whether the server refused this very request, so that it matters which one it was.
+    pub rejected: bool,
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self { failure, rejected: false }
+    }
+}
 
 /// A teacher behind a server.
 #[derive(Debug)]
@@ -69,40 +84,44 @@ impl Chat {
     /// brought home.
     ///
     /// # Errors
-    /// A [`Failure`] that names the teacher: of class [`Class::Budget`] where the budget has no room, of class
+    /// [`Unanswered`], with a [`Failure`] that names the teacher: of class [`Class::Budget`] where the budget has no room, of class
     /// [`Class::Interrupted`] where it was not sent because of `closing`.
-    pub async fn ask(&self, request: &Request, closing: &CancellationToken) -> Result<Reply, Failure> {
+    pub async fn ask(&self, request: &Request, closing: &CancellationToken) -> Result<Reply, Unanswered> {
         let estimate = wire::estimate(request);
         let mut place = self.waiting.place();
         let mut attempt = 1;
         loop {
-            let pass = tokio::select! {
+            let mut pass = tokio::select! {
                 biased;
-                () = closing.cancelled() => return Err(Failure::interrupted()),
+                () = closing.cancelled() => return Err(Failure::interrupted().into()),
                 pass = self.governor.enter(estimate) => pass.map_err(|used_up| self.stop(used_up))?,
             };
             // Made when its turn has come: thousands of requests stand in line.
             let body = serde_json::to_vec(&Body::of(request, &self.model, self.strict))
                 .map_err(|error| Failure::internal(format!("a request cannot be written: {error}")))?;
             let random = spread(&body, attempt);
+            pass.send();
             let fault = match self.exchange(body, request).await {
                 Ok(reply) => {
-                    pass.settle(reply.usage);
+                    pass.settle(Cost::Counted(reply.usage));
                     return Ok(reply);
                 }
-                Err(fault) => fault,
+                Err((fault, cost)) => {
+                    pass.settle(cost);
+                    fault
+                }
             };
-            drop(pass);
             let (what, asked, garbled) = match fault {
-                Fault::Permanent(failure) => return Err(failure),
+                Fault::Permanent(failure) => return Err(failure.into()),
+                Fault::Rejected(failure) => return Err(Unanswered { failure, rejected: true }),
                 Fault::Transient { what, retry_after } => (what, retry_after, false),
                 Fault::Garbled { what } => (what, None, true),
             };
             if let Some(asked) = asked.filter(|asked| *asked > self.max_wait) {
-                return Err(self.asked_too_much(&what, asked));
+                return Err(self.asked_too_much(&what, asked).into());
             }
             if attempt >= self.attempts {
-                return Err(self.give_up(attempt, &what, garbled));
+                return Err(self.give_up(attempt, &what, garbled).into());
             }
             if let Some(asked) = asked {
                 self.governor.pause(asked);
@@ -111,22 +130,25 @@ impl Chat {
             tracing::debug!(teacher = self.endpoint.label(), attempt, %what, ?pause, "asking again");
             place.failed(&what, attempt, self.attempts, pause);
             tokio::select! {
-                () = closing.cancelled() => return Err(Failure::interrupted()),
+                () = closing.cancelled() => return Err(Failure::interrupted().into()),
                 () = tokio::time::sleep(pause) => {}
             }
             attempt += 1;
         }
     }
 
-    async fn exchange(&self, body: Vec<u8>, request: &Request) -> Result<Reply, Fault> {
+    async fn exchange(&self, body: Vec<u8>, request: &Request) -> Result<Reply, (Fault, Cost)> {
         let most = if request.capture.is_some() { MOST_BYTES_CAPTURED } else { MOST_BYTES };
         let answer = self.endpoint.post("chat/completions", body, most).await?;
-        let mut reply = wire::parse(&answer, request).map_err(|unusable| match unusable {
-            Unusable::Broken(what) => Fault::Garbled { what: self.endpoint.quote(&what) },
-            Unusable::NoLogProbs => Fault::Permanent(
-                Failure::new(Class::Teacher, format!("{} gives no log-probabilities", self.endpoint.label()))
-                    .hint("remove `capture`, or ask a server that has them (llama.cpp, vLLM, OpenAI)"),
-            ),
+        let mut reply = wire::parse(&answer, request).map_err(|unusable| {
+            let fault = match unusable {
+                Unusable::Broken(what) => Fault::Garbled { what: self.endpoint.quote(&what) },
+                Unusable::NoLogProbs => Fault::Permanent(
+                    Failure::new(Class::Teacher, format!("{} gives no log-probabilities", self.endpoint.label()))
+                        .hint("remove `capture`, or ask a server that has them (llama.cpp, vLLM, OpenAI)"),
+                ),
+            };
+            (fault, wire::usage(&answer).map_or(Cost::Unknown, Cost::Counted))
         })?;
         if self.endpoint.mask(&mut reply) {
             self.masked.fetch_add(1, Ordering::Relaxed);

@@ -8,5 +8,5 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use chat::Chat;
+pub use chat::{Chat, Unanswered};
 pub use settings::OpenAi;

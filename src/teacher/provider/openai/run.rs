@@ -74,10 +74,10 @@ fn connection(settings: &OpenAi, job: &Job<'_>) -> impl Fn() -> Result<Chat, Fai
         }
         let base_url = Url::parse(&settings.base_url)
             .map_err(|error| Failure::input(format!("teacher {teacher}: `base-url` is no URL: {error}")))?;
+        let place = format!("{} {}", base_url.as_str().trim_end_matches('/'), settings.model);
         let (limits, variable) = (settings.limits(), settings.api_key_env.0.clone());
         let key = variable.as_ref().and_then(|variable| std::env::var(variable).ok());
         let address = Address { teacher: teacher.clone(), base_url, key_variable: variable };
-        let place = format!("{} {}", settings.base_url.0, settings.model);
         let (endpoint, governor) = (Endpoint::new(address, key, &limits)?, Governor::shared(&place, &limits));
         Ok(Chat::new(endpoint, governor, settings.model.clone(), settings.is_strict(), &limits))
     }

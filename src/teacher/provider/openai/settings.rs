@@ -48,6 +48,7 @@ pub struct LimitsConfig {
     #[config(min = 1)]
     pub tokens_per_minute: Option<u64>,
     /// US dollars a run; needs `prices`. The run stops before it would spend more, and keeps what it paid for.
+    /// All stages of the run spend of it, and so do other tables with the same `base-url` and `model`.
     #[config(above = 0)]
     pub budget_usd: Option<f64>,
     /// The longest that one attempt may take, in seconds.

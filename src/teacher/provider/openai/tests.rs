@@ -12,7 +12,7 @@ use crate::reply::{Reply, Usage};
 use crate::request::{Capture, Request, Sampling};
 use crate::testing::{Act, Asked, FakeTeacher, answer_with};
 use crate::transport::endpoint::Address;
-use crate::transport::{Endpoint, Governor, Limits, Prices};
+use crate::transport::{Endpoint, Estimate, Governor, Limits, Prices};
 
 mod faults;
 
@@ -58,7 +58,7 @@ async fn ask(script: impl Fn(&Asked) -> Act + Send + Sync + 'static) -> (Result<
     let teacher = FakeTeacher::start(script).await.unwrap();
     let reply =
         chat_with(&teacher.base_url(), Some(KEY), limits()).ask(&request("hello"), &CancellationToken::new()).await;
-    (reply, teacher.asked())
+    (reply.map_err(|unanswered| unanswered.failure), teacher.asked())
 }
 
 async fn failure(script: impl Fn(&Asked) -> Act + Send + Sync + 'static) -> (String, u64) {
@@ -186,7 +186,8 @@ async fn recorded_400s_are_explained() {
 async fn a_server_that_is_not_there_is_named_at_once() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let base_url = format!("http://{free}/v1");
-    let failure = chat_with(&base_url, None, limits()).ask(&request("x"), &CancellationToken::new()).await.unwrap_err();
+    let failure =
+        chat_with(&base_url, None, limits()).ask(&request("x"), &CancellationToken::new()).await.unwrap_err().failure;
     assert!(failure.message.ends_with("/v1 cannot be reached (Connection refused (os error 111))"), "{failure}");
     assert_eq!(failure.hint.as_deref(), Some("is the server running, and is `base-url` its address?"));
 }
@@ -222,8 +223,11 @@ async fn what_passes_is_tried_again_until_it_works() {
 async fn a_slow_server_runs_into_the_timeout() {
     let teacher = FakeTeacher::start(|_| answer_with("late").after(Duration::from_secs(60))).await.unwrap();
     let limits = Limits { timeout: Duration::from_millis(100), attempts: 2, ..limits() };
-    let failure =
-        chat_with(&teacher.base_url(), None, limits).ask(&request("x"), &CancellationToken::new()).await.unwrap_err();
+    let failure = chat_with(&teacher.base_url(), None, limits)
+        .ask(&request("x"), &CancellationToken::new())
+        .await
+        .unwrap_err()
+        .failure;
     assert!(failure.message.ends_with("gave no reply in 2 attempts: no answer within the timeout"), "{failure}");
 }
 
@@ -261,7 +265,7 @@ async fn no_more_requests_are_on_their_way_than_the_limit() {
 #[tokio::test]
 async fn a_used_up_budget_is_a_failure_of_its_own() {
     let teacher = FakeTeacher::start(|_| answer_with("one two")).await.unwrap();
-    // A reply costs 7 + 2 = 9 dollars here, and at most 42 + 16 are set aside for it.
+    // A reply costs 7 + 2 = 9 dollars here, and at most 41 + 16 are set aside for it.
     let prices = Prices { input: 1e6, output: 1e6 };
     let limits = Limits { budget_usd: Some(70.0), prices: Some(prices), ..limits() };
     let chat = chat_with(&teacher.base_url(), None, limits);
@@ -269,12 +273,65 @@ async fn a_used_up_budget_is_a_failure_of_its_own() {
     let failure = loop {
         match chat.ask(&request("hello"), &CancellationToken::new()).await {
             Ok(_) => answered += 1,
-            Err(failure) => break failure,
+            Err(unanswered) => break unanswered.failure,
         }
     };
     assert_eq!(failure.class, Class::Budget);
     assert!(failure.message.contains("the budget of $70") && failure.message.contains("($18.0000 spent)"), "{failure}");
     assert_eq!((answered, teacher.asked()), (2, 2));
+}
+
+/// Dollars spent after one request (7 + 2 where they are counted, 41 + 16 at most), told by what is refused next.
+async fn spent_after(act: Option<fn() -> Act>) -> f64 {
+    let teacher = FakeTeacher::start(move |_| act.unwrap_or(|| answer_with("one two"))()).await.unwrap();
+    let prices = Prices { input: 1e6, output: 1e6 };
+    let limits = Limits {
+        budget_usd: Some(60.0),
+        prices: Some(prices),
+        attempts: 1,
+        timeout: Duration::from_millis(300),
+        ..limits()
+    };
+    // Nobody listens at port 1.
+    let base_url = act.map_or_else(|| "http://127.0.0.1:1/v1".to_owned(), |_| teacher.base_url());
+    let chat = chat_with(&base_url, None, limits);
+    chat.ask(&request("hello"), &CancellationToken::new()).await.unwrap_err();
+    let too_much = Estimate { prompt: 61, completion: 0 };
+    chat.governor.enter(too_much).await.unwrap_err().spent
+}
+
+#[tokio::test]
+async fn a_request_that_left_is_charged_unless_the_server_refused_it() {
+    type Case = (Option<fn() -> Act>, f64);
+    let cases: [Case; 13] = [
+        (Some(|| answer_with("late").after(Duration::from_secs(2))), 57.0),
+        (Some(|| Act::Reset), 57.0),
+        (Some(|| Act::HalfBody(vec![b'{'; 100])), 57.0),
+        (Some(|| Act::ok("<html>")), 57.0),
+        (Some(|| Act::ok(r#"{"choices":[]}"#)), 57.0),
+        (Some(|| Act::ok(r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}"#)), 9.0),
+        (Some(|| Act::status(500, "")), 57.0),
+        (Some(|| Act::status(504, "")), 57.0),
+        (Some(|| Act::status(503, "")), 0.0),
+        (Some(|| Act::status(429, "")), 0.0),
+        (Some(|| Act::status(400, "")), 0.0),
+        (Some(|| Act::status(401, "")), 0.0),
+        (None, 0.0),
+    ];
+    for (number, (act, spent)) in cases.into_iter().enumerate() {
+        assert_eq!(spent_after(act).await, spent, "case {number}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_refused_request_is_told_by_its_prompt() {
+    for (status, rejected) in [(400, true), (422, true), (401, false), (404, false), (503, false)] {
+        // The words of the server are no sign of it.
+        let teacher = FakeTeacher::start(move |_| Act::status(status, "rejected a request")).await.unwrap();
+        let chat = chat_with(&teacher.base_url(), None, Limits { attempts: 1, ..limits() });
+        let unanswered = chat.ask(&request("hello"), &CancellationToken::new()).await.unwrap_err();
+        assert_eq!(unanswered.rejected, rejected, "{status}");
+    }
 }
 
 #[test]
@@ -298,7 +355,7 @@ async fn missing_log_probs_are_not_asked_for_again() {
     let teacher = FakeTeacher::start(|_| answer_with("ok")).await.unwrap();
     let chat = chat_with(&teacher.base_url(), None, limits());
     let request = Request { capture: Some(Capture::TopK(5)), ..request("x") };
-    let failure = chat.ask(&request, &CancellationToken::new()).await.unwrap_err();
+    let failure = chat.ask(&request, &CancellationToken::new()).await.unwrap_err().failure;
     assert!(failure.message.ends_with("gives no log-probabilities"), "{failure}");
     assert_eq!(teacher.asked(), 1);
 }

@@ -109,6 +109,12 @@ struct Tokens {
     completion_tokens: u32,
 }
 
+impl From<Tokens> for Usage {
+    fn from(tokens: Tokens) -> Self {
+        Self { prompt: tokens.prompt_tokens, completion: tokens.completion_tokens }
+    }
+}
+
 #[derive(Deserialize)]
 struct Choice {
     #[serde(default)]
@@ -187,10 +193,7 @@ pub fn parse(body: &[u8], request: &Request) -> Result<Reply, Unusable> {
         let message = message.as_str().map_or_else(|| message.to_string(), str::to_owned);
         return Err(Unusable::Broken(format!("the reply is an error: {message}")));
     }
-    let usage = completion.usage.map_or_else(Usage::default, |tokens| Usage {
-        prompt: tokens.prompt_tokens,
-        completion: tokens.completion_tokens,
-    });
+    let usage = completion.usage.map_or_else(Usage::default, Usage::from);
     let Some(choice) = completion.choices.into_iter().next() else {
         return Err(Unusable::Broken("the reply has no choices".to_owned()));
     };
@@ -205,6 +208,16 @@ pub fn parse(body: &[u8], request: &Request) -> Result<Reply, Unusable> {
     };
     let model = completion.model.unwrap_or_default();
     Ok(Reply { outcome, text, finish, model, usage, token_ids: None, tokens })
+}
+
+/// What a body says it took, though it may be no reply otherwise.
+#[must_use]
+pub fn usage(body: &[u8]) -> Option<Usage> {
+    #[derive(Deserialize)]
+    struct Counted {
+        usage: Tokens,
+    }
+    serde_json::from_slice::<Counted>(body).ok().map(|counted| counted.usage.into())
 }
 
 fn read(finish: &str, said: Said, request: &Request) -> (Outcome, String) {
