@@ -48,7 +48,7 @@ pub struct StudentConfig {
     /// Trains thin matrices beside frozen weights. Left out, the weights themselves are trained.
     pub lora: Option<Lora>,
     /// The student is a moving average of the weights that decays by this factor a step.
-    #[config(min = 0, max = 1)]
+    #[config(min = 0, below = 1)]
     pub ema: Option<f64>,
     /// Ends the training when held-out loss gets no better, and takes the best weights.
     pub early_stop: Option<EarlyStop>,
@@ -133,9 +133,6 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
     }
     if config.loss.values.values().all(|loss| loss.weight().is_zero()) {
         report.push(Diagnostic::error(at("loss"), "every loss has the weight 0, so there is nothing to learn"));
-    }
-    if config.ema.is_some_and(|decay| decay >= 1.0) {
-        report.push(Diagnostic::error(at("ema"), "an average that decays by the factor 1 never moves").hint("0.999 is usual"));
     }
     if config.lora.is_some() && !config.freeze.is_empty() {
         report.push(Diagnostic::error(at("freeze"), "with `lora` everything but the adapters is frozen already"));
