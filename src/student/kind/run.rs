@@ -191,6 +191,10 @@ impl<'a> Job<'a> {
             .hint("a smaller `max-length` of the dataset, or a model with a longer context"));
         }
         let plan = || BatchPlan::new(&lengths, self.config.batch.rows, length, self.context.seed(), true);
+        if let Some(teacher) = &self.teacher {
+            let hint = "a smaller `max-length` of the dataset, or a teacher with a longer context";
+            teacher.fits("held-out rows", length, hint)?;
+        }
         let signals = if losses.need_teacher() && self.teacher.is_none() { data.signals()? } else { None };
         let teacher = DatasetSource::new(examples()?, plan()?, signals);
         let digest = self.tokenizer.digest();

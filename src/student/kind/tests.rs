@@ -54,6 +54,20 @@ impl World {
         Self { folder, store, data, definitions, files, heard: Arc::default(), pretrained: None }
     }
 
+    /// Holds out one example that is a token longer than any that is trained on.
+    pub(super) fn hold_out_longer(&mut self) {
+        let folder = self.folder.path().join("longer");
+        write_tokenizer(&folder.join("tokenizer"));
+        write_examples(&folder, false);
+        fs_err::remove_dir_all(folder.join("holdout")).unwrap();
+        let mut writer = ExampleWriter::create(&folder.join("holdout")).unwrap();
+        let tokens: Vec<u32> = (0..9).map(|place| place % VOCABULARY).collect();
+        let scored = (0..9).map(|place| place > 1).collect();
+        writer.add(&Example { tokens, scored, bytes: 4, source: 0 }, &row(0)).unwrap();
+        writer.finish().unwrap();
+        self.data.output = self.store.put_tree(&folder).unwrap().0;
+    }
+
     /// Stores a copy of what a stage made, as another stage's input.
     fn output_of_another(&self, out: &Path) -> Input {
         let copy = tempfile::tempdir_in(self.folder.path()).unwrap();
