@@ -79,6 +79,19 @@ impl StudentConfig {
         let why = schedule.why_not_shared().map(|why| format!(": {why}")).unwrap_or_default();
         format!("{} of {steps} steps{why}", schedule.shared_steps(steps))
     }
+
+    /// What can be done with the checkpoint of a step at which the training had to stop.
+    pub(super) fn use_of_checkpoint(&self, step: u64) -> String {
+        let schedule = &self.schedule.value;
+        let measured = self.early_stop.as_ref().is_none_or(|rule| rule.every <= step);
+        if schedule.complaint(step).is_none() && schedule.shared_steps(step) == step && measured {
+            return format!("`steps = {step}` with these settings makes a student of the checkpoint");
+        }
+        format!(
+            "with these settings no training of {step} steps ends with the checkpoint: only as many steps as now go on from \
+             it (`spike` may change); under a `constant` schedule any step after the warm-up can be the last"
+        )
+    }
 }
 
 /// The stages a student can learn from.

@@ -347,6 +347,50 @@ fn early_stopping_without_a_held_out_part_is_refused() {
 }
 
 #[test]
+fn a_training_that_jumps_says_which_settings_make_a_student_of_its_checkpoint() {
+    let world = World::new(false);
+    let mut config = table(200, json!("cross-entropy"));
+    config["optimizer"]["adamw"]["lr"] = json!(0.3);
+    config["spike"] = json!({ "factor": 1.000_000_1, "window": 1 });
+    let failure = world.run(&config).err().unwrap();
+    let (_, kept) = failure.message.split_once("the checkpoint of step ").unwrap();
+    let step: u64 = kept.split_once(' ').unwrap().0.parse().unwrap();
+    assert!(failure.class == Class::Training && step > 0, "{}", failure.message);
+    let hint = failure.hint.unwrap();
+    assert!(hint.starts_with("a lower learning rate"), "{hint}");
+    assert!(hint.ends_with(&format!("; `steps = {step}` with these settings makes a student of the checkpoint")), "{hint}");
+    config["steps"] = json!(step);
+    assert_eq!(world.run(&config).unwrap().0.provenance["resumed-from-step"], step);
+}
+
+#[test]
+fn a_checkpoint_is_said_to_make_a_student_only_where_the_schedule_lets_it() {
+    let said = |schedule: Value, early_stop: Value| {
+        let mut config = table(20, both());
+        config["schedule"] = schedule;
+        if !early_stop.is_null() {
+            config["early-stop"] = early_stop;
+        }
+        let mut report = stillhouse_spec::Diagnostics::default();
+        let config = <config::StudentConfig as stillhouse_spec::Config>::decode(&Node::from_json(&config), &mut report);
+        config.unwrap().use_of_checkpoint(10)
+    };
+    let makes_one = |said: String| {
+        let (yes, no) = (said.starts_with("`steps = 10` with these settings"), said.contains("no training of 10 steps"));
+        assert!(yes != no, "{said}");
+        yes
+    };
+    assert!(makes_one(said(json!("constant"), Value::Null)));
+    assert!(makes_one(said(json!({ "constant": { "warmup": 10 } }), json!({ "every": 10 }))));
+    assert!(makes_one(said(json!({ "cosine": { "warmup": 10 } }), Value::Null)), "all of it was warm-up");
+    assert!(!makes_one(said(json!("cosine"), Value::Null)));
+    assert!(!makes_one(said(json!({ "wsd": { "decay": 2 } }), Value::Null)));
+    // Such a table would be refused.
+    assert!(!makes_one(said(json!({ "constant": { "warmup": 11 } }), Value::Null)));
+    assert!(!makes_one(said(json!("constant"), json!({ "every": 11 }))));
+}
+
+#[test]
 fn adapters_are_merged_into_the_model_folder_and_lie_beside_it() {
     let world = World::new(true);
     let mut config = table(6, both());
