@@ -1,5 +1,19 @@
 //! How two distributions over one vocabulary differ.
 
+use std::borrow::Cow;
+
+/// A distribution over the first `count` of its tokens alone, given and returned as natural log-probabilities; as it is
+/// where there are no others. NaN where there is any, or no probability at all.
+pub fn among_first(log_probabilities: &[f32], count: usize) -> Cow<'_, [f32]> {
+    let Some(first) = log_probabilities.get(..count).filter(|first| first.len() < log_probabilities.len()) else {
+        return Cow::Borrowed(log_probabilities);
+    };
+    let largest = first.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mass: f64 = first.iter().map(|log_p| f64::from(*log_p - largest).exp()).sum();
+    let log_mass = f64::from(largest) + mass.ln();
+    Cow::Owned(first.iter().map(|log_p| (f64::from(*log_p) - log_mass) as f32).collect())
+}
+
 /// KL(teacher ‖ student) in nats, Σ p·(ln p − ln q) in `f64`, both given as natural log-probabilities over
 /// the same vocabulary (slices of equal length).
 ///
@@ -47,6 +61,17 @@ mod tests {
         // 0.9 ln 1.8 + 0.1 ln 0.2 and 0.5 ln (5/9) + 0.5 ln 5.
         assert!((kl_divergence(&teacher, &student) - 0.368_064_2).abs() < 1e-6);
         assert!((kl_divergence(&student, &teacher) - 0.510_825_6).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_is_left_of_a_distribution_sums_to_one_again() {
+        let left = among_first(&logs(&[0.1, 0.3, 0.6]), 2).into_owned();
+        for (left, expected) in left.iter().zip(logs(&[0.25, 0.75])) {
+            assert!((left - expected).abs() < 1e-6, "{left} {expected}");
+        }
+        let whole = logs(&[0.1, 0.3, 0.6]);
+        assert!(matches!(among_first(&whole, 3), Cow::Borrowed(all) if all == whole));
+        assert!(among_first(&[-1.0, f32::NAN, -1.0], 2).iter().all(|log_p| log_p.is_nan()));
     }
 
     #[test]

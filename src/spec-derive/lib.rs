@@ -38,6 +38,7 @@ struct Options {
     min: Option<Expr>,
     max: Option<Expr>,
     above: Option<Expr>,
+    below: Option<Expr>,
     parts: Option<Vec<String>>,
     part_from: Option<Ident>,
     check: Option<Expr>,
@@ -63,6 +64,7 @@ impl Options {
                     "min" => options.min = Some(meta.value()?.parse()?),
                     "max" => options.max = Some(meta.value()?.parse()?),
                     "above" => options.above = Some(meta.value()?.parse()?),
+                    "below" => options.below = Some(meta.value()?.parse()?),
                     "parts" => {
                         let list = meta.value()?.parse::<LitStr>()?.value();
                         options.parts = Some(list.split(',').map(|part| part.trim().to_owned()).collect());
@@ -82,8 +84,9 @@ impl Options {
             Some(value) => quote!(Some((#value) as f64)),
             None => quote!(None),
         };
-        let (min, max, above) = (bound(&self.min), bound(&self.max), bound(&self.above));
-        quote!(::stillhouse_spec::config::Bounds { min: #min, max: #max, above: #above })
+        let (min, max) = (bound(&self.min), bound(&self.max));
+        let (above, below) = (bound(&self.above), bound(&self.below));
+        quote!(::stillhouse_spec::config::Bounds { min: #min, max: #max, above: #above, below: #below })
     }
 }
 

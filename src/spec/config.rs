@@ -26,8 +26,8 @@
 //! ```
 //!
 //! Field attributes: `default` / `default = expr` (a *frozen* default: a field equal to it is left out of the key, so a
-//! new defaulted field moves no key; changing a default needs a new revision of the kind), `min`, `max`, `above`
-//! (numbers), `name = "…"`, `parts = "train,tokenizer"` and `part_from = field` (for a [`Ref`](crate::Ref): which parts
+//! new defaulted field moves no key; changing a default needs a new revision of the kind), `min`, `max`, `above`,
+//! `below` (numbers), `name = "…"`, `parts = "train,tokenizer"` and `part_from = field` (for a [`Ref`](crate::Ref): which parts
 //! of the artifact are read, hence keyed; given both, those of both). On the struct: `check = function` with
 //! `fn(&Self, &Node, &mut Diagnostics)`. Names are kebab-case. An enum is externally tagged: a choice without options
 //! is a string, a choice with options is a table of one key; a choice whose options all have defaults may be
@@ -157,9 +157,12 @@ impl StructSchema {
             if let Some(value) = default.and_then(|default| default.shown().to_json()) {
                 members.insert("default".into(), value);
             }
-            for (keyword, bound) in
-                [("minimum", bounds.min), ("maximum", bounds.max), ("exclusiveMinimum", bounds.above)]
-            {
+            for (keyword, bound) in [
+                ("minimum", bounds.min),
+                ("maximum", bounds.max),
+                ("exclusiveMinimum", bounds.above),
+                ("exclusiveMaximum", bounds.below),
+            ] {
                 if let Some(bound) = bound {
                     members.insert(keyword.into(), number(bound));
                 }
@@ -201,6 +204,8 @@ pub struct Bounds {
     pub max: Option<f64>,
     /// A value that it must exceed.
     pub above: Option<f64>,
+    /// A value that it must stay below.
+    pub below: Option<f64>,
 }
 
 impl Bounds {
@@ -220,6 +225,8 @@ impl Bounds {
             format!("at most {}", number(self.max.unwrap_or_default()))
         } else if self.above.is_some_and(|above| value <= above) {
             format!("more than {}", number(self.above.unwrap_or_default()))
+        } else if self.below.is_some_and(|below| value >= below) {
+            format!("less than {}", number(self.below.unwrap_or_default()))
         } else {
             return Some(());
         };

@@ -204,7 +204,7 @@ fn kind(schema: &Value, many: bool) -> String {
 }
 
 fn bounds(schema: &Value) -> String {
-    let signs = [("exclusiveMinimum", ">"), ("minimum", "≥"), ("maximum", "≤")];
+    let signs = [("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤")];
     let bounds = signs.iter().filter_map(|(keyword, sign)| Some(format!(" {sign} {}", schema.get(*keyword)?)));
     bounds.collect::<Vec<_>>().join(",")
 }

@@ -147,12 +147,9 @@ impl StudentError {
             Self::Weights { .. } => Some("are config.json and the weights of the same model?".into()),
             Self::NotFinite { .. } => Some("these weights can't be used; get them again, or take an earlier checkpoint".into()),
             Self::Training { hint, .. } | Self::Device { hint, .. } => Some(hint.clone()),
-            Self::Diverged { kept, .. } => {
-                let rest = "a lower learning rate, a longer warm-up or a smaller `clip` usually helps";
-                Some(match kept {
-                    Some(step) => format!("{rest}; `steps = {step}` with these settings makes a student of the checkpoint"),
-                    None => rest.into(),
-                })
+            // What the checkpoint is good for depends on the schedule: the stage says it.
+            Self::Diverged { .. } => {
+                Some("a lower learning rate, a longer warm-up or a smaller `clip` usually helps".into())
             }
             Self::OutOfMemory { .. } => Some(
                 "a smaller `micro-batch`, `gradient-checkpointing = true`, shorter rows, or `--device cpu`".into(),

@@ -8,13 +8,14 @@ use stillhouse_stage::{Failure, View};
 
 use crate::bench::{Bench, Split};
 use crate::bootstrap::{Bootstrap, Share};
-use crate::divergence::{kl_divergence, most_likely};
+use crate::divergence::{among_first, kl_divergence, most_likely};
 use crate::metrics::{Data, Item, Measurement, Metric};
 use crate::score::{Better, Figure};
 use crate::scoring::{BatchLimit, Scorer, for_each_batch};
 
 /// How close the model is to a local teacher on the rows' completions: the mean of KL(teacher ‖ model) over scored
-/// tokens in nats, over the whole vocabulary at temperature 1, and how often both find the same token most likely.
+/// tokens in nats, over the whole vocabulary at temperature 1, and how often both find the same token most likely. Where
+/// one of them has more ids than the other, with one tokenizer, those are padding and in neither distribution.
 #[derive(Clone, Debug, Config)]
 pub struct Agreement {
     /// The teacher: a local one, since it takes whole distributions.
@@ -41,6 +42,7 @@ const TOP_1: Figure = Figure::ratio("fraction", Better::Higher);
 impl Metric for Agreement {
     fn measure(&self, bench: &mut Bench<'_>) -> Result<Measurement, Failure> {
         let part = bench.part(self.split)?;
+        // No more of the teacher is kept than the ids that the model has too.
         let limit = BatchLimit::keeping_distributions(bench.subject().model.vocabulary());
         let mut agreements = Vec::with_capacity(part.examples.len());
         for_each_batch(&part.examples, limit, |first, batch| {
@@ -87,17 +89,18 @@ fn agreements_of(
     batch: &[Example],
 ) -> Result<Vec<Agreed>, Failure> {
     // Rows may interleave, so each row has a list of its own; within a row tokens come in order.
-    let width = teacher.model.vocabulary();
+    let width = teacher.model.vocabulary().min(subject.model.vocabulary());
     let mut kept: Vec<Vec<f32>> =
         batch.iter().map(|example| Vec::with_capacity(example.scored_tokens() * width)).collect();
-    teacher.score(first, batch, &mut |example, _, log_probs| kept[example].extend_from_slice(log_probs))?;
+    teacher.score(first, batch, &mut |example, _, log_probs| kept[example].extend_from_slice(&among_first(log_probs, width)))?;
     let mut found = vec![Agreed { kl: 0.0, same: 0, tokens: 0 }; batch.len()];
     subject.score(first, batch, &mut |example, _, log_probs| {
         let agreed = &mut found[example];
         let start = agreed.tokens as usize * width;
         let theirs = &kept[example][start..start + width];
-        agreed.kl += kl_divergence(theirs, log_probs);
-        agreed.same += u64::from(most_likely(theirs) == most_likely(log_probs));
+        let ours = among_first(log_probs, width);
+        agreed.kl += kl_divergence(theirs, &ours);
+        agreed.same += u64::from(most_likely(theirs) == most_likely(&ours));
         agreed.tokens += 1;
     })?;
     match found.iter().position(|agreed| !agreed.kl.is_finite()) {
@@ -160,6 +163,24 @@ mod tests {
         let mut same = Scripted::from_logits(&fixture::TEACHER_LOGITS.map(Vec::from));
         let found = agree(&mut teacher, &mut same, &[example(&[0, 1, 2, 3]), example(&[3, 2])]);
         assert_eq!(found, [Agreed { kl: 0.0, same: 3, tokens: 3 }, Agreed { kl: 0.0, same: 1, tokens: 1 }]);
+    }
+
+    #[test]
+    fn ids_that_only_pad_a_vocabulary_are_in_neither_distribution() {
+        let rows = [vec![0.3, -1.0, 2.0], vec![1.0, 0.0, -2.0]];
+        let padded = |rows: &[Vec<f64>]| rows.iter().map(|row| [row.as_slice(), &[9.0, 4.0]].concat()).collect::<Vec<_>>();
+        let other = [vec![1.0, 0.5, 0.0], vec![-1.0, 0.0, 1.0]];
+        let batch = [example(&[0, 1, 2])];
+        let scripted = Scripted::from_logits;
+        let expected = agree(&mut scripted(&rows), &mut scripted(&other), &batch);
+        for (mut teacher, mut student) in [
+            (scripted(&padded(&rows)), scripted(&other)),
+            (scripted(&rows), scripted(&padded(&other))),
+        ] {
+            let found = agree(&mut teacher, &mut student, &batch);
+            assert!(expected[0].kl > 0.1 && (found[0].kl - expected[0].kl).abs() < 1e-5, "{found:?} {expected:?}");
+            assert_eq!((found[0].same, found[0].tokens), (expected[0].same, 2));
+        }
     }
 
     #[test]

@@ -245,23 +245,27 @@ fn generation_ends_at_a_stop_token_that_only_the_model_folder_names() {
 }
 
 #[test]
-fn a_teacher_with_another_vocabulary_is_refused_with_the_alternatives() {
+fn a_teacher_with_a_padded_vocabulary_is_compared_over_the_tokens_that_both_have() {
     let mut world = World::new(json!({ "agreement": { "data": "train", "teacher": "big" } }), &rows());
-    world.teacher(json!([[0, 0, 0, 0, 0]]), &tokenizer(["a", "b", "c"]));
-    let failure = world.failure();
-    assert_eq!(
-        failure.message,
-        "held-out.agreement: student.small has 4 tokens and model.big has 5: their distributions cannot be compared \
-         token by token"
-    );
-    assert_eq!((failure.class, failure.hint.is_some()), (Class::Input, true));
+    let kl = |world: &World| world.run().unwrap().0.metrics["scores"]["suites.0"]["kl"]["value"].as_f64().unwrap();
+    world.teacher(json!([[0, 1, 0, 2]]), &tokenizer(["a", "b", "c"]));
+    let expected = kl(&world);
+    world.teacher(json!([[0, 1, 0, 2, 5, 7]]), &tokenizer(["a", "b", "c"]));
+    let padded = kl(&world);
+    assert!(expected > 0.1 && (padded - expected).abs() < 1e-5, "{padded} is not {expected}");
 }
 
 #[test]
 fn a_teacher_whose_ids_mean_other_words_is_refused() {
     let mut world = World::new(json!({ "agreement": { "data": "train", "teacher": "big" } }), &rows());
     world.teacher(json!([[0, 0, 0, 0]]), &tokenizer(["c", "b", "a"]));
-    assert!(world.failure().message.contains("student.small and model.big have different tokenizers"));
+    let failure = world.failure();
+    assert_eq!(
+        failure.message,
+        "held-out.agreement: student.small and model.big have different tokenizers: their distributions cannot be compared \
+         token by token"
+    );
+    assert_eq!((failure.class, failure.hint.is_some()), (Class::Input, true));
 }
 
 #[test]

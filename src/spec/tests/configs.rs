@@ -18,6 +18,9 @@ struct Training {
     /// Learning rate.
     #[config(default = 0.5, above = 0)]
     learning_rate: f64,
+    /// Decay of an average.
+    #[config(default = 0.9, min = 0, below = 1)]
+    decay: f64,
     /// How it changes.
     #[config(default = Schedule::Constant)]
     schedule: Schedule,
@@ -103,6 +106,8 @@ fn bounds_are_kept() {
         ("steps = -1", "2:9 `steps` must be at least 1, not -1"),
         ("steps = 5_000_000_000", "2:9 `steps` must be at most 1000, not 5000000000"),
         ("steps = 1\nlearning-rate = -0.5", "3:17 `learning-rate` must be more than 0, not -0.5"),
+        ("steps = 1\ndecay = 1", "3:9 `decay` must be less than 1, not 1"),
+        ("steps = 1\ndecay = 1.5", "3:9 `decay` must be less than 1, not 1.5"),
         ("steps = 1\nrows = 0", "3:8 `rows` must be at least 1, not 0"),
     ] {
         assert_eq!(faults(body), [fault]);
@@ -153,6 +158,10 @@ fn a_schema_tells_fields_bounds_defaults_and_choices() {
     assert_eq!(
         fields["learning-rate"],
         json!({ "type": "number", "exclusiveMinimum": 0, "default": 0.5, "description": "Learning rate." })
+    );
+    assert_eq!(
+        fields["decay"],
+        json!({ "type": "number", "minimum": 0, "exclusiveMaximum": 1, "default": 0.9, "description": "Decay of an average." })
     );
     assert_eq!(fields["filters"]["type"], "array");
     let choices = fields["schedule"]["anyOf"].as_array().unwrap();

@@ -39,8 +39,8 @@ mod measured {
     use stillhouse_student::init::fresh;
     use stillhouse_student::kernels::parity;
     use stillhouse_student::loss::cross_entropy::CrossEntropy;
-    use stillhouse_student::loss::forward_kl::{ForwardKl, Tail};
-    use stillhouse_student::loss::{Loss, Teacher};
+    use stillhouse_student::loss::forward_kl::ForwardKl;
+    use stillhouse_student::loss::{Loss, Tail, Teacher, Weight};
     use stillhouse_student::model::DecoderConfig;
     use stillhouse_student::model::llama::LlamaShape;
     use stillhouse_student::optimizer::AdamW;
@@ -145,13 +145,14 @@ mod measured {
     const WORKS: &[Work] = &[
         Work {
             name: "SFT, f32",
-            losses: || vec![("cross-entropy", Box::new(CrossEntropy { weight: 1.0 }))],
+            losses: || vec![("cross-entropy", Box::new(CrossEntropy { weight: Weight::Constant(1.0) }))],
             teacher: |_, _| Teacher::default(),
         },
         Work {
             name: "forward KL, top 64, f32",
             losses: || {
-                let loss = ForwardKl { weight: 1.0, temperature: 1.0, t_squared: true, tail: Tail::RenormaliseTeacher };
+                let weight = Weight::Constant(1.0);
+                let loss = ForwardKl { weight, temperature: 1.0, t_squared: true, tail: Tail::RenormaliseTeacher };
                 vec![("forward-kl", Box::new(loss))]
             },
             teacher: stored_signals,

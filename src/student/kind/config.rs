@@ -48,7 +48,7 @@ pub struct StudentConfig {
     /// Trains thin matrices beside frozen weights. Left out, the weights themselves are trained.
     pub lora: Option<Lora>,
     /// The student is a moving average of the weights that decays by this factor a step.
-    #[config(min = 0, max = 1)]
+    #[config(min = 0, below = 1)]
     pub ema: Option<f64>,
     /// Ends the training when held-out loss gets no better, and takes the best weights.
     pub early_stop: Option<EarlyStop>,
@@ -78,6 +78,19 @@ impl StudentConfig {
         let (schedule, steps) = (&self.schedule.value, self.steps);
         let why = schedule.why_not_shared().map(|why| format!(": {why}")).unwrap_or_default();
         format!("{} of {steps} steps{why}", schedule.shared_steps(steps))
+    }
+
+    /// What can be done with the checkpoint of a step at which the training had to stop.
+    pub(super) fn use_of_checkpoint(&self, step: u64) -> String {
+        let schedule = &self.schedule.value;
+        let measured = self.early_stop.as_ref().is_none_or(|rule| rule.every <= step);
+        if schedule.complaint(step).is_none() && schedule.shared_steps(step) == step && measured {
+            return format!("`steps = {step}` with these settings makes a student of the checkpoint");
+        }
+        format!(
+            "with these settings no training of {step} steps ends with the checkpoint: only as many steps as now go on from \
+             it (`spike` may change); under a `constant` schedule any step after the warm-up can be the last"
+        )
     }
 }
 
@@ -133,9 +146,6 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
     }
     if config.loss.values.values().all(|loss| loss.weight().is_zero()) {
         report.push(Diagnostic::error(at("loss"), "every loss has the weight 0, so there is nothing to learn"));
-    }
-    if config.ema.is_some_and(|decay| decay >= 1.0) {
-        report.push(Diagnostic::error(at("ema"), "an average that decays by the factor 1 never moves").hint("0.999 is usual"));
     }
     if config.lora.is_some() && !config.freeze.is_empty() {
         report.push(Diagnostic::error(at("freeze"), "with `lora` everything but the adapters is frozen already"));

@@ -139,7 +139,8 @@ impl<'a> Job<'a> {
         let mut narrator = Narrator::new(context, *config.log_every, operations);
         let teacher = self.teacher.as_ref().map(|teacher| teacher.load::<B>(device)).transpose()?;
         let fresh = || self.first_weights::<B>(device);
-        Ok(training.run_beside::<B>(teacher, &mut source, &checkpoints, &mut narrator, device, fresh)?)
+        let trained = training.run_beside::<B>(teacher, &mut source, &checkpoints, &mut narrator, device, fresh);
+        trained.map_err(|error| stopped(error, config))
     }
 
     fn source(&self, losses: &Losses<'_>) -> Result<DatasetSource, Failure> {
@@ -188,6 +189,10 @@ impl<'a> Job<'a> {
                 "held-out rows of {length} positions do not fit the model, whose longest sequence is {context}"
             ))
             .hint("a smaller `max-length` of the dataset, or a model with a longer context"));
+        }
+        if let Some(teacher) = &self.teacher {
+            let hint = "a smaller `max-length` of the dataset, or a teacher with a longer context";
+            teacher.fits("held-out rows", length, hint)?;
         }
         let plan = || BatchPlan::new(&lengths, self.config.batch.rows, length, self.context.seed(), true);
         let signals = if losses.need_teacher() && self.teacher.is_none() { data.signals()? } else { None };
@@ -279,6 +284,13 @@ fn stop_ids(tokenizer: &Tokenizer, pretrained: Option<&ModelFolder>) -> Result<V
         Some(folder) => Ok(tokenizer.stop_ids(folder)?),
         None => Ok(tokenizer.eos().into_iter().collect()),
     }
+}
+
+/// The failure of a training; where it diverged, with what can be done with the checkpoint that is kept.
+fn stopped(error: StudentError, config: &StudentConfig) -> Failure {
+    let StudentError::Diverged { kept: Some(step), .. } = error else { return error.into() };
+    let usual = error.hint().unwrap_or_default();
+    Failure::from(error).hint(format!("{usual}; {}", config.use_of_checkpoint(step)))
 }
 
 fn losses(config: &StudentConfig) -> impl Iterator<Item = (&str, &dyn Loss)> {

@@ -19,6 +19,8 @@ pub(super) struct TeacherBeside {
     pub folder: ModelFolder,
     /// Token ids that both know.
     shared: usize,
+    /// Its longest sequence.
+    context: usize,
 }
 
 impl TeacherBeside {
@@ -49,15 +51,24 @@ impl TeacherBeside {
         }
         let (_, shape) = read_config(&folder.label, &folder.read_text("config.json")?)?;
         tokenizer.vocabulary_fits(&folder.label, shape.vocabulary)?;
-        if length > shape.context {
-            return Err(Failure::input(format!(
-                "rows of {length} positions do not fit {}, whose longest sequence is {}",
-                folder.label, shape.context
-            ))
-            .hint("a smaller `batch.length` (and dataset `max-length`)"));
-        }
         // One tokenizer, so ids that only one of them has are padding, which no text ever holds.
-        Ok(Some(Self { folder, shared: shape.vocabulary.min(student.vocabulary) }))
+        let beside = Self { folder, shared: shape.vocabulary.min(student.vocabulary), context: shape.context };
+        beside.fits("rows", length, "a smaller `batch.length` (and dataset `max-length`)")?;
+        Ok(Some(beside))
+    }
+
+    /// Whether it reads `rows` of so many positions.
+    ///
+    /// # Errors
+    /// It does not; with the hint.
+    pub(super) fn fits(&self, rows: &str, length: usize, hint: &str) -> Result<(), Failure> {
+        if length <= self.context {
+            return Ok(());
+        }
+        let Self { folder, context, .. } = self;
+        let message =
+            format!("{rows} of {length} positions do not fit {}, whose longest sequence is {context}", folder.label);
+        Err(Failure::input(message).hint(hint))
     }
 
     /// Its weights on the student's device.

@@ -54,6 +54,20 @@ impl World {
         Self { folder, store, data, definitions, files, heard: Arc::default(), pretrained: None }
     }
 
+    /// Holds out one example that is a token longer than any that is trained on.
+    pub(super) fn hold_out_longer(&mut self) {
+        let folder = self.folder.path().join("longer");
+        write_tokenizer(&folder.join("tokenizer"));
+        write_examples(&folder, false);
+        fs_err::remove_dir_all(folder.join("holdout")).unwrap();
+        let mut writer = ExampleWriter::create(&folder.join("holdout")).unwrap();
+        let tokens: Vec<u32> = (0..9).map(|place| place % VOCABULARY).collect();
+        let scored = (0..9).map(|place| place > 1).collect();
+        writer.add(&Example { tokens, scored, bytes: 4, source: 0 }, &row(0)).unwrap();
+        writer.finish().unwrap();
+        self.data.output = self.store.put_tree(&folder).unwrap().0;
+    }
+
     /// Stores a copy of what a stage made, as another stage's input.
     fn output_of_another(&self, out: &Path) -> Input {
         let copy = tempfile::tempdir_in(self.folder.path()).unwrap();
@@ -333,6 +347,50 @@ fn early_stopping_without_a_held_out_part_is_refused() {
 }
 
 #[test]
+fn a_training_that_jumps_says_which_settings_make_a_student_of_its_checkpoint() {
+    let world = World::new(false);
+    let mut config = table(200, json!("cross-entropy"));
+    config["optimizer"]["adamw"]["lr"] = json!(0.3);
+    config["spike"] = json!({ "factor": 1.000_000_1, "window": 1 });
+    let failure = world.run(&config).err().unwrap();
+    let (_, kept) = failure.message.split_once("the checkpoint of step ").unwrap();
+    let step: u64 = kept.split_once(' ').unwrap().0.parse().unwrap();
+    assert!(failure.class == Class::Training && step > 0, "{}", failure.message);
+    let hint = failure.hint.unwrap();
+    assert!(hint.starts_with("a lower learning rate"), "{hint}");
+    assert!(hint.ends_with(&format!("; `steps = {step}` with these settings makes a student of the checkpoint")), "{hint}");
+    config["steps"] = json!(step);
+    assert_eq!(world.run(&config).unwrap().0.provenance["resumed-from-step"], step);
+}
+
+#[test]
+fn a_checkpoint_is_said_to_make_a_student_only_where_the_schedule_lets_it() {
+    let said = |schedule: Value, early_stop: Value| {
+        let mut config = table(20, both());
+        config["schedule"] = schedule;
+        if !early_stop.is_null() {
+            config["early-stop"] = early_stop;
+        }
+        let mut report = stillhouse_spec::Diagnostics::default();
+        let config = <config::StudentConfig as stillhouse_spec::Config>::decode(&Node::from_json(&config), &mut report);
+        config.unwrap().use_of_checkpoint(10)
+    };
+    let makes_one = |said: String| {
+        let (yes, no) = (said.starts_with("`steps = 10` with these settings"), said.contains("no training of 10 steps"));
+        assert!(yes != no, "{said}");
+        yes
+    };
+    assert!(makes_one(said(json!("constant"), Value::Null)));
+    assert!(makes_one(said(json!({ "constant": { "warmup": 10 } }), json!({ "every": 10 }))));
+    assert!(makes_one(said(json!({ "cosine": { "warmup": 10 } }), Value::Null)), "all of it was warm-up");
+    assert!(!makes_one(said(json!("cosine"), Value::Null)));
+    assert!(!makes_one(said(json!({ "wsd": { "decay": 2 } }), Value::Null)));
+    // Such a table would be refused.
+    assert!(!makes_one(said(json!({ "constant": { "warmup": 11 } }), Value::Null)));
+    assert!(!makes_one(said(json!("constant"), json!({ "every": 11 }))));
+}
+
+#[test]
 fn adapters_are_merged_into_the_model_folder_and_lie_beside_it() {
     let world = World::new(true);
     let mut config = table(6, both());
@@ -462,8 +520,11 @@ fn a_table_that_can_not_be_trained_is_refused_before_anything_runs() {
         ("schedule", json!({ "wsd": { "warmup": 2, "decay": 2 } }), "do not fit into 2 steps"),
         ("loss", json!({ "cross-entropy": { "weight": 0.0 } }), "nothing to learn"),
         ("loss", json!({ "forward-ki": {} }), "unknown loss `forward-ki`"),
-        ("ema", json!(1.0), "never moves"),
-        ("ema", json!(1.5), "must be at most 1"),
+        ("ema", json!(1.0), "`ema` must be less than 1, not 1"),
+        ("ema", json!(1.5), "`ema` must be less than 1, not 1.5"),
+        ("optimizer", json!({ "adamw": { "lr": 1e-3, "beta1": 1.0 } }), "`beta1` must be less than 1, not 1"),
+        ("optimizer", json!({ "adamw": { "lr": 1e-3, "beta2": 1 } }), "`beta2` must be less than 1, not 1"),
+        ("optimizer", json!({ "muon": { "momentum": 1, "adamw": { "lr": 1e-3 } } }), "`momentum` must be less than 1, not 1"),
         ("keep", json!({ "best": 2 }), "there is none"),
         ("keep", json!({ "last": 0 }), "`last` must be at least 1"),
         ("early-stop", json!({ "every": 3 }), "nothing is ever measured: `every` is 3, but there are 2 steps"),

@@ -70,18 +70,32 @@ impl<'a, B: Kernels> Compared<'a, B> {
                 Some(absent) => matrix + absent.clone() * ABSENT,
                 None => matrix,
             };
-            match comparison.tail {
+            let renormalised = |ids| {
+                let logits = pick(positions.logits.clone()).gather(1, ids) / temperature;
+                B::log_probabilities(without_absent(logits))
+            };
+            let (log_q, open) = match comparison.tail {
                 Tail::RenormaliseTeacher => {
-                    (without_absent(pick(positions.log_probs_at(temperature)).gather(1, ids)), true)
+                    (without_absent(pick(positions.log_probs_at(temperature)).gather(1, ids.clone())), true)
                 }
-                Tail::RenormaliseBoth => {
-                    let logits = pick(positions.logits.clone()).gather(1, ids) / temperature;
-                    (B::log_probabilities(without_absent(logits)), false)
-                }
+                Tail::RenormaliseBoth => (renormalised(ids.clone()), false),
                 Tail::Bucket => {
-                    let inside = without_absent(pick(positions.log_probs()).gather(1, ids));
-                    (with_bucket(inside, temperature), false)
+                    let inside = without_absent(pick(positions.log_probs()).gather(1, ids.clone()));
+                    (if teacher.bucket() { with_bucket(inside, temperature) } else { inside }, false)
                 }
+            };
+            match teacher.whole_rows() {
+                Some(whole) if comparison.tail != Tail::RenormaliseBoth => {
+                    // Both sides of a whole distribution are over its tokens alone, whatever stands beside it.
+                    let mut of_whole = renormalised(ids);
+                    if teacher.bucket() {
+                        let none = of_whole.clone().narrow(1, 0, 1).full_like(ABSENT);
+                        of_whole = Tensor::cat(vec![of_whole, none], 1);
+                    }
+                    let whole = positions.numbers(whole, 1);
+                    (log_q * (whole.clone().neg() + 1.0) + of_whole * whole, open)
+                }
+                _ => (log_q, open),
             }
         };
         Some(Self { teacher: TeacherSide::Stored(teacher), log_q, places, open })

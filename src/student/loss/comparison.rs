@@ -42,12 +42,3 @@ pub(super) fn refuse_renormalised_teacher(what: &str, node: &Node, report: &mut 
     );
     report.push(Diagnostic::error(at, message).hint("use `tail = \"bucket\"` or `tail = \"renormalise-both\"`"));
 }
-
-/// Reports a skew that leaves nothing to learn.
-pub(super) fn refuse_whole_share(alpha: f64, node: &Node, report: &mut Diagnostics) {
-    if alpha >= 1.0 {
-        let at = node.as_table().and_then(|table| table.get("alpha")).map_or(node.at, |value| value.at);
-        let message = format!("`alpha` must be less than 1, not {alpha}: the loss would be 0 whatever the student says");
-        report.push(Diagnostic::error(at, message).hint("DistiLLM uses 0.1"));
-    }
-}

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use stillhouse_spec::{Config, Diagnostics, Node};
 
-use super::comparison::{refuse_renormalised_teacher, refuse_whole_share};
+use super::comparison::refuse_renormalised_teacher;
 use super::{Compared, Comparison, Divergence, Positions, Tail, Weight, log_mixture};
 use crate::kernels::Kernels;
 
@@ -16,7 +16,7 @@ pub struct ReverseSkewedKl {
     #[config(default = Weight::Constant(1.0), min = 0)]
     pub weight: Weight,
     /// Share of the student in the mixture.
-    #[config(default = 0.1, min = 0)]
+    #[config(default = 0.1, min = 0, below = 1)]
     pub alpha: f64,
     /// Softens both distributions before they are compared.
     #[config(default = 1.0, above = 0)]
@@ -30,7 +30,6 @@ pub struct ReverseSkewedKl {
 }
 
 fn sound(config: &ReverseSkewedKl, node: &Node, report: &mut Diagnostics) {
-    refuse_whole_share(config.alpha, node, report);
     if config.alpha == 0.0 && config.tail == Tail::RenormaliseTeacher {
         refuse_renormalised_teacher("`reverse-skewed-kl` with `alpha = 0`, which is reverse KL,", node, report);
     }

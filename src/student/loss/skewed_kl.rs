@@ -1,22 +1,20 @@
 //! Skewed forward KL.
 
 use burn::tensor::Tensor;
-use stillhouse_spec::{Config, Diagnostics, Node};
+use stillhouse_spec::Config;
 
-use super::comparison::refuse_whole_share;
 use super::{Compared, Comparison, Divergence, Positions, Tail, Weight, log_mixture};
 use crate::kernels::Kernels;
 
 /// Skewed KL: `KL(P ‖ α P + (1 − α) Q)`, forward KL against a mixture, which bounds its gradient (Ko et al., DistiLLM,
 /// 2024). α = 0 is forward KL. The value is the true divergence, `Σ p log p` included.
 #[derive(Clone, Debug, Config)]
-#[config(check = sound)]
 pub struct SkewedKl {
     /// Factor in the sum of losses.
     #[config(default = Weight::Constant(1.0), min = 0)]
     pub weight: Weight,
     /// Share of the teacher in the mixture.
-    #[config(default = 0.1, min = 0)]
+    #[config(default = 0.1, min = 0, below = 1)]
     pub alpha: f64,
     /// Softens both distributions before they are compared.
     #[config(default = 1.0, above = 0)]
@@ -27,10 +25,6 @@ pub struct SkewedKl {
     /// What to do about the probability outside the teacher's top k. Without effect where distributions are whole.
     #[config(default = Tail::Bucket)]
     pub tail: Tail,
-}
-
-fn sound(config: &SkewedKl, node: &Node, report: &mut Diagnostics) {
-    refuse_whole_share(config.alpha, node, report);
 }
 
 impl Divergence for SkewedKl {

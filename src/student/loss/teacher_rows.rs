@@ -5,7 +5,9 @@ use stillhouse_data::signals::TopK;
 
 use super::comparison::{Comparison, Tail};
 
-/// Least probability a bucket is taken to have, on either side: 1 − Σ is no better known than this in f32.
+/// Least probability a bucket is taken to have, on either side and before the temperature: in f32, where a sum is 1 but
+/// for rounding, what is left of it says nothing. Were it put to the sides at different places, equal distributions
+/// would differ as soon as they are softened: at T = 4 this is 0.018 of the mass.
 pub(super) const SMALLEST_BUCKET: f64 = 1e-7;
 
 /// Least log-probability. What a teacher rules out (log 0) counts as this where a loss needs the logarithm itself, so
@@ -16,7 +18,8 @@ pub(super) const LEAST_LOG_PROBABILITY: f64 = -100.0;
 pub(super) const ABSENT: f64 = -1e9;
 
 /// Distributions as rows of one width. With top-k signals a row holds the k (fewer, and filled up, where the teacher
-/// gave fewer than its longest row), and with a bucket one more.
+/// gave fewer than its longest row), and with a bucket one more. What is made of a row depends on nothing but itself:
+/// beside top-k signals a whole distribution still has no tail.
 pub(super) struct TeacherRows<'a> {
     said: Vec<&'a TopK>,
     temperature: f64,
@@ -30,15 +33,25 @@ impl<'a> TeacherRows<'a> {
     /// Some distributions, none of them empty.
     pub(super) fn new(said: Vec<&'a TopK>, comparison: &Comparison) -> Self {
         let longest = said.iter().map(|distribution| distribution.log_probs.len()).max().unwrap_or(0);
-        // Whole distributions of different widths are compared by their ids, as if they were the most likely few.
-        let whole = said.iter().all(|row| row.ids.is_empty() && row.log_probs.len() == longest);
-        let bucket = !whole && comparison.tail == Tail::Bucket;
+        let whole = said.iter().all(|row| is_whole(row) && row.log_probs.len() == longest);
+        let bucket = comparison.tail == Tail::Bucket && !said.iter().all(|row| is_whole(row));
         Self { said, temperature: comparison.temperature, whole, bucket, tokens: longest }
     }
 
-    /// Whether every row is a whole distribution, by token id.
+    /// Whether every row is a whole distribution over the same tokens, by token id.
     pub(super) fn whole(&self) -> bool {
         self.whole
+    }
+
+    /// 1 where a row is a whole distribution, else 0: `[rows]`. None when no row is.
+    pub(super) fn whole_rows(&self) -> Option<Vec<f32>> {
+        let rows = self.said.iter().map(|row| if is_whole(row) { 1.0 } else { 0.0 });
+        self.said.iter().any(|row| is_whole(row)).then(|| rows.collect())
+    }
+
+    /// Whether the rows have a bucket.
+    pub(super) fn bucket(&self) -> bool {
+        self.bucket
     }
 
     /// Tokens a row, without a bucket.
@@ -80,12 +93,12 @@ impl<'a> TeacherRows<'a> {
 
     /// Log-probabilities of one row at the temperature, a bucket last; −∞ where there is no probability.
     pub(super) fn row(&self, number: usize) -> Vec<f64> {
-        let log_probs = &self.said[number].log_probs;
+        let said = self.said[number];
         let mut row = vec![f64::NEG_INFINITY; self.width()];
-        row.iter_mut().zip(log_probs).for_each(|(row, log_p)| *row = f64::from(*log_p));
-        if self.bucket {
+        row.iter_mut().zip(&said.log_probs).for_each(|(row, log_p)| *row = f64::from(*log_p));
+        if self.bucket && !is_whole(said) {
             let inside: f64 = row.iter().map(|log_p| log_p.exp()).sum();
-            row[self.tokens] = (1.0 - inside).max(0.0).ln();
+            row[self.tokens] = (1.0 - inside).max(SMALLEST_BUCKET).ln();
         }
         row.iter_mut().for_each(|log_p| *log_p /= self.temperature);
         let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -117,20 +130,22 @@ impl<'a> TeacherRows<'a> {
         (probabilities, negative_entropies.iter().sum())
     }
 
-    /// Log-probabilities `[rows × width]`, none below what the constants above allow.
+    /// Log-probabilities `[rows × width]`; numbers that the constants above name stand for −∞.
     pub(super) fn log_probabilities(&self) -> Vec<f32> {
         let mut log_probabilities = vec![0.0; self.said.len() * self.width()];
         log_probabilities.par_chunks_mut(self.width()).enumerate().for_each(|(number, row)| {
             let filled = self.said[number].log_probs.len();
             for (place, (log_p, exact)) in row.iter_mut().zip(self.row(number)).enumerate() {
-                let least = match place {
-                    place if place < filled => LEAST_LOG_PROBABILITY,
-                    place if place < self.tokens => ABSENT,
-                    _ => SMALLEST_BUCKET.ln(),
-                };
+                // A bucket has its least probability already; a whole distribution's is not there.
+                let least = if place < filled { LEAST_LOG_PROBABILITY } else { ABSENT };
                 *log_p = exact.max(least) as f32;
             }
         });
         log_probabilities
     }
+}
+
+/// Whether a signal is a whole distribution, by token id.
+fn is_whole(said: &TopK) -> bool {
+    said.ids.is_empty()
 }

@@ -13,10 +13,10 @@ pub struct AdamW {
     #[config(above = 0)]
     pub lr: f64,
     /// Decay of the running mean of the gradient.
-    #[config(default = 0.9, min = 0, max = 1)]
+    #[config(default = 0.9, min = 0, below = 1)]
     pub beta1: f64,
     /// Decay of the running mean of the squared gradient.
-    #[config(default = 0.95, min = 0, max = 1)]
+    #[config(default = 0.95, min = 0, below = 1)]
     pub beta2: f64,
     /// Added to the root of the second mean.
     #[config(default = 1e-8, above = 0)]

@@ -25,7 +25,7 @@ pub struct Muon {
     #[config(default = 0.02, above = 0)]
     pub lr: f64,
     /// Decay of the running mean of the gradient.
-    #[config(default = 0.95, min = 0, max = 1)]
+    #[config(default = 0.95, min = 0, below = 1)]
     pub momentum: f64,
     /// Whether the update looks ahead by one step of the momentum.
     #[config(default = true)]

@@ -14,7 +14,7 @@ use stillhouse_student::backend::{Cpu, CpuTape, Device, Inner, TrainBackend, Vul
 use stillhouse_student::kernels::parity;
 use stillhouse_student::kernels::{FusedKernels, Kernels};
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
-use stillhouse_student::loss::{Loss, Teacher};
+use stillhouse_student::loss::{Loss, Teacher, Weight};
 use stillhouse_student::trainer::{Checkpoint, Losses, State, StepBatch, StepReport};
 use stillhouse_student::weights::read_model;
 use support::training::{adamw, batch_of};
@@ -54,7 +54,7 @@ fn training_steps_are_the_processor_s() {
         let device = Device::<B>::default();
         let model = read_model::<Inner<B>>(&folder(name), &device).unwrap();
         let batch = StepBatch { batch: batch_of(&expected(name).ids), teacher: Teacher::default() };
-        let cross_entropy = CrossEntropy { weight: 1.0 };
+        let cross_entropy = CrossEntropy { weight: Weight::Constant(1.0) };
         let losses = Losses::new([("cross-entropy", &cross_entropy as &dyn Loss)]);
         let mut state = State::<B>::new(model.decoder, &model.config);
         let mut reports = Vec::new();

@@ -89,6 +89,7 @@ impl<'a> Keeper<'a> {
         let due = |every: u64| every > 0 && step.is_multiple_of(every);
         let among_best = value.is_some_and(|value| {
             self.keep.best > 0
+                && !value.is_nan()
                 && self.kept.iter().filter(|kept| kept.value.is_some_and(|kept| kept <= value)).count() < self.keep.best
         });
         if always || due(self.every) || due(self.keep.every) || among_best {
@@ -148,7 +149,9 @@ fn surplus(kept: &[Kept], keep: &Keep) -> Vec<u64> {
     let mut steps: Vec<u64> = kept.iter().map(|kept| kept.step).collect();
     steps.sort_unstable_by(|a, b| b.cmp(a));
     let latest = &steps[..keep.last.min(steps.len())];
-    let mut measured: Vec<(f64, u64)> = kept.iter().filter_map(|kept| Some((kept.value?, kept.step))).collect();
+    let measured = kept.iter().filter_map(|kept| Some((kept.value?, kept.step)));
+    // A NaN with a sign would sort before every number.
+    let mut measured: Vec<(f64, u64)> = measured.filter(|(value, _)| !value.is_nan()).collect();
     measured.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let best: Vec<u64> = measured.iter().take(keep.best).map(|(_, step)| *step).collect();
     let stays = |kept: &Kept| {
@@ -192,6 +195,15 @@ mod tests {
         assert_eq!(surplus_of(Keep { best: 2, ..Keep::default() }), [10, 40, 50]);
         assert_eq!(surplus_of(Keep { every: 20, ..Keep::default() }), [10, 30, 50]);
         assert_eq!(surplus_of(Keep { last: 9, ..Keep::default() }), [0; 0]);
+    }
+
+    #[test]
+    fn what_is_no_number_is_never_among_the_best() {
+        for no_number in [f64::NAN, -f64::NAN] {
+            let mut there = kept(&[10, 20, 30, 40]);
+            there[0].value = Some(no_number);
+            assert_eq!(surplus(&there, &Keep { best: 1, ..Keep::default() }), [10, 20], "{no_number}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use stillhouse_data::dataset::Dataset;
@@ -65,27 +65,49 @@ fn a_training_beside_a_teacher_goes_on_and_another_teacher_begins_another() {
     assert!(!other.resumed && weights(&out) != weights(&undisturbed));
 }
 
+/// A copy of a world's teacher with another text in its files.
+fn changed(world: &World, name: &str, from: &str, to: &str) -> PathBuf {
+    let folder = world.folder.path().join(name);
+    fs_err::create_dir_all(&folder).unwrap();
+    for entry in fs_err::read_dir(&world.files["teacher.model.path"].path).unwrap() {
+        let entry = entry.unwrap();
+        fs_err::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    for file in ["tokenizer.json", "config.json"] {
+        let text = fs_err::read_to_string(folder.join(file)).unwrap();
+        fs_err::write(folder.join(file), text.replace(from, to)).unwrap();
+    }
+    folder
+}
+
+/// A copy of a world's teacher that reads shorter sequences.
+fn with_context(world: &World, name: &str, context: usize) -> PathBuf {
+    let config = world.files["teacher.model.path"].path.join("config.json");
+    let config: Value = serde_json::from_str(&fs_err::read_to_string(config).unwrap()).unwrap();
+    let written = |context: String| format!("\"max_position_embeddings\": {context}");
+    changed(world, name, &written(config["max_position_embeddings"].to_string()), &written(context.to_string()))
+}
+
+#[test]
+fn held_out_rows_that_only_the_teacher_has_no_room_for_are_refused() {
+    let mut world = with_teacher();
+    world.hold_out_longer();
+    let mut config = beside(2, both());
+    config["early-stop"] = json!({ "every": 1 });
+    world.run(&config).unwrap();
+    let short = with_context(&world, "short", 7);
+    install(&mut world, &short);
+    world.run(&beside(2, both())).unwrap();
+    let failure = world.run(&config).err().unwrap();
+    assert_eq!(failure.message, "held-out rows of 8 positions do not fit teacher.bard, whose longest sequence is 7");
+    assert!(failure.hint.unwrap().contains("a teacher with a longer context"));
+}
+
 #[test]
 fn a_teacher_that_reads_other_tokens_or_shorter_rows_is_refused() {
     let mut world = with_teacher();
-    let teacher = world.files["teacher.model.path"].path.clone();
-    let changed = |name: &str, from: &str, to: &str| {
-        let folder = world.folder.path().join(name);
-        fs_err::create_dir_all(&folder).unwrap();
-        for entry in fs_err::read_dir(&teacher).unwrap() {
-            let entry = entry.unwrap();
-            fs_err::copy(entry.path(), folder.join(entry.file_name())).unwrap();
-        }
-        for file in ["tokenizer.json", "config.json"] {
-            let text = fs_err::read_to_string(folder.join(file)).unwrap();
-            fs_err::write(folder.join(file), text.replace(from, to)).unwrap();
-        }
-        folder
-    };
-    let context: Value = serde_json::from_str(&fs_err::read_to_string(teacher.join("config.json")).unwrap()).unwrap();
-    let written = format!("\"max_position_embeddings\": {}", context["max_position_embeddings"]);
-    let other = changed("other", "\"w3\"", "\"v3\"");
-    let short = changed("short", &written, "\"max_position_embeddings\": 5");
+    let other = changed(&world, "other", "\"w3\"", "\"v3\"");
+    let short = with_context(&world, "short", 5);
     install(&mut world, &other);
     let failure = world.run(&beside(2, both())).err().unwrap();
     assert_eq!(

@@ -29,6 +29,65 @@ fn equal_distributions_are_at_distance_nothing_and_pull_nowhere() {
 }
 
 #[test]
+fn a_sure_teacher_is_at_distance_nothing_from_its_like_however_soft_both_are() {
+    let rows = vec![vec![30.0, 0.0, -1.0, -2.0], vec![-4.0, 21.0, 1.0, 0.5], vec![-3.0, 0.0, 0.0, 24.0]];
+    for case in [4.0, 2.0, 0.5].into_iter().flat_map(cases).filter(|case| case.comparison.tail == Tail::Bucket) {
+        // Nothing that f32 knows of is outside.
+        let (value, slopes) = finite(&case.name, case.loss.as_ref(), &rows, &top_k(&rows, 2));
+        let bound = if case.name.starts_with("total") { 4.0 } else { 1e-5 };
+        assert!(value.abs() < 2e-6, "{}: {value}", case.name);
+        assert!(slopes.iter().all(|slope| slope.abs() < bound), "{}: {slopes:?}", case.name);
+    }
+}
+
+#[test]
+fn a_sure_teacher_is_as_far_from_others_as_the_formulas_in_f64_say() {
+    let teacher = vec![vec![30.0, 0.0, -1.0, -2.0], vec![-4.0, 21.0, 1.0, 0.5]];
+    // One as sure, one sure of something else, one that is not sure.
+    let students = [
+        vec![vec![26.0, 1.0, -3.0, 0.5], vec![-2.0, 24.0, 3.0, 0.0]],
+        vec![vec![-3.0, 1.0, 2.0, 25.0], vec![1.0, 0.0, 22.0, 2.0]],
+        vec![vec![0.5, 0.0, 1.0, -0.5], vec![1.0, 2.0, 0.0, 0.3]],
+    ];
+    let exact = |rows: &[Vec<f32>]| rows.iter().map(|row| wide(row)).collect::<Vec<_>>();
+    for case in [1.0, 2.0, 4.0].into_iter().flat_map(cases).filter(|case| case.comparison.tail == Tail::Bucket) {
+        for student in &students {
+            let (value, _) = finite(&case.name, case.loss.as_ref(), student, &top_k(&teacher, 2));
+            let expected = reference::mean(&case, &exact(&teacher), &exact(student), &exact(student), 2);
+            let difference = (value - expected).abs();
+            assert!(difference < 2e-5 * expected.abs().max(1.0), "{}: {value} is not {expected}", case.name);
+        }
+    }
+}
+
+#[test]
+fn a_distribution_is_judged_alike_whatever_stands_beside_it() {
+    let golden = Golden::read();
+    let (whole, few) = (said(&golden.teacher(4), 8), said(&golden.teacher(2), 8));
+    let mut mixed: Vec<TopK> = (0..8).map(|place| if place % 3 == 0 { &whole } else { &few }[place].clone()).collect();
+    // A teacher with a smaller vocabulary.
+    mixed[6] = TopK { ids: vec![], log_probs: vec![0.25f32.ln(), 0.5f32.ln(), 0.25f32.ln()] };
+    // The student has an id more, which only pads its vocabulary.
+    let padded: Vec<Vec<f32>> = golden.student_logits().iter().map(|row| [row.as_slice(), &[1.0]].concat()).collect();
+    for case in [1.0, 2.0, 4.0].into_iter().flat_map(cases) {
+        let logits = tensor(&padded).require_grad();
+        let (together, on_tape) = mean(case.loss.as_ref(), logits.clone(), &golden.labels, &Teacher::new(mixed.clone()));
+        let slopes = gradient(&on_tape, &logits);
+        let mut sum = 0.0;
+        for (place, said) in mixed.iter().enumerate() {
+            let logits = tensor(&padded[place..=place]).require_grad();
+            let teacher = Teacher::new(vec![said.clone()]);
+            let (value, on_tape) = mean(case.loss.as_ref(), logits.clone(), &golden.labels[place..=place], &teacher);
+            sum += value;
+            for (alone, slope) in gradient(&on_tape, &logits).iter().zip(&slopes[place * 5..]) {
+                assert!((alone / 8.0 - slope).abs() < 2e-6, "{} at {place}: {slope} is not {alone} / 8", case.name);
+            }
+        }
+        assert!((together - sum / 8.0).abs() < 5e-6, "{}: {together} is not {}", case.name, sum / 8.0);
+    }
+}
+
+#[test]
 fn tokens_that_a_teacher_rules_out_leave_every_loss_a_number() {
     let nothing = f32::NEG_INFINITY;
     let whole = Teacher::new(vec![

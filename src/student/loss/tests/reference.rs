@@ -77,7 +77,8 @@ pub(super) fn pair(teacher: &[f64], student: &[f64], k: usize, comparison: &Comp
         Tail::RenormaliseBoth => (power(of(&raw)), power(of(&softmax(student, 1.0)))),
         Tail::Bucket => {
             let with_rest = |values: Vec<f64>| {
-                let rest = 1.0 - values.iter().sum::<f64>();
+                // No better known than this from f32, on either side.
+                let rest = (1.0 - values.iter().sum::<f64>()).max(1e-7);
                 power(values.into_iter().chain([rest]).collect())
             };
             (with_rest(of(&raw)), with_rest(of(&softmax(student, 1.0))))

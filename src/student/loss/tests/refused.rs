@@ -30,7 +30,7 @@ fn settings_out_of_range_say_so() {
     for (table, what) in [
         (json!({ "jsd": { "beta": 1.5 } }), "`beta` must be at most 1, not 1.5"),
         (json!({ "skewed-kl": { "alpha": 1 } }), "`alpha` must be less than 1, not 1"),
-        (json!({ "reverse-skewed-kl": { "alpha": 1.0 } }), "`alpha` must be less than 1"),
+        (json!({ "reverse-skewed-kl": { "alpha": 1.0 } }), "`alpha` must be less than 1, not 1"),
         (json!({ "total-variation": { "temperature": 0 } }), "`temperature` must be more than 0"),
         (json!({ "sampled-cross-entropy": { "samples": 0 } }), "`samples` must be at least 1"),
         (json!({ "forward-kl": { "weight": -1 } }), "`weight` must be at least 0"),

@@ -140,7 +140,7 @@ fn a_loss_that_jumps_stops_before_the_step_and_keeps_the_state_there() {
     let message = error.to_string();
     assert!(message.starts_with(&format!("step {}: the loss is ", good + 1)), "{message}");
     assert!(message.ends_with(&format!("; training stopped, the checkpoint of step {good} is kept")), "{message}");
-    assert!(error.hint().unwrap().contains(&format!("`steps = {good}`")));
+    assert!(error.hint().unwrap().contains("a lower learning rate"));
     assert_eq!(checkpoints.steps(), [good]);
     // What is kept is the state of a training that ends there.
     let shorter = train_with(
