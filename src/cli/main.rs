@@ -23,7 +23,10 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     match std::panic::catch_unwind(|| commands::run(&arguments)) {
-        Ok(Ok(code)) => code,
+        Ok(Ok(code)) => match render::lost() {
+            Some(failure) => CliError::from(failure).print(&arguments.global),
+            None => code,
+        },
         Ok(Err(error)) => error.print(&arguments.global),
         Err(_) => {
             let failure = Failure::internal("a fault of stillhouse: it panicked");

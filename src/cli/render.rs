@@ -18,8 +18,23 @@ use crate::args::{Color, Format, Global};
 
 /// Data, to standard output.
 pub fn data(text: &str) {
-    // A reader that went away (`| head`) is no fault of the command.
-    _ = writeln!(std::io::stdout().lock(), "{text}");
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        // A reader that went away (`| head`) is no fault of the command; a full disk is one of the machine.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            _ = LOST.set(error);
+        }
+        _ => {}
+    }
+}
+
+/// Why data could not be written, if it could not.
+static LOST: std::sync::OnceLock<std::io::Error> = std::sync::OnceLock::new();
+
+/// The failure of a command whose data was lost on the way out.
+pub fn lost() -> Option<Failure> {
+    let error = LOST.get()?;
+    let failure = Failure::environment(format!("standard output can't be written: {error}"));
+    Some(failure.hint("what was printed is not whole; what was made is kept"))
 }
 
 /// Words, to standard error.

@@ -24,7 +24,7 @@ pub struct Reason {
     pub old: Option<String>,
     /// What it is.
     pub new: Option<String>,
-    /// For an input: the upstream stage, and what changed there.
+    /// For an input: the nearest stage upstream that changed by itself, and what changed there.
     pub upstream: Option<(String, Vec<Reason>)>,
 }
 
@@ -178,7 +178,7 @@ impl<'a> Explainer<'a> {
             let Some(record) = self.store.recorded(&entry.key)? else { continue };
             let reasons = self.differences(stage, &record)?;
             // Under another name only what is nearly the same (a renamed stage, another cell) is an earlier result of it.
-            if !has_own && reasons.len() * 3 > flatten_recipe(&record.recipe).len() {
+            if !has_own && reasons.len() * 4 > flatten_recipe(&record.recipe).len() {
                 continue;
             }
             // Newest first: an older one must be nearer to be better.
@@ -250,13 +250,24 @@ impl<'a> Explainer<'a> {
             };
             let field = field_of_input(path);
             if let Some(reason) = nearest.reasons.iter_mut().find(|reason| reason.field == field) {
-                reason.upstream = Some((planned.name.clone(), deeper));
+                reason.upstream = Some(cause(planned, &deeper));
             } else if !deeper.is_empty() {
                 let (old, new) = (before.get(&field).cloned(), Some("not known yet".to_owned()));
-                nearest.reasons.push(Reason { field, old, new, upstream: Some((planned.name.clone(), deeper)) });
+                nearest.reasons.push(Reason { field, old, new, upstream: Some(cause(planned, &deeper)) });
             }
         }
         Ok(())
+    }
+}
+
+/// The nearest stage upstream that changed by itself, with what changed there. What changed only because of others is
+/// passed over: with it, reasons would double from stage to stage wherever two ways lead to one place.
+fn cause(upstream: &PlannedStage, reasons: &[Reason]) -> (String, Vec<Reason>) {
+    let own: Vec<Reason> = reasons.iter().filter(|reason| reason.upstream.is_none()).cloned().collect();
+    let further = reasons.iter().find_map(|reason| reason.upstream.clone());
+    match further {
+        Some(further) if own.is_empty() => further,
+        _ => (upstream.name.clone(), own),
     }
 }
 

@@ -54,7 +54,7 @@ const HARMLESS_ENDINGS: &[&str] = &[
     "sort-key",
 ];
 
-/// Shorter values are taken for placeholders.
+/// Shorter values are taken for placeholders, unless the name leaves no doubt.
 const SHORTEST: usize = 8;
 
 /// A name as the lists above are written.
@@ -76,8 +76,12 @@ fn names_a_secret(name: &str) -> bool {
 
 /// Whether a value under a name of a secret can be one: not a placeholder, a token of a tokenizer, or the shell's `$NAME`.
 fn could_be_a_secret(text: &str) -> bool {
+    text.chars().count() >= SHORTEST && !is_placeholder(text)
+}
+
+fn is_placeholder(text: &str) -> bool {
     let between = |open, close| text.starts_with(open) && text.ends_with(close);
-    text.chars().count() >= SHORTEST && !between('<', '>') && !between('[', ']') && !text.starts_with('$')
+    text.is_empty() || between('<', '>') || between('[', ']') || text.starts_with('$')
 }
 
 /// Whether a text is the name of an environment variable, and not a key made of the same characters.
@@ -95,6 +99,7 @@ fn is_secret_by_name(name: &str, text: &str) -> bool {
     let name = folded(name);
     match name.strip_suffix("-env") {
         Some(secret) => names_a_secret(secret) && !is_variable_name(text),
+        None if is_certain(&name) => !is_placeholder(text),
         None => names_a_secret(&name) && could_be_a_secret(text),
     }
 }

@@ -140,6 +140,7 @@ impl StoreError {
             Self::ReadOnly { .. } => {
                 Some("make the folder writable for this user, or name another store with --cache DIR")
             }
+            Self::Corrupt { path, .. } if path.ends_with("FORMAT") => None,
             Self::Corrupt { .. } => Some("`stillhouse cache verify` finds damaged files and sets them aside"),
             Self::MissingBlob { .. } | Self::IncompleteOutput { .. } => {
                 Some("run again: the stage that makes it is executed once more")

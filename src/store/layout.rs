@@ -97,7 +97,7 @@ impl Layout {
             Ok(found) if found <= FORMAT => Ok(Some(found)),
             Ok(found) => Err(StoreError::NewerFormat { path: self.root.clone(), found, supported: FORMAT }),
             Err(_) => {
-                Err(StoreError::Corrupt { path, reason: "it should hold one number, the store's format".to_owned() })
+                Err(StoreError::Corrupt { path, reason: "it should hold one number, the store's format; if this folder is a store, remove the file and it is written again".to_owned() })
             }
         }
     }

@@ -270,3 +270,22 @@ steps = 40
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(text(&json["remarks"][0]), "a longer training shares 40 of 40 steps");
 }
+
+#[test]
+fn a_change_far_upstream_is_named_once_however_many_ways_lead_from_it() {
+    let mut text = String::from("[experiment]\nname = \"diamonds\"\n[command.s]\nrun = \"echo s > {out}/f\"\n");
+    let (mut a, mut b) = ("s".to_owned(), "s".to_owned());
+    for level in 0..16 {
+        for side in ["a", "b"] {
+            let inputs = format!("inputs = {{ x = \"command.{a}\", y = \"command.{b}\" }}");
+            text.push_str(&format!("[command.{side}{level}]\nrun = \"cat {{inputs.x}}/f {{inputs.y}}/f | head -1 > {{out}}/f\"\n{inputs}\n"));
+        }
+        (a, b) = (format!("a{level}"), format!("b{level}"));
+    }
+    let place = Place::with_experiment(&text);
+    assert_eq!(place.run(&["run", "experiment.toml"]).code, Some(0));
+    let plan = place.run(&["plan", "experiment.toml", "--set", "command.s.run=echo t > {out}/f"]);
+    let last = plan.stdout.lines().find(|line| line.contains("command.b15")).unwrap();
+    assert!(last.contains("(command.s: run: ") && last.len() < 500, "{last}");
+    assert!(plan.stdout.len() < 20_000, "{} bytes", plan.stdout.len());
+}

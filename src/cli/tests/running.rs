@@ -422,3 +422,15 @@ mod the_store {
         assert_eq!(place.run(&["show", "command.nothing"]).code, Some(64));
     }
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn output_that_can_not_be_written_is_a_failure() {
+    let place = Place::with_experiment("[experiment]\nname = \"x\"\n[prompts.p]\nlist = [\"a\"]\n");
+    for arguments in [&["schema"][..], &["plan", "experiment.toml"], &["run", "experiment.toml", "--format", "json"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ran = Ran::of(place.command(arguments).stdout(full).output().unwrap());
+        assert_eq!(ran.code, Some(4), "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("standard output can't be written"), "{}", ran.stderr);
+    }
+}

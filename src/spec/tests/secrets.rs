@@ -52,7 +52,7 @@ pad-token = "a padding token"
 [command.d]
 run = ["sh", "-c", "curl -H \"Authorization: Bearer $TEACHER_API_KEY\" http://host"]
 pass-env = ["OPENAI_API_KEY"]
-env = { PASSWORD = "short", API_KEY = 123456789 }
+env = { PASSWORD = "", SECRET = "$OTHER", API_KEY = 123456789 }
 "#;
     let (spec, report) = read_text(text, &[]);
     assert_eq!(places(&report), Vec::<String>::new());
@@ -120,4 +120,14 @@ fn a_value_of_a_sweep_is_looked_at_too() {
     assert!(report.has_errors());
     let cells = spec.cells(&mut report);
     assert!(cells.iter().all(|cell| !cell.values[0].1.contains("abcdefgh")));
+}
+
+#[test]
+fn under_a_name_that_leaves_no_doubt_a_short_value_is_a_secret_too() {
+    for line in ["api-key = \"hunter2\"", "api_key = \"abc\"", "password = \"SECRET3\"", "env = { API_KEY = \"hunter2\" }"] {
+        let (_, report) = read_text(&format!("[a.b]\n{line}\n"), &[]);
+        assert!(report.has_errors(), "{line}");
+        let shown = everything_shown(&report);
+        assert!(!["hunter2", "abc", "SECRET3"].iter().any(|secret| shown.contains(secret)), "{shown}");
+    }
 }
