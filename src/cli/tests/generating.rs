@@ -46,7 +46,6 @@ fn a_stop_string_ends_the_text_before_it() {
 fn what_can_not_be_done_is_said_with_what_to_do() {
     let long = "word ".repeat(2_000);
     for (arguments, code, word, hint) in [
-        (vec!["", "--temperature", "0"], 64, "no tokens", "at least one token"),
         (vec![long.as_str()], 64, "reads at most", "room for one more"),
         (vec!["x", "--system", "Be brief."], 64, "no chat template", "into the prompt"),
         (vec!["x", "--temperature", "-1"], 64, "must be a number from 0", ""),
