@@ -25,7 +25,7 @@ use crate::model::{Decoder, DecoderConfig, bytes_in_words, read_config};
 use crate::throughput;
 use crate::trainer::{
     BatchSource, DatasetSource, HoldoutSource, Keep, Losses, Method, Options, Rollout, StoredCheckpoints, Trained, Training,
-    Sampler, Validation, memory, peft_config, peft_names,
+    Sampler, Validation, peft_config, peft_names,
 };
 use crate::weights::{encode_tensors, read_model, write_model};
 
@@ -132,7 +132,7 @@ impl<'a> Job<'a> {
                 on_policy: config.on_policy.as_ref().map(|rule| Sampler { rule, stop_ids: &self.stop_ids }),
                 keep: Keep::clone(&config.keep),
                 // What is free now would be another number tomorrow, and rounding depends on the parts of a step.
-                memory: memory::installed().filter(|_| choice == DeviceChoice::Cpu),
+                memory: crate::cpu::memory_bytes().filter(|_| choice == DeviceChoice::Cpu).map(|bytes| bytes as u64),
             },
         };
         let checkpoints = StoredCheckpoints::new(context.store());

@@ -50,12 +50,6 @@ pub(super) fn estimate(config: &DecoderConfig, rows: usize, length: usize, gradi
     4 * (3 * config.parameters() + rows * length * held + logits) as u64
 }
 
-/// Bytes of memory that the machine has; none where the system does not say.
-pub fn installed() -> Option<u64> {
-    let text = fs_err::read_to_string("/proc/meminfo").ok()?;
-    kilobytes(&text, "MemTotal:")
-}
-
 /// Bytes of memory that this process holds; none where the system does not say.
 pub fn resident() -> Option<u64> {
     let text = fs_err::read_to_string("/proc/self/status").ok()?;
