@@ -34,7 +34,11 @@ pub fn try_experiment(file: &Path, set: &[String]) -> (Option<Experiment>, Diagn
 }
 
 /// Makes the plan of an experiment.
-pub fn planned(experiment: &Experiment, store: &Store, mut report: Diagnostics) -> Result<(Plan, Diagnostics), CliError> {
+pub fn planned(
+    experiment: &Experiment,
+    store: &Store,
+    mut report: Diagnostics,
+) -> Result<(Plan, Diagnostics), CliError> {
     let plan = plan(experiment, store, &mut report)?;
     if report.has_errors() {
         return Err(CliError::File(Box::new(report)));

@@ -275,9 +275,7 @@ fn rows_of(batch: &PackedRow) -> impl Iterator<Item = Placement> + '_ {
 }
 
 fn place(row: usize, packed: &PackedRow) -> impl Iterator<Item = Placement> + '_ {
-    packed
-        .iter()
-        .map(move |(example, offset)| Placement { row, offset: *offset as usize, example: *example as usize })
+    packed.iter().map(move |(example, offset)| Placement { row, offset: *offset as usize, example: *example as usize })
 }
 
 impl Batch {

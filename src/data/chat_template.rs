@@ -169,7 +169,10 @@ mod tests {
     #[test]
     fn a_broken_template_is_an_error_with_its_line() {
         let error = render("a\n{% if %}", &[]).unwrap_err().to_string();
-        assert!(error.starts_with("the chat template cannot be read") && error.ends_with("(template line 2)"), "{error}");
+        assert!(
+            error.starts_with("the chat template cannot be read") && error.ends_with("(template line 2)"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -19,9 +19,9 @@ mod output;
 mod select;
 mod source;
 mod statistics;
-mod windows;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use stillhouse_stage::{Context, Failure, Inherited, Kind, Needs, Outcome, StageKind, View, kind};
 

@@ -69,14 +69,10 @@ impl DataError {
                 std::io::ErrorKind::NotFound => {
                     Some("paths are relative to the experiment file; is the name right?".into())
                 }
-                std::io::ErrorKind::StorageFull => {
-                    Some("free some space, or use another store with --cache".into())
-                }
+                std::io::ErrorKind::StorageFull => Some("free some space, or use another store with --cache".into()),
                 _ => None,
             },
-            Self::Row { hint, .. } | Self::File { hint, .. } | Self::Invalid { hint, .. } => {
-                hint.clone()
-            }
+            Self::Row { hint, .. } | Self::File { hint, .. } | Self::Invalid { hint, .. } => hint.clone(),
             Self::Corrupt { .. } => {
                 Some("`stillhouse cache verify` finds damaged artifacts so that they are made again".into())
             }

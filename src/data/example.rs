@@ -111,8 +111,7 @@ impl ExampleWriter {
     /// Adds one example and its row. The example must have a mark per token, none on the first, at least one in all.
     pub fn add(&mut self, example: &Example, row: &Row) -> DataResult<()> {
         let Example { tokens, scored, bytes, source } = example;
-        let well_formed =
-            tokens.len() == scored.len() && scored.first() == Some(&false) && scored.contains(&true);
+        let well_formed = tokens.len() == scored.len() && scored.first() == Some(&false) && scored.contains(&true);
         if !well_formed {
             return Err(DataError::invalid(
                 format!("row {} of source {source} has no token to learn", row.line),
@@ -139,10 +138,7 @@ impl ExampleWriter {
         self.index.extend_from_slice(&self.offset.to_le_bytes());
         self.index.extend_from_slice(&self.count.to_le_bytes());
         self.index.extend_from_slice(TAIL);
-        self.output
-            .write_all(&self.index)
-            .and_then(|()| self.output.flush())
-            .map_err(DataError::io(&self.path))?;
+        self.output.write_all(&self.index).and_then(|()| self.output.flush()).map_err(DataError::io(&self.path))?;
         self.rows.finish()?;
         Ok(self.count)
     }

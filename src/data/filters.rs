@@ -4,9 +4,9 @@ mod length;
 mod near_duplicate;
 mod refusal;
 
+use stillhouse_spec::entry;
 use stillhouse_stage::spec::registry::Component;
 use stillhouse_stage::spec::{Entry, Registry};
-use stillhouse_spec::entry;
 
 pub use length::Length;
 pub use near_duplicate::NearDuplicate;

@@ -39,9 +39,9 @@ impl<T: DeserializeOwned> JsonlReader<T> {
             return Ok(None);
         }
         self.line += 1;
-        serde_json::from_slice(&self.buffer).map(Some).map_err(|error| {
-            DataError::corrupt(&self.path, format!("line {} cannot be read: {error}", self.line))
-        })
+        serde_json::from_slice(&self.buffer)
+            .map(Some)
+            .map_err(|error| DataError::corrupt(&self.path, format!("line {} cannot be read: {error}", self.line)))
     }
 }
 
@@ -75,8 +75,7 @@ impl<T: Serialize> JsonlWriter<T> {
 
     /// Writes one line.
     pub fn write(&mut self, value: &T) -> DataResult<()> {
-        serde_json::to_writer(&mut self.output, value)
-            .map_err(|error| DataError::io(&self.path)(error.into()))?;
+        serde_json::to_writer(&mut self.output, value).map_err(|error| DataError::io(&self.path)(error.into()))?;
         self.output.write_all(b"\n").map_err(DataError::io(&self.path))?;
         self.lines += 1;
         Ok(())

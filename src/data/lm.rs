@@ -18,11 +18,7 @@ pub trait LanguageModel: Send {
     /// log_probs)` gets the natural-log softmax (temperature 1) over the vocabulary for the token at `position + 1`.
     ///
     /// Within a row positions come in ascending order; rows may interleave, as an implementation batches as it likes.
-    fn score(
-        &mut self,
-        sequences: &[Vec<u32>],
-        visit: &mut dyn FnMut(usize, usize, &[f32]),
-    ) -> Result<(), LmError>;
+    fn score(&mut self, sequences: &[Vec<u32>], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<(), LmError>;
 
     /// Continues prompts. The results are in the order of the requests, and a request's result depends on the request
     /// only, not on its neighbours or the batch it ran in (up to rounding of the arithmetic).

@@ -19,7 +19,10 @@ impl Mapped {
         let bytes = if length == 0 {
             None
         } else {
-            #[expect(unsafe_code, reason = "mapping a file is unsafe because another process could change it meanwhile")]
+            #[expect(
+                unsafe_code,
+                reason = "mapping a file is unsafe because another process could change it meanwhile"
+            )]
             // SAFETY: the map is only sound while nobody truncates or writes the file. Artifacts are never
             // written to after they are made: the store keeps blobs read-only and replaces none. A model file is an
             // input that nobody writes during a run; what is read from it is checked or copied, so that a change

@@ -73,7 +73,8 @@ mod tests {
     fn a_dataset_takes_the_tokenizer_of_a_model_folder() {
         let mut bench = Bench::new();
         let text = bench.file("text.txt", "one two three\nfour five six\n");
-        let tokenizer = bench.run(&TokenizerTraining, json!({ "from": [{ "text": text }], "vocab-size": 260 })).unwrap();
+        let tokenizer =
+            bench.run(&TokenizerTraining, json!({ "from": [{ "text": text }], "vocab-size": 260 })).unwrap();
         fs_err::write(tokenizer.out.join("model.safetensors"), "weights").unwrap();
         fs_err::write(tokenizer.out.join("README.md"), "words").unwrap();
         bench.definition("m", "model", json!({ "path": tokenizer.out }));

@@ -89,10 +89,7 @@ impl ModelFolder {
     }
 
     /// From names and places, for instance of an artifact's blobs. Names that do not matter are left out.
-    pub fn from_files(
-        label: impl Into<String>,
-        files: impl IntoIterator<Item = (String, PathBuf)>,
-    ) -> Self {
+    pub fn from_files(label: impl Into<String>, files: impl IntoIterator<Item = (String, PathBuf)>) -> Self {
         let files = files.into_iter().filter(|(name, _)| matches(MODEL_FILES, name));
         Self { files: files.map(|(name, path)| (name, Content::File(path))).collect(), label: label.into() }
     }

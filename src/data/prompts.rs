@@ -66,12 +66,14 @@ fn one_source(config: &PromptsConfig, node: &Node, report: &mut Diagnostics) {
     let blank = |list: &Vec<String>| list.iter().position(|prompt| prompt.trim().is_empty());
     if let Some(place) = config.list.as_ref().and_then(blank) {
         report.push(
-            Diagnostic::error(node.at, format!("prompt {} of `list` is blank", place + 1)).hint("remove it: it asks nothing"),
+            Diagnostic::error(node.at, format!("prompt {} of `list` is blank", place + 1))
+                .hint("remove it: it asks nothing"),
         );
     }
     if config.jsonl.is_some() && config.system.is_some() {
         report.push(
-            Diagnostic::error(node.at, "`system` stands beside `jsonl`").hint("write it in the table: `jsonl = { …, system = \"…\" }`"),
+            Diagnostic::error(node.at, "`system` stands beside `jsonl`")
+                .hint("write it in the table: `jsonl = { …, system = \"…\" }`"),
         );
     }
 }
@@ -140,7 +142,8 @@ impl PromptSource {
         let Some(JsonlPrompts { path: _, template, system, reference }) = jsonl else {
             return Err(Failure::input("prompts come from exactly one of `list`, `text` and `jsonl`"));
         };
-        let optional = |source: &Option<String>, key| source.as_deref().map(|source| RowTemplate::new(source, key)).transpose();
+        let optional =
+            |source: &Option<String>, key| source.as_deref().map(|source| RowTemplate::new(source, key)).transpose();
         let templates = Templates {
             prompt: RowTemplate::new(template, "template")?,
             system: optional(system, "system")?,

@@ -136,7 +136,10 @@ mod tests {
     #[test]
     fn the_text_ends_before_a_stop_string_and_shows_nothing_of_it() {
         let tokenizer = bytes();
-        assert_eq!(pieces(&tokenizer, "one\nUser: two", &["\nUser:"]), (vec!["o".into(), "n".into(), "e".into()], true));
+        assert_eq!(
+            pieces(&tokenizer, "one\nUser: two", &["\nUser:"]),
+            (vec!["o".into(), "n".into(), "e".into()], true)
+        );
         // What only began like one is text after all.
         let (kept, stopped) = pieces(&tokenizer, "a\nUsed", &["\nUser:", ""]);
         assert_eq!((kept.concat().as_str(), stopped), ("a\nUsed", false));

@@ -50,7 +50,9 @@ impl Tokenizer {
         })?;
         // A file may carry the settings of somebody's last training run; rows are cut and packed elsewhere.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| DataError::invalid(error.to_string(), "the tokenizer is damaged"))?;
+        inner
+            .with_truncation(None)
+            .map_err(|error| DataError::invalid(error.to_string(), "the tokenizer is damaged"))?;
         let config = Settings::read(folder)?;
         let id = |name: &str| -> DataResult<Option<u32>> {
             let Some(token) = config.token(name) else { return Ok(None) };
@@ -93,7 +95,10 @@ impl Tokenizer {
     /// decode whole sequences, not token by token.
     pub fn decode(&self, ids: &[u32], special: bool) -> DataResult<String> {
         self.inner.decode(ids, !special).map_err(|error| {
-            DataError::invalid(format!("{}: the ids cannot be decoded: {error}", self.label), "is it the right tokenizer?")
+            DataError::invalid(
+                format!("{}: the ids cannot be decoded: {error}", self.label),
+                "is it the right tokenizer?",
+            )
         })
     }
 
@@ -200,9 +205,8 @@ impl Tokenizer {
             return Ok(whole.split_off(bare.len()));
         }
         let wanted = self.decode(&whole, true)?;
-        let fits = |ids: &[u32]| -> DataResult<bool> {
-            Ok(self.decode(&[bare.as_slice(), ids].concat(), true)? == wanted)
-        };
+        let fits =
+            |ids: &[u32]| -> DataResult<bool> { Ok(self.decode(&[bare.as_slice(), ids].concat(), true)? == wanted) };
         let alone = self.encode(completion, false)?;
         if fits(&alone)? {
             return Ok(alone);
@@ -235,10 +239,7 @@ impl Tokenizer {
             return Ok(());
         }
         Err(DataError::invalid(
-            format!(
-                "the tokenizer {} has {needed} tokens, but {model} knows only {model_vocabulary}",
-                self.label
-            ),
+            format!("the tokenizer {} has {needed} tokens, but {model} knows only {model_vocabulary}", self.label),
             "tokenizer and model do not belong together; use the model's own tokenizer",
         ))
     }

@@ -81,7 +81,8 @@ impl Target for Answers {
 fn sound(config: &TokenizerConfig, node: &Node, report: &mut Diagnostics) {
     let TokenizerConfig { from, vocab_size, min_frequency: _, special_tokens } = config;
     if from.is_empty() {
-        report.push(Diagnostic::error(node.at, "`from` is empty").hint("name a text: `from = [ { text = \"a.txt\" } ]`"));
+        report
+            .push(Diagnostic::error(node.at, "`from` is empty").hint("name a text: `from = [ { text = \"a.txt\" } ]`"));
     }
     if special_tokens.is_empty() {
         report.push(

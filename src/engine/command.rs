@@ -87,7 +87,9 @@ impl Config for CommandLine {
                 arguments.into_iter().collect::<Option<_>>().map(Self::Arguments)
             }
             Value::String(_) | Value::Array(_) => {
-                report.push(Diagnostic::error(node.at, "the command is empty").hint("run = [\"python3\", \"{files.script}\"]"));
+                report.push(
+                    Diagnostic::error(node.at, "the command is empty").hint("run = [\"python3\", \"{files.script}\"]"),
+                );
                 None
             }
             _ => {
@@ -137,19 +139,24 @@ impl Kind for Command {
             if !known {
                 let names = config.inputs.keys().map(|name| format!("inputs.{name}"));
                 let names: Vec<String> = names.chain(config.files.keys().map(|name| format!("files.{name}"))).collect();
-                let error = Diagnostic::error(view.at, format!("`{{{place}}}` in {}'s `run` is not declared", view.label));
+                let error =
+                    Diagnostic::error(view.at, format!("`{{{place}}}` in {}'s `run` is not declared", view.label));
                 report.push(error.suggest(place, names.iter().map(String::as_str)));
             }
         }
         for name in config.inputs.keys().chain(config.files.keys()) {
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
-                let error = Diagnostic::error(view.at, format!("`{name}` is no good name for an input or file of {}", view.label));
+                let error = Diagnostic::error(
+                    view.at,
+                    format!("`{name}` is no good name for an input or file of {}", view.label),
+                );
                 report.push(error.hint("names are letters, digits, `-` and `_`: they become variables and folders"));
             }
         }
         for output in &config.outputs {
             if Path::new(output).components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
-                let error = Diagnostic::error(view.at, format!("output `{output}` of {} leads out of `{{out}}`", view.label));
+                let error =
+                    Diagnostic::error(view.at, format!("output `{output}` of {} leads out of `{{out}}`", view.label));
                 report.push(error.hint("outputs are relative paths below `{out}`"));
             }
         }
@@ -187,8 +194,11 @@ impl StageKind for Command {
         }
         for wanted in &config.outputs {
             if !places.out.join(wanted).exists() {
-                return Err(Failure::new(Class::Command, format!("the program ended well but left no `{wanted}` in its output"))
-                    .hint("write it below `{out}` (or $STILLHOUSE_OUT), or take it out of `outputs`"));
+                return Err(Failure::new(
+                    Class::Command,
+                    format!("the program ended well but left no `{wanted}` in its output"),
+                )
+                .hint("write it below `{out}` (or $STILLHOUSE_OUT), or take it out of `outputs`"));
             }
         }
         Ok(Outcome::with_metrics(read_metrics(&places.out)?))

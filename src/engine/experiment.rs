@@ -105,7 +105,8 @@ impl Experiment {
     #[must_use]
     pub fn names(&self, id: StageId) -> BTreeMap<String, String> {
         let stage = &self.graph[id];
-        let inputs = stage.inputs.iter().map(|(path, (upstream, _))| (path.clone(), self.graph[*upstream].name.clone()));
+        let inputs =
+            stage.inputs.iter().map(|(path, (upstream, _))| (path.clone(), self.graph[*upstream].name.clone()));
         let definitions = stage.definitions.iter().map(|(path, table)| (path.clone(), table.label.clone()));
         inputs.chain(definitions).collect()
     }

@@ -55,7 +55,10 @@ fn members(file: &FileUse) -> Result<Vec<(String, PathBuf)>, FileProblem> {
     let problem = |message: String, hint: Option<&str>| FileProblem { message, hint: hint.map(str::to_owned) };
     let meta = fs_err::metadata(path).map_err(|error| {
         if error.kind() == std::io::ErrorKind::NotFound {
-            problem(format!("there is no {}", path.display()), Some("paths are relative to the file they are written in"))
+            problem(
+                format!("there is no {}", path.display()),
+                Some("paths are relative to the file they are written in"),
+            )
         } else {
             problem(format!("cannot read {}: {}", path.display(), error.kind()), Some("check its permissions"))
         }
@@ -161,7 +164,9 @@ impl Files {
         let single = digests.get("").copied();
         let input = match single {
             Some(digest) => FileInput { path: absolute(&file.path), digest, members: None },
-            None => FileInput { path: absolute(&file.path), digest: digest_of_members(&digests), members: Some(digests) },
+            None => {
+                FileInput { path: absolute(&file.path), digest: digest_of_members(&digests), members: Some(digests) }
+            }
         };
         self.known.insert(known, input.clone());
         Ok(input)

@@ -86,14 +86,16 @@ pub struct Counts {
 /// # Errors
 /// A store that cannot be read.
 pub fn plan(experiment: &Experiment, store: &Store, report: &mut Diagnostics) -> Result<Plan, StoreError> {
-    let mut planner = Planner { experiment, store, files: Files::default(), outputs: HashMap::new(), parts: HashMap::new() };
+    let mut planner =
+        Planner { experiment, store, files: Files::default(), outputs: HashMap::new(), parts: HashMap::new() };
     let mut stages = Vec::with_capacity(experiment.order.len());
     for (id, stage) in experiment.stages() {
         stages.push(planner.stage(id, stage, report)?);
     }
     let positions = stages.iter().enumerate().map(|(position, stage)| (stage.id, position)).collect();
     let mut plan = Plan { stages, positions };
-    let forecasts: Vec<Option<Forecast>> = plan.stages.iter().map(|stage| forecast(&plan, stage, experiment, store)).collect();
+    let forecasts: Vec<Option<Forecast>> =
+        plan.stages.iter().map(|stage| forecast(&plan, stage, experiment, store)).collect();
     for (stage, forecast) in plan.stages.iter_mut().zip(forecasts) {
         stage.forecast = forecast;
     }
@@ -112,7 +114,8 @@ fn forecast(plan: &Plan, planned: &PlannedStage, experiment: &Experiment, store:
         Decision::Reuse(record) => Some(&**record),
         _ => None,
     };
-    let inputs = stage.inputs.iter().filter_map(|(path, (upstream, _))| Some((path.as_str(), made(upstream)?))).collect();
+    let inputs =
+        stage.inputs.iter().filter_map(|(path, (upstream, _))| Some((path.as_str(), made(upstream)?))).collect();
     stage.kind.forecast(&Ahead { view, inputs, store })
 }
 
@@ -221,7 +224,11 @@ pub(crate) fn part_digest(
 }
 
 /// The recipe of a stage once the digests of its inputs are known.
-pub(crate) fn recipe_of(stage: &Stage, inputs: BTreeMap<String, Digest>, files: &BTreeMap<String, FileInput>) -> Recipe {
+pub(crate) fn recipe_of(
+    stage: &Stage,
+    inputs: BTreeMap<String, Digest>,
+    files: &BTreeMap<String, FileInput>,
+) -> Recipe {
     Recipe {
         kind: stage.kind.name().to_owned(),
         revision: stage.kind.revision(),

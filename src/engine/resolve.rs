@@ -116,7 +116,10 @@ impl Interned {
                     let node = entry.or_insert_with(|| {
                         // Bound and upstream, so it has a number.
                         let number = |label: &str| StageId::new(numbers.get(label).copied().unwrap_or(index));
-                        InternedStage { stage: make_stage(table, kind, tables, reach, seed, &number), cells: Vec::new() }
+                        InternedStage {
+                            stage: make_stage(table, kind, tables, reach, seed, &number),
+                            cells: Vec::new(),
+                        }
                     });
                     node.cells.push(cell);
                     index
@@ -142,11 +145,7 @@ fn make_stage(
         kind,
         identity: expanded.identity,
         seed,
-        inputs: expanded
-            .inputs
-            .into_iter()
-            .map(|(path, (label, parts))| (path, (number(&label), parts)))
-            .collect(),
+        inputs: expanded.inputs.into_iter().map(|(path, (label, parts))| (path, (number(&label), parts))).collect(),
         files: expanded.files,
         definitions: expanded.definitions,
         cells: 0,

@@ -105,8 +105,16 @@ pub fn run(
         let mut interrupts = Failure::io(signal(SignalKind::interrupt()), "cannot listen for ctrl-c")?;
         let mut terminations = Failure::io(signal(SignalKind::terminate()), "cannot listen for signals")?;
         let (sender, mut messages) = tokio::sync::mpsc::unbounded_channel();
-        let mut dispatcher =
-            Dispatcher::new(Arc::new(experiment), Arc::new(plan), store.clone(), run_id, options, sender, subscribers, history);
+        let mut dispatcher = Dispatcher::new(
+            Arc::new(experiment),
+            Arc::new(plan),
+            store.clone(),
+            run_id,
+            options,
+            sender,
+            subscribers,
+            history,
+        );
         dispatcher.begin();
         loop {
             dispatcher.start_ready();

@@ -62,7 +62,11 @@ impl Comparison {
     /// One line a reason, as plan and events show them.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        if self.reasons.is_empty() { vec![self.summary.clone()] } else { self.reasons.iter().map(Reason::line).collect() }
+        if self.reasons.is_empty() {
+            vec![self.summary.clone()]
+        } else {
+            self.reasons.iter().map(Reason::line).collect()
+        }
     }
 
     /// The comparison as JSON.
@@ -151,7 +155,9 @@ impl<'a> Explainer<'a> {
             Decision::Maybe { waits_for } if reasons.is_empty() => {
                 format!("waits for {}: reused if that comes out as before", waits_for.join(", "))
             }
-            _ if reasons.is_empty() && record.key == stage.key.unwrap_or(record.key) => "its result was removed".to_owned(),
+            _ if reasons.is_empty() && record.key == stage.key.unwrap_or(record.key) => {
+                "its result was removed".to_owned()
+            }
             _ => format!("{} changed since run {}", plural(reasons.len(), "field"), record.run),
         };
         Ok(Comparison { summary, against: Some(Earlier::of(record)), reasons: reasons.clone() })

@@ -66,7 +66,8 @@ pub(crate) fn execute(context: &Context, kinds: &[&'static dyn Kind]) -> Result<
     }
     let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| kind.run(context)));
     ran.unwrap_or_else(|panic| {
-        let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        let words =
+            panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Err(Failure::internal(format!("a fault of stillhouse: {}", words.unwrap_or("it panicked")))
             .hint("please report it with the stage's log; nothing half-made was kept"))
     })

@@ -109,8 +109,8 @@ impl ArtifactWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::score::{Better, Figure};
     use crate::bootstrap::Share;
+    use crate::score::{Better, Figure};
 
     #[test]
     fn the_files_hold_every_figure_and_every_item() {
@@ -123,10 +123,8 @@ mod tests {
             values: BTreeMap::from([("matches", matches)]),
             texts: BTreeMap::from([("answer", "a \"b\"\n".to_owned())]),
         };
-        let found = Measurement {
-            scores: BTreeMap::from([("exact-match", score)]),
-            items: vec![item(0, 1.0), item(4, 0.0)],
-        };
+        let found =
+            Measurement { scores: BTreeMap::from([("exact-match", score)]), items: vec![item(0, 1.0), item(4, 0.0)] };
         let mut writer = ArtifactWriter::create(folder.path(), bootstrap).unwrap();
         writer.add("suites.0", "exact-match", found).unwrap();
         writer.finish().unwrap();

@@ -115,9 +115,8 @@ mod tests {
 
     #[test]
     fn a_score_survives_json() {
-        let score = Figure::ratio("fraction", Better::Higher)
-            .score(&estimate(&[(1.0, 1.0), (0.0, 1.0), (1.0, 1.0)]))
-            .unwrap();
+        let score =
+            Figure::ratio("fraction", Better::Higher).score(&estimate(&[(1.0, 1.0), (0.0, 1.0), (1.0, 1.0)])).unwrap();
         let json = serde_json::to_string(&score).unwrap();
         assert!(json.contains(r#""better":"higher""#), "{json}");
         assert_eq!(serde_json::from_str::<Score>(&json).unwrap(), score);

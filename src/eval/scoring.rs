@@ -4,7 +4,6 @@ use stillhouse_data::example::{Example, ExampleReader};
 use stillhouse_data::lm::{LanguageModel, LmError};
 use stillhouse_stage::Failure;
 
-
 /// How much goes through a model at once.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchLimit {
@@ -99,11 +98,8 @@ impl Scorer<'_> {
         if tokens <= longest {
             return Ok(());
         }
-        Err(Failure::input(format!(
-            "example {place} has {tokens} tokens, but {} takes at most {longest}",
-            self.label
-        ))
-        .hint("drop long rows with the dataset's `length` filter, or train with more positions"))
+        Err(Failure::input(format!("example {place} has {tokens} tokens, but {} takes at most {longest}", self.label))
+            .hint("drop long rows with the dataset's `length` filter, or train with more positions"))
     }
 
     fn check_vocabulary(&self, place: usize, tokens: &[u32]) -> Result<(), Failure> {

@@ -55,9 +55,8 @@ fn check(config: &EvalConfig, node: &Node, report: &mut Diagnostics) {
         }
     }
     if config.confidence >= 1.0 {
-        report.push(
-            Diagnostic::error(at("confidence"), "`confidence` must be less than 1").hint("95 % is written 0.95"),
-        );
+        report
+            .push(Diagnostic::error(at("confidence"), "`confidence` must be less than 1").hint("95 % is written 0.95"));
     }
 }
 
@@ -102,8 +101,7 @@ impl StageKind for EvalKind {
 }
 
 fn measure(context: &Context, config: &EvalConfig, models: &mut Models) -> Result<Scores, Failure> {
-    let bootstrap =
-        Bootstrap { resamples: config.resamples, confidence: config.confidence, seed: context.seed() };
+    let bootstrap = Bootstrap { resamples: config.resamples, confidence: config.confidence, seed: context.seed() };
     fs_err::create_dir_all(context.out())?;
     let mut artifact = ArtifactWriter::create(&context.out(), bootstrap)?;
     for index in 0..config.suites.len() {
@@ -113,7 +111,8 @@ fn measure(context: &Context, config: &EvalConfig, models: &mut Models) -> Resul
         let suite_name = &context.definition_order(&path)?.name;
         for (name, metric) in &suite.metrics.values {
             let mut bench = Bench::new(context, models, format!("{path}.{name}"), bootstrap);
-            let found = metric.measure(&mut bench).map_err(|failure| failure.context(&format!("{suite_name}.{name}")))?;
+            let found =
+                metric.measure(&mut bench).map_err(|failure| failure.context(&format!("{suite_name}.{name}")))?;
             artifact.add(&path, name, found)?;
         }
     }

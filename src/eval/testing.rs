@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use stillhouse_data::example::{Example, ExampleReader, ExampleWriter, Row};
-use stillhouse_data::lm::{
-    Finish, GenerateRequest, Generated, LanguageModel, LmError, Watch,
-};
+use stillhouse_data::lm::{Finish, GenerateRequest, Generated, LanguageModel, LmError, Watch};
 
 /// Gives the log-probabilities of its script, by position; greedy generation follows them too.
 pub struct Scripted {
@@ -50,11 +48,7 @@ impl LanguageModel for Scripted {
         "cpu".to_owned()
     }
 
-    fn score(
-        &mut self,
-        sequences: &[Vec<u32>],
-        visit: &mut dyn FnMut(usize, usize, &[f32]),
-    ) -> Result<(), LmError> {
+    fn score(&mut self, sequences: &[Vec<u32>], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<(), LmError> {
         self.batches.push(sequences.len());
         let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
         // Position by position over all rows: rows interleave, as the contract allows.
@@ -66,11 +60,7 @@ impl LanguageModel for Scripted {
         Ok(())
     }
 
-    fn generate(
-        &mut self,
-        requests: &[GenerateRequest],
-        _: &mut Watch<'_>,
-    ) -> Result<Vec<Generated>, LmError> {
+    fn generate(&mut self, requests: &[GenerateRequest], _: &mut Watch<'_>) -> Result<Vec<Generated>, LmError> {
         let continued = requests.iter().map(|request| {
             let mut tokens = Vec::new();
             let mut finish = Finish::Length;

@@ -58,7 +58,8 @@ impl Grid {
                 let escaped = |row: &Vec<String>| row.iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>();
                 table.load_preset(presets::ASCII_MARKDOWN);
                 // Markdown has no table without a heading, so a list gets an empty one.
-                let header = if self.header.is_empty() { vec![String::new(); self.words] } else { escaped(&self.header) };
+                let header =
+                    if self.header.is_empty() { vec![String::new(); self.words] } else { escaped(&self.header) };
                 table.set_header(header).add_rows(self.rows.iter().map(escaped));
             }
         }

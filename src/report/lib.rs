@@ -13,11 +13,11 @@ pub mod run_page;
 pub mod run_record;
 pub mod runs_list;
 pub mod scores;
+#[cfg(test)]
+mod snapshots;
 pub mod stage_page;
 pub mod students;
 pub mod summary;
-#[cfg(test)]
-mod snapshots;
 #[cfg(test)]
 mod testing;
 

@@ -182,7 +182,8 @@ impl RunRecord {
 
     /// Two runs of one experiment read alike, whatever finished first.
     fn arrange(&mut self) {
-        let places: HashMap<&str, usize> = self.order.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
+        let places: HashMap<&str, usize> =
+            self.order.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
         // Stable: those that the order does not know stay as they came, at the end.
         self.stages.sort_by_cached_key(|name, _| places.get(name.as_str()).copied().unwrap_or(usize::MAX));
     }
@@ -248,10 +249,8 @@ mod tests {
             why: vec!["steps: 100 → 200".into()],
             at: 0.5,
         };
-        let warned = Event::Stage {
-            stage: "student.a".into(),
-            said: StageEvent::Warning { message: "3 rows cut".into() },
-        };
+        let warned =
+            Event::Stage { stage: "student.a".into(), said: StageEvent::Warning { message: "3 rows cut".into() } };
         let events = [started, warned, finished("student.a", How::Resumed, 9.0, serde_json::json!({ "steps": 200 }))];
         let running = fold(&events[..1]);
         assert_eq!(running.stages["student.a"].state, State::Running);
@@ -300,7 +299,8 @@ mod tests {
 
     #[test]
     fn stages_are_found_by_their_whole_kind() {
-        let record = fold(&[eval_finished("eval.a", "student.a", &[]), finished("evaluate.b", How::Built, 0.0, Value::Null)]);
+        let record =
+            fold(&[eval_finished("eval.a", "student.a", &[]), finished("evaluate.b", How::Built, 0.0, Value::Null)]);
         let found: Vec<&str> = record.of_kind("eval").map(|(stage, _)| stage).collect();
         assert_eq!(found, ["eval.a"]);
     }

@@ -75,8 +75,7 @@ struct Eval<'a> {
 
 /// The figures of every evaluation in a run, by suite. Evaluations whose record this version cannot read are left out.
 pub fn scores(record: &RunRecord) -> Vec<SuiteScores> {
-    let evals: Vec<Eval<'_>> =
-        record.of_kind("eval").filter_map(|(stage, result)| Eval::read(stage, result)).collect();
+    let evals: Vec<Eval<'_>> = record.of_kind("eval").filter_map(|(stage, result)| Eval::read(stage, result)).collect();
     let mut suites: IndexMap<&str, SuiteScores> = IndexMap::new();
     for eval in &evals {
         let alone = evals.iter().filter(|other| other.model == eval.model).count() == 1;
@@ -154,7 +153,8 @@ impl SuiteScores {
     }
 
     fn columns(&self) -> Vec<&str> {
-        let names: BTreeSet<&str> = self.targets.values().flat_map(|figures| figures.keys().map(String::as_str)).collect();
+        let names: BTreeSet<&str> =
+            self.targets.values().flat_map(|figures| figures.keys().map(String::as_str)).collect();
         let mut names: Vec<&str> = names.into_iter().filter(|name| !HIDDEN.contains(name)).collect();
         names.sort_by_key(|name| ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()));
         names
@@ -243,7 +243,8 @@ impl SuiteScores {
                 units.entry(&figure.unit).or_default().push(column);
             }
         }
-        let units: Vec<String> = units.iter().map(|(unit, columns)| format!("{unit}: {}", columns.join(", "))).collect();
+        let units: Vec<String> =
+            units.iter().map(|(unit, columns)| format!("{unit}: {}", columns.join(", "))).collect();
         if !units.is_empty() {
             notes.push(units.join("; "));
         }

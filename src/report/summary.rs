@@ -137,14 +137,16 @@ mod tests {
 
     fn ending(events: Vec<Event>, log: &dyn Fn(&str) -> LogTail) -> String {
         let failures = events.len();
-        let events: Vec<Event> = [run_started(failures)].into_iter().chain(events).chain([run_finished(0, 0, failures, 0, 2.0)]).collect();
+        let events: Vec<Event> =
+            [run_started(failures)].into_iter().chain(events).chain([run_finished(0, 0, failures, 0, 2.0)]).collect();
         run_ending(&fold(&events), log)
     }
 
     #[test]
     fn the_end_of_the_log_stands_under_its_failure_and_is_not_said_twice() {
         let log = |_: &str| LogTail { lines: vec!["loading".into(), "no such layer".into()], cut: true };
-        let text = ending(vec![failed("command.a", "`train` failed: exit code 7", "its last line was: no such layer")], &log);
+        let text =
+            ending(vec![failed("command.a", "`train` failed: exit code 7", "its last line was: no such layer")], &log);
         assert_eq!(
             text,
             "error: command.a: `train` failed: exit code 7\n  | loading\n  | no such layer\n\
@@ -155,7 +157,8 @@ mod tests {
 
     #[test]
     fn stages_that_failed_alike_are_one_line() {
-        let events = (0..100).map(|index| failed(&format!("eval.e{index}"), "no space left", "free some space")).collect();
+        let events =
+            (0..100).map(|index| failed(&format!("eval.e{index}"), "no space left", "free some space")).collect();
         let text = ending(events, &|_| LogTail::default());
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(text.starts_with("error: eval.e0, eval.e1, eval.e2, eval.e3, eval.e4, eval.e5, eval.e6, eval.e7 and 92 more: no space left\n"), "{text}");
@@ -163,7 +166,9 @@ mod tests {
 
     #[test]
     fn of_many_failures_the_first_are_told_in_full_and_the_others_by_a_line() {
-        let events = (0..100).map(|index| failed(&format!("eval.e{index}"), &format!("fault {index}"), "do something")).collect();
+        let events = (0..100)
+            .map(|index| failed(&format!("eval.e{index}"), &format!("fault {index}"), "do something"))
+            .collect();
         let text = ending(events, &|_| LogTail::default());
         assert_eq!(text.matches("hint: do something").count(), IN_FULL);
         assert_eq!(text.matches("error: ").count(), TOLD);

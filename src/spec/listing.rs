@@ -115,8 +115,11 @@ impl Walk<'_> {
         let Some((tag, value)) = tag(properties) else { return self.inside(schema, at) };
         let named = Listed { required: true, choice: true, kind: value.to_string(), ..row(tag, &properties[tag], at) };
         self.list.push(named);
-        let others: Map<String, Value> =
-            properties.iter().filter(|(name, _)| *name != tag).map(|(name, member)| (name.clone(), member.clone())).collect();
+        let others: Map<String, Value> = properties
+            .iter()
+            .filter(|(name, _)| *name != tag)
+            .map(|(name, member)| (name.clone(), member.clone()))
+            .collect();
         self.members(&others, schema, &At { depth: at.depth + 1, ..*at });
     }
 
@@ -176,7 +179,9 @@ fn kind(schema: &Value, many: bool) -> String {
     if let Some(choices) = schema.get("anyOf").and_then(Value::as_array) {
         let is_choice = |choice: &Value| {
             let properties = choice.get("properties").and_then(Value::as_object);
-            choice.get("const").is_some() || tagged(choice).is_some() || properties.is_some_and(|members| tag(members).is_some())
+            choice.get("const").is_some()
+                || tagged(choice).is_some()
+                || properties.is_some_and(|members| tag(members).is_some())
         };
         let mut kinds: Vec<String> = Vec::new();
         for choice in choices {

@@ -94,10 +94,11 @@ fn grid<'a>(sweep: &'a Node, report: &mut Diagnostics) -> Option<&'a Table> {
     };
     match grid.as_table() {
         None => report.push(expected("a table of paths and lists", grid)),
-        Some(table) if table.entries.is_empty() => report.push(
-            Diagnostic::error(grid.at, "the grid has no axis")
-                .hint("name a key and its values, or take `[sweep]` out: grid = { \"student.small.steps\" = [100, 200] }"),
-        ),
+        Some(table) if table.entries.is_empty() => {
+            report.push(Diagnostic::error(grid.at, "the grid has no axis").hint(
+                "name a key and its values, or take `[sweep]` out: grid = { \"student.small.steps\" = [100, 200] }",
+            ))
+        }
         Some(_) => {}
     }
     grid.as_table()

@@ -48,7 +48,7 @@ pub use context::{Artifact, Cancel, Context, EventSink};
 pub use event::{Event, How, StageEvent};
 pub use failure::{Class, Failure};
 pub use forecast::{Ahead, Forecast};
-pub use kind::{AnyConfig, Kind, Needs, Inherited, Outcome, Placement, StageKind, Surroundings, View};
+pub use kind::{AnyConfig, Inherited, Kind, Needs, Outcome, Placement, StageKind, Surroundings, View};
 pub use order::{Definition, FileInput, Input, WorkOrder};
 pub use recipe::Recipe;
 pub use stillhouse_spec as spec;

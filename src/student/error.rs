@@ -145,15 +145,17 @@ impl StudentError {
                 Some("was it copied whole? a Git LFS pointer is a few lines of text instead of the file".into())
             }
             Self::Weights { .. } => Some("are config.json and the weights of the same model?".into()),
-            Self::NotFinite { .. } => Some("these weights can't be used; get them again, or take an earlier checkpoint".into()),
+            Self::NotFinite { .. } => {
+                Some("these weights can't be used; get them again, or take an earlier checkpoint".into())
+            }
             Self::Training { hint, .. } | Self::Device { hint, .. } => Some(hint.clone()),
             // What the checkpoint is good for depends on the schedule: the stage says it.
             Self::Diverged { .. } => {
                 Some("a lower learning rate, a longer warm-up or a smaller `clip` usually helps".into())
             }
-            Self::OutOfMemory { .. } => Some(
-                "a smaller `micro-batch`, `gradient-checkpointing = true`, shorter rows, or `--device cpu`".into(),
-            ),
+            Self::OutOfMemory { .. } => {
+                Some("a smaller `micro-batch`, `gradient-checkpointing = true`, shorter rows, or `--device cpu`".into())
+            }
             Self::Request { .. } | Self::Cancelled => None,
         }
     }

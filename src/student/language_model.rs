@@ -32,10 +32,9 @@ impl ModelLoader for BurnLoader {
                 Ok(Box::new(DeviceModel::<Cuda> { model: read_model(folder, &device)?, device: chosen.device }))
             }
             #[cfg(not(feature = "cuda"))]
-            DeviceChoice::Cuda(_) => Err(LmError::new(
-                stillhouse_data::lm::LmErrorKind::Device,
-                "this program was built without CUDA",
-            )),
+            DeviceChoice::Cuda(_) => {
+                Err(LmError::new(stillhouse_data::lm::LmErrorKind::Device, "this program was built without CUDA"))
+            }
         }
     }
 }

@@ -23,7 +23,10 @@ pub fn run(command: &Cache, global: &Global) -> Result<ExitCode, CliError> {
         CacheAction::Gc(options) => gc(&store, options, global),
         CacheAction::Pin(pin) => {
             let Some(record) = show::result_of(&store, &pin.what)? else {
-                return Err(CliError::arguments(format!("there is no result `{}`", pin.what), "give a stage or a key that has one"));
+                return Err(CliError::arguments(
+                    format!("there is no result `{}`", pin.what),
+                    "give a stage or a key that has one",
+                ));
             };
             store.pin(&pin.name, PinTarget::Record(record.key))?;
             render::words(&format!("pinned {} as {}", record.stage, pin.name));
@@ -31,7 +34,10 @@ pub fn run(command: &Cache, global: &Global) -> Result<ExitCode, CliError> {
         }
         CacheAction::Unpin(unpin) => {
             if !store.unpin(&unpin.name)? {
-                return Err(CliError::arguments(format!("there is no pin `{}`", unpin.name), "pins are the files in the store's `pins/`"));
+                return Err(CliError::arguments(
+                    format!("there is no pin `{}`", unpin.name),
+                    "pins are the files in the store's `pins/`",
+                ));
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -41,8 +47,11 @@ pub fn run(command: &Cache, global: &Global) -> Result<ExitCode, CliError> {
 fn stats(store: &Store, global: &Global) -> Result<ExitCode, CliError> {
     let stats = store.stats()?;
     if global.format == Format::Json {
-        let areas: Vec<_> =
-            stats.areas.iter().map(|area| json!({ "name": area.name, "files": area.files, "bytes": area.bytes })).collect();
+        let areas: Vec<_> = stats
+            .areas
+            .iter()
+            .map(|area| json!({ "name": area.name, "files": area.files, "bytes": area.bytes }))
+            .collect();
         let value = json!({ "root": store.root().display().to_string(), "files": stats.files(), "bytes": stats.bytes(), "areas": areas });
         render::data(&value.to_string());
         return Ok(ExitCode::SUCCESS);
@@ -61,7 +70,8 @@ fn verify(store: &Store, global: &Global) -> Result<ExitCode, CliError> {
     let sound = report.is_sound() && replies.is_sound();
     if global.format == Format::Json {
         let corrupt: Vec<String> = report.corrupt.iter().map(ToString::to_string).collect();
-        let broken: Vec<_> = report.broken.iter().map(|record| json!({ "key": record.key, "reason": record.reason })).collect();
+        let broken: Vec<_> =
+            report.broken.iter().map(|record| json!({ "key": record.key, "reason": record.reason })).collect();
         let value = json!({
             "ok": sound, "blobs": report.blobs, "bytes": report.bytes, "records": report.records,
             "corrupt": corrupt, "broken": broken, "replies": replies,
@@ -89,7 +99,9 @@ fn verify(store: &Store, global: &Global) -> Result<ExitCode, CliError> {
         if sound {
             render::data("everything is as it was written");
         } else {
-            render::words("hint: the next run makes what is missing again, and asks again what a damaged reply had answered");
+            render::words(
+                "hint: the next run makes what is missing again, and asks again what a damaged reply had answered",
+            );
         }
     }
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(Class::Environment.exit_code()) })

@@ -26,7 +26,11 @@ pub fn run(command: &Check, global: &Global) -> ExitCode {
                 render::diagnostics::print(&report, global);
                 if let Some(experiment) = experiment {
                     let stages = experiment.order.len();
-                    render::words(&format!("{}: fine, {stages} stage{}", file.display(), if stages == 1 { "" } else { "s" }));
+                    render::words(&format!(
+                        "{}: fine, {stages} stage{}",
+                        file.display(),
+                        if stages == 1 { "" } else { "s" }
+                    ));
                 }
             }
         }

@@ -104,8 +104,12 @@ impl<'a> Talker<'a> {
         let tokenizer = Tokenizer::load(&folder).map_err(failure)?;
         let format = if command.raw { ChatFormat::Plain } else { tokenizer.chat_format().map_err(failure)? };
         if command.system.is_some() && matches!(format, ChatFormat::Plain) {
-            let why = if command.raw { "`--raw` leaves the chat template out" } else { "the model has no chat template" };
-            return Err(CliError::arguments(format!("there is no place for a system message: {why}"), "put it into the prompt"));
+            let why =
+                if command.raw { "`--raw` leaves the chat template out" } else { "the model has no chat template" };
+            return Err(CliError::arguments(
+                format!("there is no place for a system message: {why}"),
+                "put it into the prompt",
+            ));
         }
         let stop_ids = tokenizer.stop_ids(&folder).map_err(failure)?;
         let model = BurnLoader.load(&folder, &command.device).map_err(Failure::from)?;
@@ -127,7 +131,10 @@ impl<'a> Talker<'a> {
                 0 => "the prompt has no tokens".to_owned(),
                 length => format!("the prompt has {length} tokens, and {} reads at most {}", self.label, room - 1),
             };
-            return Err(CliError::arguments(message, "a model goes on from at least one token, and needs room for one more"));
+            return Err(CliError::arguments(
+                message,
+                "a model goes on from at least one token, and needs room for one more",
+            ));
         }
         let Generate { temperature, top_k, top_p, min_p, max_tokens, seed, stop, .. } = self.command;
         let sampling = Sampling {

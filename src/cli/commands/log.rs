@@ -35,7 +35,10 @@ pub fn run(command: &Log, global: &Global) -> Result<ExitCode, CliError> {
             let Some(whole) = show::whole_name(stage, names()) else {
                 let message = format!("no run has a stage `{stage}`");
                 let close = suggest::did_you_mean(stage, names()).map(|close| format!("did you mean `{close}`?"));
-                return Err(CliError::arguments(message, close.unwrap_or_else(|| "`stillhouse show RUN` lists its stages".to_owned())));
+                return Err(CliError::arguments(
+                    message,
+                    close.unwrap_or_else(|| "`stillhouse show RUN` lists its stages".to_owned()),
+                ));
             };
             log_of(&whole).ok_or_else(|| {
                 let hint = format!("a stage that said nothing leaves none; `stillhouse show {whole}` shows its result");

@@ -54,7 +54,9 @@ pub fn run(command: &args::Run, global: &Global) -> Result<ExitCode, CliError> {
         }
         Err(_) => {
             let place = store.root().display();
-            render::words(&format!("note: the store at {place} cannot be written: nothing is to do, but this run is not recorded"));
+            render::words(&format!(
+                "note: the store at {place} cannot be written: nothing is to do, but this run is not recorded"
+            ));
             None
         }
     };
@@ -68,10 +70,7 @@ pub fn run(command: &args::Run, global: &Global) -> Result<ExitCode, CliError> {
         device,
         gpus,
         offline: command.offline,
-        worker: WorkerProgram {
-            program: this_program()?,
-            arguments: vec!["worker".into(), "--tied".into()],
-        },
+        worker: WorkerProgram { program: this_program()?, arguments: vec!["worker".into(), "--tied".into()] },
         host: host(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -107,7 +106,9 @@ fn device_name(written: &str) -> Result<String, CliError> {
     match written {
         "auto" | "cpu" => Ok(written.to_owned()),
         "cuda" => Ok("cuda:0".to_owned()),
-        _ if written.strip_prefix("cuda:").is_some_and(|number| number.parse::<u32>().is_ok()) => Ok(written.to_owned()),
+        _ if written.strip_prefix("cuda:").is_some_and(|number| number.parse::<u32>().is_ok()) => {
+            Ok(written.to_owned())
+        }
         _ => Err(CliError::arguments(format!("there is no device `{written}`"), "one of `auto`, `cpu`, `cuda:0`")),
     }
 }
@@ -120,7 +121,10 @@ fn devices(wanted: &str) -> Result<Vec<String>, CliError> {
         "auto" => Ok(found.unwrap_or_default()),
         _ => {
             let found = found.map_err(|reason| {
-                CliError::from(Failure::environment(format!("{wanted} cannot be used: {reason}")).hint("`--device cpu`, or `stillhouse doctor`"))
+                CliError::from(
+                    Failure::environment(format!("{wanted} cannot be used: {reason}"))
+                        .hint("`--device cpu`, or `stillhouse doctor`"),
+                )
             })?;
             if !found.iter().any(|gpu| gpu == wanted) {
                 let message = format!("{wanted} is not there");

@@ -18,8 +18,10 @@ pub fn run(command: &Runs, global: &Global) -> Result<ExitCode, CliError> {
         store.runs()?.into_iter().take(command.limit).map(|entry| (record(&entry), entry.live)).collect();
     match global.format {
         Format::Json => {
-            let list: Vec<Value> =
-                runs.iter().map(|(record, live)| json!({ "live": live, "run": serde_json::to_value(record).unwrap_or_default() })).collect();
+            let list: Vec<Value> = runs
+                .iter()
+                .map(|(record, live)| json!({ "live": live, "run": serde_json::to_value(record).unwrap_or_default() }))
+                .collect();
             render::data(&Value::from(list).to_string());
         }
         Format::Text if runs.is_empty() => render::words("no runs yet"),

@@ -50,7 +50,10 @@ pub fn result_of(store: &Store, what: &str) -> Result<Option<Record>, CliError> 
     let entries = store.records()?;
     let stage = whole_name(what, entries.iter().map(|entry| entry.stage.as_str()));
     let named = |name: &str| stage.as_deref() == Some(name);
-    let matching = entries.iter().rev().filter(|entry| named(&entry.stage) || (key_like && entry.key.to_string().starts_with(what)));
+    let matching = entries
+        .iter()
+        .rev()
+        .filter(|entry| named(&entry.stage) || (key_like && entry.key.to_string().starts_with(what)));
     let keys: Vec<Key> = matching.map(|entry| entry.key).collect();
     if key_like && keys.len() > 1 {
         return Err(CliError::arguments(format!("several keys begin with `{what}`"), "give more of it"));

@@ -19,10 +19,16 @@ pub fn run(command: &Why, global: &Global) -> Result<ExitCode, CliError> {
     let ids = find(&experiment, &command.stage)?;
     let [id] = ids.as_slice() else {
         let names: Vec<&str> = ids.iter().map(|id| experiment.graph[*id].name.as_str()).collect();
-        return Err(CliError::arguments(format!("`{}` means several stages", command.stage), format!("one of {}", suggest::list(&names))));
+        return Err(CliError::arguments(
+            format!("`{}` means several stages", command.stage),
+            format!("one of {}", suggest::list(&names)),
+        ));
     };
     let Some(stage) = plan.stage(*id) else {
-        return Err(CliError::arguments(format!("{} is not in the plan", command.stage), "`stillhouse plan` lists them"));
+        return Err(CliError::arguments(
+            format!("{} is not in the plan", command.stage),
+            "`stillhouse plan` lists them",
+        ));
     };
     let why = Explainer::new(&plan, &experiment, &store, store.histories()?).why(stage)?;
     let remarks = remarks(&experiment, *id);
@@ -33,9 +39,10 @@ pub fn run(command: &Why, global: &Global) -> Result<ExitCode, CliError> {
             value["name"] = json!(stage.name);
             value["decision"] = json!(stage.decision.word());
             value["key"] = json!(stage.key);
-            value["recipe"] = stage.recipe.as_ref().map_or(json!(null), |recipe| {
-                serde_json::from_str(&recipe.text()).unwrap_or_default()
-            });
+            value["recipe"] = stage
+                .recipe
+                .as_ref()
+                .map_or(json!(null), |recipe| serde_json::from_str(&recipe.text()).unwrap_or_default());
             render::data(&value.to_string());
         }
         Format::Text => render::data(&render::plan::why(stage, &why, &remarks)),

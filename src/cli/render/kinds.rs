@@ -13,7 +13,8 @@ pub fn role(key: &Listed) -> &'static str {
 /// One line a key or choice, and what the words of the columns mean.
 pub fn keys(list: &[Listed]) -> String {
     let rows: Vec<[String; 4]> = list.iter().map(cells).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).filter(|width| *width <= WIDEST).max();
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).filter(|width| *width <= WIDEST).max();
     let widths: Vec<usize> = (0..4).map(|column| width(column).unwrap_or(0)).collect();
     let mut lines: Vec<String> = rows
         .iter()
@@ -24,7 +25,10 @@ pub fn keys(list: &[Listed]) -> String {
         })
         .collect();
     lines.push(String::new());
-    lines.push("  identity: changes the result, so a part of the key (a name by what it names, a path by what it holds)".into());
+    lines.push(
+        "  identity: changes the result, so a part of the key (a name by what it names, a path by what it holds)"
+            .into(),
+    );
     lines.push("  execution: how the work is done, in no key      ·: one of the choices of the key above".into());
     lines.join("\n")
 }

@@ -157,7 +157,9 @@ impl Subscriber for Bars {
                 if let (Some(bar), Some(total)) = (self.bars.get(stage), total) {
                     if bar.length() != Some(*total) {
                         bar.set_length(*total);
-                        bar.set_style(style("{spinner} {prefix}  {bar:24} {human_pos}/{human_len}  {elapsed} (left {eta})  {msg}"));
+                        bar.set_style(style(
+                            "{spinner} {prefix}  {bar:24} {human_pos}/{human_len}  {elapsed} (left {eta})  {msg}",
+                        ));
                     }
                     bar.set_position(*done);
                 }
@@ -168,7 +170,9 @@ impl Subscriber for Bars {
                 }
             }
             _ => {
-                if let Event::StageFinished { stage, .. } | Event::StageFailed { stage, .. } | Event::StageSkipped { stage, .. } = event
+                if let Event::StageFinished { stage, .. }
+                | Event::StageFailed { stage, .. }
+                | Event::StageSkipped { stage, .. } = event
                     && let Some(bar) = self.bars.remove(stage)
                 {
                     bar.finish_and_clear();

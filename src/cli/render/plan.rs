@@ -32,7 +32,13 @@ pub fn text(plan: &Plan, experiment: &Experiment, store: &Store, all: bool) -> R
         }
         if reasons.len() > REASONS {
             let left = reasons.len() - REASONS;
-            lines.push(format!("{:<6} {:<width$}  and {left} more: stillhouse why {} {}", "", "", experiment.file.display(), stage.name));
+            lines.push(format!(
+                "{:<6} {:<width$}  and {left} more: stillhouse why {} {}",
+                "",
+                "",
+                experiment.file.display(),
+                stage.name
+            ));
         }
     }
     if !lines.is_empty() {
@@ -74,7 +80,13 @@ pub fn why(stage: &PlannedStage, why: &Comparison, remarks: &[String]) -> String
     if let Some(earlier) = &why.against
         && !matches!(stage.decision, Decision::Reuse(_))
     {
-        lines.push(format!("  compared with {} of run {} ({}, key {})", earlier.stage, earlier.run, earlier.created, earlier.key.short()));
+        lines.push(format!(
+            "  compared with {} of run {} ({}, key {})",
+            earlier.stage,
+            earlier.run,
+            earlier.created,
+            earlier.key.short()
+        ));
     }
     lines.extend(remarks.iter().map(|remark| format!("  {remark}")));
     if let Some(key) = &stage.key {

@@ -62,7 +62,9 @@ mod the_second_run {
             }),
             ("another experiment name", &|text| text.replace("\"chain\"", "\"renamed\"")),
             ("an execution field", &|text| text.replace("timeout = 60", "timeout = 61")),
-            ("a renamed stage", &|text| text.replace("[command.a]", "[command.first]").replace("= \"a\"", "= \"first\"")),
+            ("a renamed stage", &|text| {
+                text.replace("[command.a]", "[command.first]").replace("= \"a\"", "= \"first\"")
+            }),
         ];
         for (what, change) in changes {
             place.write("experiment.toml", &change(CHAIN));
@@ -93,7 +95,10 @@ mod a_changed_value {
         let place = chain();
         place.built();
         place.write("experiment.toml", &CHAIN.replace("tr a-z A-Z", "tr a-y A-Y"));
-        assert_eq!(place.decisions().iter().map(|(_, decision)| decision.as_str()).collect::<Vec<_>>(), ["reuse", "run", "maybe", "reuse"]);
+        assert_eq!(
+            place.decisions().iter().map(|(_, decision)| decision.as_str()).collect::<Vec<_>>(),
+            ["reuse", "run", "maybe", "reuse"]
+        );
         // `hello` has no z: b comes out as before, so c is not touched (early cut-off).
         assert_eq!(place.built(), ["command.b"]);
         place.write("experiment.toml", &CHAIN.replace("tr a-z A-Z", "tr -d l"));
@@ -184,7 +189,8 @@ mod a_damaged_store {
         place.write("cache/replies/a-teacher/00000000.replies", "not what a teacher said");
         let ran = place.run(&["cache", "verify"]);
         assert_eq!(ran.code, Some(4));
-        let damage = "cache/replies/a-teacher/00000000.replies, 23 bytes from byte 0 on: it is not a segment of replies";
+        let damage =
+            "cache/replies/a-teacher/00000000.replies, 23 bytes from byte 0 on: it is not a segment of replies";
         assert!(ran.stdout.contains(damage), "{}", ran.stdout);
         let ran = place.run(&["cache", "verify", "--format", "json"]);
         let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -212,7 +218,11 @@ grid = { "command.one.env.A" = ["1", "2"], "command.one.env.B" = ["3", "4", "5"]
     fn shares_equal_stages_of_its_cells() {
         let place = Place::with_experiment(SWEEP);
         let ran = place.run(&["plan", "experiment.toml"]);
-        assert!(ran.stdout.contains("sweep: 6 cells, 7 stages; 12 would be needed if cells shared nothing (5 saved)"), "{}", ran.stdout);
+        assert!(
+            ran.stdout.contains("sweep: 6 cells, 7 stages; 12 would be needed if cells shared nothing (5 saved)"),
+            "{}",
+            ran.stdout
+        );
         assert!(ran.stdout.contains("command.one[A=2,B=5]"), "{}", ran.stdout);
         assert_eq!(place.built().len(), 7);
     }
@@ -232,7 +242,10 @@ mod include {
     #[test]
     fn brings_tables_that_the_including_file_overrides() {
         let place = Place::with_experiment("include = [\"base/base.toml\"]\n[command.a]\nversion = \"2\"\n");
-        place.write("base/base.toml", "[command.a]\nrun = [\"cp\", \"{files.f}\", \"{out}/x\"]\nfiles = { f = \"here.txt\" }\n");
+        place.write(
+            "base/base.toml",
+            "[command.a]\nrun = [\"cp\", \"{files.f}\", \"{out}/x\"]\nfiles = { f = \"here.txt\" }\n",
+        );
         place.write("base/here.txt", "found relative to the file that names it\n");
         assert_eq!(place.built(), ["command.a"]);
     }
@@ -266,7 +279,8 @@ steps = 40
     let ran = place.run(&["why", "experiment.toml", "student.s"]);
     let said = "a longer training shares 6 of 40 steps: a cosine depends on the number of steps";
     assert!(ran.code == Some(0) && ran.stdout.contains(said), "{}{}", ran.stdout, ran.stderr);
-    let json = place.run(&["why", "experiment.toml", "student.s", "--format", "json", "--set", "student.s.schedule=constant"]);
+    let json =
+        place.run(&["why", "experiment.toml", "student.s", "--format", "json", "--set", "student.s.schedule=constant"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(text(&json["remarks"][0]), "a longer training shares 40 of 40 steps");
 }
@@ -278,7 +292,9 @@ fn a_change_far_upstream_is_named_once_however_many_ways_lead_from_it() {
     for level in 0..16 {
         for side in ["a", "b"] {
             let inputs = format!("inputs = {{ x = \"command.{a}\", y = \"command.{b}\" }}");
-            text.push_str(&format!("[command.{side}{level}]\nrun = \"cat {{inputs.x}}/f {{inputs.y}}/f | head -1 > {{out}}/f\"\n{inputs}\n"));
+            text.push_str(&format!(
+                "[command.{side}{level}]\nrun = \"cat {{inputs.x}}/f {{inputs.y}}/f | head -1 > {{out}}/f\"\n{inputs}\n"
+            ));
         }
         (a, b) = (format!("a{level}"), format!("b{level}"));
     }

@@ -87,10 +87,15 @@ fn a_file_that_cannot_be_read_is_one_clear_line() {
     std::fs::File::create(place.join("sparse.toml")).unwrap().set_len(1 << 40).unwrap();
     place.write("long-line.toml", &format!("[command.a]\nrun = \"{}\"\n", "x".repeat(17 << 20)));
     std::fs::write(place.join("latin.toml"), b"[experiment]\nname = \"caf\xe9\"\n").unwrap();
-    for (file, words) in
-        [("missing.toml", "there is no such file"), ("empty.toml", "the file is empty"), ("latin.toml", "line 2"), (".", "it is a folder"),
-        ("sparse.toml", "larger than the 16 MiB"), ("long-line.toml", "larger than the 16 MiB"), ("/dev/zero", "larger than the 16 MiB")]
-    {
+    for (file, words) in [
+        ("missing.toml", "there is no such file"),
+        ("empty.toml", "the file is empty"),
+        ("latin.toml", "line 2"),
+        (".", "it is a folder"),
+        ("sparse.toml", "larger than the 16 MiB"),
+        ("long-line.toml", "larger than the 16 MiB"),
+        ("/dev/zero", "larger than the 16 MiB"),
+    ] {
         let ran = place.run(&["check", file]);
         assert_eq!(ran.code, Some(1), "{file}");
         assert!(ran.stderr.contains(words), "{file}: {}", ran.stderr);

@@ -12,17 +12,28 @@ const KILLS: u32 = 20;
 
 /// The quickstart, every part of it, with less of everything.
 const LESS: &[&str] = &[
-    "--set", "answers.verse.samples=3",
-    "--set", "answers.verse.sampling.max-tokens=24",
-    "--set", "student.hard.steps=24",
-    "--set", "student.soft.steps=24",
-    "--set", "student.hard.schedule.cosine.warmup=4",
-    "--set", "student.soft.schedule.cosine.warmup=4",
-    "--set", "student.hard.checkpoint-every=4",
-    "--set", "student.soft.checkpoint-every=4",
-    "--set", "eval.hard.resamples=100",
-    "--set", "eval.soft.resamples=100",
-    "--set", "eval.teacher.resamples=100",
+    "--set",
+    "answers.verse.samples=3",
+    "--set",
+    "answers.verse.sampling.max-tokens=24",
+    "--set",
+    "student.hard.steps=24",
+    "--set",
+    "student.soft.steps=24",
+    "--set",
+    "student.hard.schedule.cosine.warmup=4",
+    "--set",
+    "student.soft.schedule.cosine.warmup=4",
+    "--set",
+    "student.hard.checkpoint-every=4",
+    "--set",
+    "student.soft.checkpoint-every=4",
+    "--set",
+    "eval.hard.resamples=100",
+    "--set",
+    "eval.soft.resamples=100",
+    "--set",
+    "eval.teacher.resamples=100",
 ];
 
 fn quickstart(place: &Place, cache: &str) -> std::process::Command {
@@ -52,7 +63,14 @@ fn the_quickstart_killed_at_twenty_random_moments_ends_with_the_digests_of_an_un
         run.kill().unwrap();
         run.wait().unwrap();
         let verified = place.run(&["cache", "verify", "--cache", "killed"]);
-        assert!(verified.code == Some(0) || verified.stderr.contains("not a store") || !place.join("killed/FORMAT").exists(), "{}{}", verified.stdout, verified.stderr);
+        assert!(
+            verified.code == Some(0)
+                || verified.stderr.contains("not a store")
+                || !place.join("killed/FORMAT").exists(),
+            "{}{}",
+            verified.stdout,
+            verified.stderr
+        );
     }
     let last = Ran::of(quickstart(&place, "killed").output().unwrap());
     assert_eq!(last.code, Some(0), "{}", last.stderr);

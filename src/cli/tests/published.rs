@@ -18,7 +18,11 @@ fn the_schema_in_the_repository_is_what_the_program_prints() {
         std::fs::write(&path, &printed).unwrap();
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == printed, "{} is stale: run `UPDATE_SCHEMA=1 cargo test -p stillhouse --test published`", path.display());
+    assert!(
+        kept == printed,
+        "{} is stale: run `UPDATE_SCHEMA=1 cargo test -p stillhouse --test published`",
+        path.display()
+    );
 }
 
 #[test]
@@ -57,7 +61,9 @@ fn the_example_of_init_passes_check() {
 fn kinds_lists_every_kind_with_its_keys() {
     let place = Place::new();
     let all = place.run(&["kinds"]).stdout;
-    for kind in ["teacher", "model", "prompts", "answers", "tokenizer", "dataset", "student", "suite", "eval", "command"] {
+    for kind in
+        ["teacher", "model", "prompts", "answers", "tokenizer", "dataset", "student", "suite", "eval", "command"]
+    {
         assert!(all.contains(&format!("[{kind}.…]")), "{all}");
         assert_eq!(place.run(&["kinds", kind]).code, Some(0));
     }
@@ -68,7 +74,8 @@ fn kinds_lists_every_kind_with_its_keys() {
 fn kinds_lists_every_key_with_type_default_role_and_docs() {
     let place = Place::new();
     let teacher = place.run(&["kinds", "teacher"]).stdout;
-    let line = |name: &str| teacher.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default().to_owned();
+    let line =
+        |name: &str| teacher.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default().to_owned();
     for (name, parts) in [
         ("· provider = \"openai\"", &["chat completions"][..]),
         ("· provider = \"local\"", &["runs on this machine"]),

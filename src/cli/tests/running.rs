@@ -81,7 +81,8 @@ fn times(text: &str, part: &str) -> usize {
 #[test]
 fn a_failure_is_told_once_with_the_end_of_its_log() {
     let script = r"for i in 1 2 3 4 5 6 7 8 9; do echo line $i; done; printf 'a\rlast \033[31mwords\n'; exit 7";
-    let experiment = format!("[command.bad]\nrun = '''{script}'''\n[command.after]\nrun = \"true\"\ninputs = {{ x = \"bad\" }}\n");
+    let experiment =
+        format!("[command.bad]\nrun = '''{script}'''\n[command.after]\nrun = \"true\"\ninputs = {{ x = \"bad\" }}\n");
     let place = Place::with_experiment(&experiment);
     let ran = place.run(&["run", "experiment.toml"]);
     assert_eq!(ran.code, Some(3));
@@ -127,8 +128,10 @@ fn a_program_dies_with_the_engine_and_the_next_run_goes_on() {
     let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
     engine.kill().unwrap();
     engine.wait().unwrap();
-    wait_for("the program to die", || !std::path::Path::new(&format!("/proc/{pid}/cmdline")).exists()
-        || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z ")));
+    wait_for("the program to die", || {
+        !std::path::Path::new(&format!("/proc/{pid}/cmdline")).exists()
+            || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    });
     std::fs::write(&go, "").unwrap();
     let ran = Ran::of(with_env(&["run", "experiment.toml", "--format", "json"]).output().unwrap());
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -167,7 +170,9 @@ fn what_a_program_started_dies_with_the_engine_too() {
 fn the_second_ctrl_c_gives_up_at_once_and_leaves_nothing_running() {
     let place = Place::with_experiment(STUBBORN);
     let (engine, pid) = stubborn(&place);
-    let interrupt = || assert!(std::process::Command::new("kill").args(["-INT", &engine.id().to_string()]).status().unwrap().success());
+    let interrupt = || {
+        assert!(std::process::Command::new("kill").args(["-INT", &engine.id().to_string()]).status().unwrap().success())
+    };
     let started = Instant::now();
     interrupt();
     std::thread::sleep(Duration::from_millis(300));
@@ -182,11 +187,14 @@ fn the_second_ctrl_c_gives_up_at_once_and_leaves_nothing_running() {
 
 #[test]
 fn ctrl_c_stops_stages_and_says_so() {
-    let place = Place::with_experiment("[command.slow]\nrun = \"sleep 60\"\n[command.next]\nrun = \"true\"\ninputs = { x = \"slow\" }\n");
+    let place = Place::with_experiment(
+        "[command.slow]\nrun = \"sleep 60\"\n[command.next]\nrun = \"true\"\ninputs = { x = \"slow\" }\n",
+    );
     let engine = place.command(&["run", "experiment.toml", "--format", "json"]).stdout(Stdio::piped()).spawn().unwrap();
     wait_for("the stage to start", || {
         let runs = std::fs::read_dir(place.join("cache/runs")).into_iter().flatten().flatten();
-        runs.map(|run| std::fs::read_to_string(run.path().join("events.jsonl")).unwrap_or_default()).any(|text| text.contains("stage-started"))
+        runs.map(|run| std::fs::read_to_string(run.path().join("events.jsonl")).unwrap_or_default())
+            .any(|text| text.contains("stage-started"))
     });
     let started = Instant::now();
     assert!(std::process::Command::new("kill").args(["-INT", &engine.id().to_string()]).status().unwrap().success());
@@ -194,7 +202,10 @@ fn ctrl_c_stops_stages_and_says_so() {
     assert!(started.elapsed() < Duration::from_secs(20));
     assert_eq!(ran.code, Some(130));
     let last = ran.json_lines().pop().unwrap();
-    assert_eq!((last["event"].as_str(), last["interrupted"].as_bool(), last["skipped"].as_u64()), (Some("run-finished"), Some(true), Some(2)));
+    assert_eq!(
+        (last["event"].as_str(), last["interrupted"].as_bool(), last["skipped"].as_u64()),
+        (Some("run-finished"), Some(true), Some(2))
+    );
 }
 
 mod a_command {
@@ -244,7 +255,8 @@ mod a_command {
 
     #[test]
     fn may_report_metrics() {
-        let place = Place::with_experiment("[command.a]\nrun = \"echo '{ \\\"accuracy\\\": 0.5 }' > {out}/metrics.json\"\n");
+        let place =
+            Place::with_experiment("[command.a]\nrun = \"echo '{ \\\"accuracy\\\": 0.5 }' > {out}/metrics.json\"\n");
         let events = place.run_events();
         let done = events.iter().find(|event| event["event"] == "stage-finished").unwrap();
         assert_eq!(done["metrics"]["accuracy"], 0.5);
@@ -276,7 +288,10 @@ mod a_name_that_means_nothing {
             assert_eq!(ran.code, Some(64), "{arguments:?}: {}", ran.stderr);
             assert!(ran.stderr.contains(words), "{arguments:?}: {}", ran.stderr);
         }
-        assert!(!place.join("log").exists() && !place.join("result.json").exists(), "a worker without an order writes nothing");
+        assert!(
+            !place.join("log").exists() && !place.join("result.json").exists(),
+            "a worker without an order writes nothing"
+        );
     }
 
     #[test]
@@ -292,7 +307,9 @@ mod rust_log {
     use super::*;
 
     fn run(place: &Place, filter: &str) -> Ran {
-        Ran::of(place.command(&["run", "experiment.toml", "--format", "json"]).env("RUST_LOG", filter).output().unwrap())
+        Ran::of(
+            place.command(&["run", "experiment.toml", "--format", "json"]).env("RUST_LOG", filter).output().unwrap(),
+        )
     }
 
     #[test]
@@ -348,7 +365,12 @@ mod a_store_that_cannot_be_written {
                 std::fs::copy(env!("CARGO_BIN_EXE_stillhouse"), &program).unwrap();
             }
             let mut other = std::process::Command::new(&program);
-            other.args(arguments).current_dir(place.path()).stdin(Stdio::null()).env_remove("STILLHOUSE_CACHE").env("NO_COLOR", "1");
+            other
+                .args(arguments)
+                .current_dir(place.path())
+                .stdin(Stdio::null())
+                .env_remove("STILLHOUSE_CACHE")
+                .env("NO_COLOR", "1");
             other.uid(65534).gid(65534);
             command = other;
         }
@@ -359,7 +381,9 @@ mod a_store_that_cannot_be_written {
 
     #[test]
     fn gives_what_is_there_and_says_that_the_run_is_not_recorded() {
-        let place = Place::with_experiment("[command.a]\nrun = \"echo 1 > {out}/x\"\n[command.b]\nrun = \"echo 2 > {out}/x\"\n");
+        let place = Place::with_experiment(
+            "[command.a]\nrun = \"echo 1 > {out}/x\"\n[command.b]\nrun = \"echo 2 > {out}/x\"\n",
+        );
         assert_eq!(place.run(&["run", "experiment.toml", "--only", "command.a"]).code, Some(0));
         let ran = run(&place, &["run", "experiment.toml", "--only", "command.a"]);
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -368,18 +392,29 @@ mod a_store_that_cannot_be_written {
         let ran = run(&place, &["run", "experiment.toml", "--only", "command.a", "--format", "json"]);
         assert_eq!(finished(&ran.json_lines(), "reused"), ["command.a"], "{}", ran.stderr);
         assert_eq!(place.run(&["runs", "--format", "json"]).json_lines()[0].as_array().unwrap().len(), 1);
-        for arguments in [&["plan", "experiment.toml"][..], &["why", "experiment.toml", "command.b"], &["show", "command.a"], &["runs"]] {
+        for arguments in [
+            &["plan", "experiment.toml"][..],
+            &["why", "experiment.toml", "command.b"],
+            &["show", "command.a"],
+            &["runs"],
+        ] {
             assert_eq!(run(&place, arguments).code, Some(0), "{arguments:?}");
         }
     }
 
     #[test]
     fn is_one_clear_error_where_there_is_work() {
-        let place = Place::with_experiment("[command.a]\nrun = \"echo 1 > {out}/x\"\n[command.b]\nrun = \"echo 2 > {out}/x\"\n");
+        let place = Place::with_experiment(
+            "[command.a]\nrun = \"echo 1 > {out}/x\"\n[command.b]\nrun = \"echo 2 > {out}/x\"\n",
+        );
         assert_eq!(place.run(&["run", "experiment.toml", "--only", "command.a"]).code, Some(0));
         let ran = run(&place, &["run", "experiment.toml"]);
         assert_eq!(ran.code, Some(4), "{}", ran.stderr);
-        assert!(ran.stderr.starts_with("error: 1 stage is to be made, and the store cannot be written: "), "{}", ran.stderr);
+        assert!(
+            ran.stderr.starts_with("error: 1 stage is to be made, and the store cannot be written: "),
+            "{}",
+            ran.stderr
+        );
         assert_eq!((times(&ran.stderr, "error: "), times(&ran.stderr, "hint: ")), (1, 1), "{}", ran.stderr);
     }
 }
@@ -410,12 +445,23 @@ mod the_store {
     fn is_listed_shown_and_cleaned() {
         let place = Place::with_experiment("[command.a]\nrun = \"echo 1 > {out}/x\"\n");
         place.built();
-        for arguments in [&["runs"][..], &["show", "last"], &["show", "command.a"], &["log"], &["cache", "stats"], &["cache", "gc", "--dry-run"]] {
+        for arguments in [
+            &["runs"][..],
+            &["show", "last"],
+            &["show", "command.a"],
+            &["log"],
+            &["cache", "stats"],
+            &["cache", "gc", "--dry-run"],
+        ] {
             let ran = place.run(arguments);
             assert_eq!(ran.code, Some(0), "{arguments:?}: {}", ran.stderr);
             assert!(!ran.stderr.contains("panicked"));
         }
-        for arguments in [&["runs", "--format", "json"][..], &["show", "command.a", "--format", "json"], &["cache", "stats", "--format", "json"]] {
+        for arguments in [
+            &["runs", "--format", "json"][..],
+            &["show", "command.a", "--format", "json"],
+            &["cache", "stats", "--format", "json"],
+        ] {
             let ran = place.run(arguments);
             serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap();
         }

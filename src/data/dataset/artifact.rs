@@ -56,8 +56,8 @@ impl DatasetArtifact {
     }
 
     fn file(&self, name: &str) -> DataResult<std::path::PathBuf> {
-        self.artifact.find(name).ok_or_else(|| {
-            DataError::corrupt(name, format!("the output of {} does not have it", self.artifact.stage))
-        })
+        self.artifact
+            .find(name)
+            .ok_or_else(|| DataError::corrupt(name, format!("the output of {} does not have it", self.artifact.stage)))
     }
 }

@@ -136,7 +136,8 @@ impl Source {
 
 fn sound(config: &DatasetConfig, node: &Node, report: &mut Diagnostics) {
     if config.mix.is_empty() {
-        report.push(Diagnostic::error(node.at, "`mix` is empty").hint("name a source: `mix = [ { answers = \"…\" } ]`"));
+        report
+            .push(Diagnostic::error(node.at, "`mix` is empty").hint("name a source: `mix = [ { answers = \"…\" } ]`"));
     }
     let weighted = config.mix.iter().filter(|source| source.weight.is_some()).count();
     if weighted != 0 && weighted != config.mix.len() {

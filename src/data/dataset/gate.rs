@@ -69,8 +69,7 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn open(config: &DatasetConfig, context: &Context) -> Result<Self, Failure> {
         let spool = context.scratch().join("rows");
-        let mut dropped: BTreeMap<&'static str, u64> =
-            config.filters.iter().map(|filter| (filter.name, 0)).collect();
+        let mut dropped: BTreeMap<&'static str, u64> = config.filters.iter().map(|filter| (filter.name, 0)).collect();
         dropped.insert(DUPLICATE, 0);
         Ok(Self {
             filters: config.filters.iter().map(|filter| (filter.name, filter.value.start())).collect(),
@@ -99,12 +98,8 @@ impl Gate {
         if !self.seen.insert(content) {
             return self.drop(&row, DUPLICATE);
         }
-        let judged = Judged {
-            messages: &row.messages,
-            completion: &row.completion,
-            tokens: example.tokens.len(),
-            outcome,
-        };
+        let judged =
+            Judged { messages: &row.messages, completion: &row.completion, tokens: example.tokens.len(), outcome };
         let refused = self.filters.iter_mut().find_map(|(name, pass)| (!pass.keeps(&judged)).then_some(*name));
         if let Some(why) = refused {
             return self.drop(&row, why);

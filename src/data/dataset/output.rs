@@ -72,7 +72,12 @@ fn way_out(passed: &Passed) -> &'static str {
 }
 
 /// `places` ascends, so one pass over the rows' file is enough.
-fn write_part(passed: &Passed, places: &[usize], folder: &Path, signals: &mut Signals<'_>) -> DataResult<PartStatistics> {
+fn write_part(
+    passed: &Passed,
+    places: &[usize],
+    folder: &Path,
+    signals: &mut Signals<'_>,
+) -> DataResult<PartStatistics> {
     let mut writer = ExampleWriter::create(folder)?;
     let mut statistics = PartStatistics::default();
     let mut rows = passed.examples.rows()?.enumerate();

@@ -23,7 +23,8 @@ pub(super) fn by_weight(mix: &[Source], kept: &[Kept]) -> DataResult<Vec<usize>>
     }
     let sum: f64 = weights.iter().sum();
     let rows = |source: &Vec<usize>, weight: &f64| source.len() as f64 * sum / weight;
-    let total = by_source.iter().zip(&weights).map(|(source, weight)| rows(source, weight)).fold(f64::INFINITY, f64::min);
+    let total =
+        by_source.iter().zip(&weights).map(|(source, weight)| rows(source, weight)).fold(f64::INFINITY, f64::min);
     let mut chosen = Vec::new();
     for (source, weight) in by_source.iter_mut().zip(&weights) {
         // The source that limits the total gets all its rows, whatever rounding says.

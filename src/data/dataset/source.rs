@@ -111,7 +111,18 @@ impl OpenSource {
             let Answer { prompt, sample, messages, reference, text, finish: _, outcome, tokens } = answer?;
             let finished = matches!(outcome, Outcome::Ok | Outcome::Refusal);
             let (source, outcome) = (self.number, Some(outcome));
-            Ok(RawRow { source, line, prompt, sample, messages, completion: text, reference, outcome, finished, tokens })
+            Ok(RawRow {
+                source,
+                line,
+                prompt,
+                sample,
+                messages,
+                completion: text,
+                reference,
+                outcome,
+                finished,
+                tokens,
+            })
         });
         in_chunks(rows, assembler, sink)
     }
@@ -146,7 +157,10 @@ impl OpenSource {
             })
         });
         // A teacher may say nothing; a person's file that does has the wrong field or a broken row.
-        in_chunks(rows, assembler, &mut |drafts| match drafts.iter().find(|draft| draft.made.as_ref().err() == Some(&EMPTY)) {
+        in_chunks(rows, assembler, &mut |drafts| match drafts
+            .iter()
+            .find(|draft| draft.made.as_ref().err() == Some(&EMPTY))
+        {
             Some(silent) => Err(DataError::Row {
                 path: path.to_path_buf(),
                 line: silent.row.line,

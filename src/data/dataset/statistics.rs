@@ -120,7 +120,8 @@ impl Statistics {
             kind: source.name().to_owned(),
             read: passed.read[number],
             kept: passed.kept.iter().map(|row| row.source).filter(|row| of_source(number)(*row)).count() as u64,
-            used: chosen.iter().map(|place| passed.kept[*place].source).filter(|row| of_source(number)(*row)).count() as u64,
+            used: chosen.iter().map(|place| passed.kept[*place].source).filter(|row| of_source(number)(*row)).count()
+                as u64,
         });
         Ok(Self {
             sources: sources.collect(),

@@ -83,7 +83,12 @@ fn answer(prompt: &str, text: &str, outcome: Reply) -> Answer {
     }
 }
 
-fn answers(bench: &mut Bench, name: &str, answers: &[Answer], signals: Option<(SignalHeader, Vec<(SequenceKey, TopK)>)>) {
+fn answers(
+    bench: &mut Bench,
+    name: &str,
+    answers: &[Answer],
+    signals: Option<(SignalHeader, Vec<(SequenceKey, TopK)>)>,
+) {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = write_answers(&folder.path().join(ANSWERS_FILE)).unwrap();
     answers.iter().for_each(|answer| writer.write(answer).unwrap());
@@ -175,8 +180,10 @@ fn answers_keep_what_can_be_learned_and_count_the_rest() {
     assert_eq!(rows[0].prompt.as_deref(), Some(Prompt::id_of(&[Message::user("a")]).as_str()));
     let dropped = json!({ "content-filter": 1, "duplicate": 1, "empty": 1, "refusal": 1 });
     assert_eq!(made.outcome.metrics["dropped"], dropped);
-    assert_eq!(made.text("dropped.jsonl").lines().next().unwrap().replace(&Prompt::id_of(&[Message::user("d")]), "…"),
-        r#"{"source":0,"line":3,"why":"empty","prompt":"…"}"#);
+    assert_eq!(
+        made.text("dropped.jsonl").lines().next().unwrap().replace(&Prompt::id_of(&[Message::user("d")]), "…"),
+        r#"{"source":0,"line":3,"why":"empty","prompt":"…"}"#
+    );
 }
 
 #[test]
@@ -210,15 +217,21 @@ fn signals_of_kept_rows_are_found_by_the_rows_own_tokens() {
         tokenizer: fixture.tokenizer.digest().to_owned(),
         prompt: fixture.tokenizer.encode_start(prompt, true).unwrap(),
         // As a teacher might spell it: byte by byte, not as the tokenizer would.
-        completion: text.bytes().flat_map(|byte| fixture.tokenizer.encode(&char::from(byte).to_string(), false).unwrap()).collect(),
+        completion: text
+            .bytes()
+            .flat_map(|byte| fixture.tokenizer.encode(&char::from(byte).to_string(), false).unwrap())
+            .collect(),
     };
-    let make = |prompt: &str, text: &str| Answer { tokens: Some(tokens(prompt, text)), ..answer(prompt, text, Reply::Ok) };
+    let make =
+        |prompt: &str, text: &str| Answer { tokens: Some(tokens(prompt, text)), ..answer(prompt, text, Reply::Ok) };
     let all = [make("a", "It is four."), make("b", "I cannot provide it."), make("c", "Paris")];
     let top = |place: usize| TopK { ids: vec![place as u32], log_probs: vec![-0.5] };
-    let entries = all.iter().enumerate().map(|(place, answer)| {
-        (SequenceKey::of("w", &answer.tokens.as_ref().unwrap().sequence()), top(place))
-    });
-    let header = SignalHeader { teachers: vec!["w".into()], tokenizer: fixture.tokenizer.digest().into(), vocabulary: 290 };
+    let entries = all
+        .iter()
+        .enumerate()
+        .map(|(place, answer)| (SequenceKey::of("w", &answer.tokens.as_ref().unwrap().sequence()), top(place)));
+    let header =
+        SignalHeader { teachers: vec!["w".into()], tokenizer: fixture.tokenizer.digest().into(), vocabulary: 290 };
     let entries = entries.collect();
     answers(&mut fixture.bench, "replies", &all, Some((header, entries)));
     let made = fixture.run(json!({ "mix": [{ "answers": "replies" }], "filters": ["refusal"] })).unwrap();

@@ -158,10 +158,14 @@ mod tests {
 
     #[test]
     fn case_punctuation_and_a_changed_word_make_a_near_duplicate() {
-        let base = "The quick brown fox jumps over the lazy dog while the small cat sleeps on a warm stone by the river";
-        let shouted = "THE QUICK, BROWN FOX: jumps over the lazy dog, while the small cat sleeps on a warm stone by the river!";
-        let ended = "The quick brown fox jumps over the lazy dog while the small cat sleeps on a warm stone by the lake";
-        let other = "A completely different sentence about the weather in the mountains and what to wear for a long walk";
+        let base =
+            "The quick brown fox jumps over the lazy dog while the small cat sleeps on a warm stone by the river";
+        let shouted =
+            "THE QUICK, BROWN FOX: jumps over the lazy dog, while the small cat sleeps on a warm stone by the river!";
+        let ended =
+            "The quick brown fox jumps over the lazy dog while the small cat sleeps on a warm stone by the lake";
+        let other =
+            "A completely different sentence about the weather in the mountains and what to wear for a long walk";
         assert_eq!(kept(0.8, &[base, shouted, ended, other]), [true, false, false, true]);
         assert_eq!(kept(1.0, &[base, shouted, ended, other]), [true, false, true, true]);
     }
@@ -170,7 +174,10 @@ mod tests {
     fn short_texts_and_scripts_without_spaces_work() {
         assert_eq!(kept(0.8, &["Yes.", "yes", "No.", "", "!"]), [true, false, true, true, false]);
         let base = "\u{6771}\u{4eac}\u{306f}\u{65e5}\u{672c}\u{306e}\u{9996}\u{90fd}\u{3067}\u{3042}\u{308b}";
-        assert_eq!(kept(0.7, &[base, &format!("{base}\u{3002}"), "\u{5927}\u{962a}\u{306f}\u{90fd}\u{5e02}"]), [true, false, true]);
+        assert_eq!(
+            kept(0.7, &[base, &format!("{base}\u{3002}"), "\u{5927}\u{962a}\u{306f}\u{90fd}\u{5e02}"]),
+            [true, false, true]
+        );
     }
 
     #[test]

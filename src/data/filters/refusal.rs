@@ -63,9 +63,9 @@ fn declines(text: &str) -> bool {
     let beginning = beginning.to_lowercase().replace('\u{2019}', "'");
     let first_sentence = beginning.split_inclusive(['.', '!', '\n']).next().unwrap_or_default();
     let apology = APOLOGIES.iter().any(|apology| first_sentence.starts_with(apology));
-    let speaker = SPEAKERS.iter().any(|speaker| {
-        first_sentence.strip_prefix(speaker).is_some_and(|rest| rest.starts_with([' ', ',']))
-    });
+    let speaker = SPEAKERS
+        .iter()
+        .any(|speaker| first_sentence.strip_prefix(speaker).is_some_and(|rest| rest.starts_with([' ', ','])));
     (apology || speaker) && REFUSALS.iter().any(|refusal| first_sentence.contains(refusal))
 }
 

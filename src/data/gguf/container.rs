@@ -145,9 +145,7 @@ impl<'a> Reader<'a> {
             return Err(DataError::File {
                 path: self.path.to_path_buf(),
                 message: "not a GGUF file: it does not begin with \"GGUF\"".into(),
-                hint: Some(
-                    "was it copied whole? a Git LFS pointer is a few lines of text instead of the file".into(),
-                ),
+                hint: Some("was it copied whole? a Git LFS pointer is a few lines of text instead of the file".into()),
             });
         }
         self.at = 4;
@@ -236,9 +234,12 @@ impl<'a> Reader<'a> {
             let mut shape = Vec::new();
             for _ in 0..dimensions {
                 let length = self.u64()?;
-                shape.push(usize::try_from(length).ok().filter(|length| *length > 0).ok_or_else(|| {
-                    self.fault(format!("a dimension of length {length} is impossible"))
-                })?);
+                shape.push(
+                    usize::try_from(length)
+                        .ok()
+                        .filter(|length| *length > 0)
+                        .ok_or_else(|| self.fault(format!("a dimension of length {length} is impossible")))?,
+                );
             }
             shape.reverse();
             let (kind, start) = (self.u32()?, self.u64()?);

@@ -70,8 +70,7 @@ mod tests {
 
     #[test]
     fn the_rules_of_published_models_are_found() {
-        for (factor, original, theta, width) in
-            [(8.0, 8192.0, 5e5, 128), (32.0, 8192.0, 5e5, 64), (8.0, 32.0, 5e5, 12)]
+        for (factor, original, theta, width) in [(8.0, 8192.0, 5e5, 128), (32.0, 8192.0, 5e5, 64), (8.0, 32.0, 5e5, 12)]
         {
             let rule = Rule { factor, low: 1.0, high: 4.0, original };
             let found = llama3_scaling(&factors(&rule, theta, width), theta, width).unwrap();

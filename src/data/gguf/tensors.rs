@@ -75,7 +75,9 @@ impl GgufTensors {
         let Some(heads) = heads else { return Ok(values) };
         let rows = self.file.tensors().get(own).map_or(0, |info| info.shape[0]);
         if heads == 0 || !rows.is_multiple_of(2 * heads) {
-            return Err(self.file.fault(format!("tensor `{own}` has {rows} rows, which {heads} heads do not share"), None));
+            return Err(self
+                .file
+                .fault(format!("tensor `{own}` has {rows} rows, which {heads} heads do not share"), None));
         }
         Ok(separate_halves(&values, rows, heads))
     }

@@ -12,9 +12,8 @@ use crate::error::DataError;
 /// A file of one layer with two heads of four rows, whose tensors hold their own row numbers.
 fn model(architecture: &str) -> GgufWriter {
     let key = |name: &str| format!("{architecture}.{name}");
-    let numbered = |rows: usize, columns: usize| -> Vec<f32> {
-        (0..rows).flat_map(|row| vec![row as f32; columns]).collect()
-    };
+    let numbered =
+        |rows: usize, columns: usize| -> Vec<f32> { (0..rows).flat_map(|row| vec![row as f32; columns]).collect() };
     let writer = GgufWriter::default()
         .text("general.architecture", architecture)
         .u32(&key("block_count"), 1)

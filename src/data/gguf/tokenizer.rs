@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::container::GgufFile;
-use super::tokenizer_json::{AddedToken, Decoder, Ids, Model, Normalizer, Piece, PostProcessor, SpecialToken, TokenizerFile};
+use super::tokenizer_json::{
+    AddedToken, Decoder, Ids, Model, Normalizer, Piece, PostProcessor, SpecialToken, TokenizerFile,
+};
 use super::{pre_tokenizer, sentence_piece};
 use crate::error::DataResult;
 
@@ -48,7 +50,8 @@ impl<'a> Vocabulary<'a> {
             Some(numbers) => numbers.into_iter().map(TokenKind::numbered).collect(),
         };
         if kinds.len() != tokens.len() {
-            let message = format!("`tokenizer.ggml.token_type` has {} entries for {} tokens", kinds.len(), tokens.len());
+            let message =
+                format!("`tokenizer.ggml.token_type` has {} entries for {} tokens", kinds.len(), tokens.len());
             return Err(file.fault(message, None));
         }
         let vocabulary = Self { file, tokens, kinds };
@@ -88,7 +91,15 @@ impl<'a> Vocabulary<'a> {
                 TokenKind::UserDefined => false,
                 TokenKind::Normal | TokenKind::Byte | TokenKind::Unused => return None,
             };
-            Some(AddedToken { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special })
+            Some(AddedToken {
+                id,
+                content,
+                single_word: false,
+                lstrip: false,
+                rstrip: false,
+                normalized: false,
+                special,
+            })
         });
         added.collect()
     }
@@ -129,7 +140,8 @@ pub(super) fn tokenizer(file: &GgufFile) -> DataResult<String> {
             return Err(file.fault(format!("the tokenizer model `{other}` is not supported"), Some(hint)));
         }
     };
-    serde_json::to_string(&tokenizer).map_err(|error| file.fault(format!("the tokenizer can't be written: {error}"), None))
+    serde_json::to_string(&tokenizer)
+        .map_err(|error| file.fault(format!("the tokenizer can't be written: {error}"), None))
 }
 
 fn byte_level<'a>(file: &'a GgufFile, vocabulary: &Vocabulary<'a>) -> DataResult<TokenizerFile<'a>> {
@@ -170,7 +182,9 @@ pub(super) fn around<'a>(
         }
         let token = vocabulary.special(name)?;
         if token.is_none() && asked.is_some() {
-            return Err(file.fault(format!("metadata `{key}` is true, but `tokenizer.ggml.{name}_token_id` is missing"), None));
+            return Err(
+                file.fault(format!("metadata `{key}` is true, but `tokenizer.ggml.{name}_token_id` is missing"), None)
+            );
         }
         Ok(token)
     };
@@ -188,7 +202,9 @@ pub(super) fn around<'a>(
     Ok(Some(PostProcessor::TemplateProcessing {
         single: text("A"),
         pair: text("A").into_iter().chain(text("B")).collect(),
-        special_tokens: tokens.map(|token| (token, SpecialToken { id: token, ids: ids(token), tokens: [token] })).collect(),
+        special_tokens: tokens
+            .map(|token| (token, SpecialToken { id: token, ids: ids(token), tokens: [token] }))
+            .collect(),
     }))
 }
 
@@ -206,7 +222,8 @@ pub(super) fn tokenizer_config(file: &GgufFile) -> DataResult<String> {
         clean_up_tokenization_spaces: false,
     };
     let text = serde_json::to_string_pretty(&settings);
-    text.map(|text| format!("{text}\n")).map_err(|error| file.fault(format!("the tokenizer can't be written: {error}"), None))
+    text.map(|text| format!("{text}\n"))
+        .map_err(|error| file.fault(format!("the tokenizer can't be written: {error}"), None))
 }
 
 #[derive(Serialize)]

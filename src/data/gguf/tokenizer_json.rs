@@ -50,9 +50,16 @@ pub(super) struct AddedToken<'a> {
 pub(super) enum Normalizer {
     #[serde(rename = "NFC")]
     Nfc,
-    Prepend { prepend: &'static str },
-    Replace { pattern: Pattern, content: &'static str },
-    Sequence { normalizers: Vec<Normalizer> },
+    Prepend {
+        prepend: &'static str,
+    },
+    Replace {
+        pattern: Pattern,
+        content: &'static str,
+    },
+    Sequence {
+        normalizers: Vec<Normalizer>,
+    },
 }
 
 /// What is looked for.
@@ -94,7 +101,11 @@ impl Default for Decoder {
 #[derive(Serialize)]
 #[serde(tag = "type")]
 pub(super) enum PostProcessor<'a> {
-    TemplateProcessing { single: Vec<Piece<'a>>, pair: Vec<Piece<'a>>, special_tokens: BTreeMap<&'a str, SpecialToken<'a>> },
+    TemplateProcessing {
+        single: Vec<Piece<'a>>,
+        pair: Vec<Piece<'a>>,
+        special_tokens: BTreeMap<&'a str, SpecialToken<'a>>,
+    },
 }
 
 /// A part of what goes out: a text's ids, or a token.

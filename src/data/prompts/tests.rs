@@ -23,9 +23,12 @@ fn a_list_keeps_its_order_and_loses_repetitions() {
     let made = bench.run(&Prompts, json!({ "list": ["b", "a", "b"], "system": "Be brief." })).unwrap();
     assert_eq!(texts(&made), ["b", "a"]);
     assert_eq!(prompts(&made)[0].messages[0], Message::system("Be brief."));
-    assert_eq!(made.outcome.metrics, json!({
-        "prompts": 2, "rows": 3, "dropped": { "duplicate": 1, "blank-line": 0 }
-    }));
+    assert_eq!(
+        made.outcome.metrics,
+        json!({
+            "prompts": 2, "rows": 3, "dropped": { "duplicate": 1, "blank-line": 0 }
+        })
+    );
 }
 
 #[test]
@@ -40,11 +43,17 @@ fn a_text_file_gives_a_prompt_a_line() {
 #[test]
 fn rows_fill_templates() {
     let bench = Bench::new();
-    let path = bench.file("p.jsonl", "{\"q\": \"2+2?\", \"a\": \"4\", \"s\": \"\"}\n{\"q\": \"3+3?\", \"a\": \"6\", \"s\": \"x\"}\n");
+    let path = bench.file(
+        "p.jsonl",
+        "{\"q\": \"2+2?\", \"a\": \"4\", \"s\": \"\"}\n{\"q\": \"3+3?\", \"a\": \"6\", \"s\": \"x\"}\n",
+    );
     let made = bench
-        .run(&Prompts, json!({ "jsonl": {
+        .run(
+            &Prompts,
+            json!({ "jsonl": {
             "path": path, "template": "{{ q }}\nAnswer:", "reference": "{{ a }}", "system": "{{ s }}"
-        } }))
+        } }),
+        )
         .unwrap();
     let prompts = prompts(&made);
     assert_eq!(prompts[0], Prompt::new(vec![Message::user("2+2?\nAnswer:")], Some("4".into())));

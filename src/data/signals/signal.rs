@@ -109,9 +109,9 @@ impl<'a> Signal<'a> {
         let width = self.precision.width();
         let bytes = &self.log_probs[values.start * width..values.end * width];
         match self.precision {
-            Precision::F16 => out
-                .log_probs
-                .extend(bytes.chunks_exact(2).map(|x| f16::from_le_bytes([x[0], x[1]]).to_f32())),
+            Precision::F16 => {
+                out.log_probs.extend(bytes.chunks_exact(2).map(|x| f16::from_le_bytes([x[0], x[1]]).to_f32()))
+            }
             Precision::F32 => out.log_probs.extend(bytes.chunks_exact(4).map(|x| f32::from_bits(read_u32(x)))),
         }
     }

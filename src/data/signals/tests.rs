@@ -8,7 +8,11 @@ fn top_k(ids: &[u32], log_probs: &[f32]) -> TopK {
     TopK { ids: ids.to_vec(), log_probs: log_probs.to_vec() }
 }
 
-fn write(vocabulary: u32, precision: Precision, entries: &[(SequenceKey, u32, Vec<TopK>)]) -> (tempfile::TempDir, SignalReader) {
+fn write(
+    vocabulary: u32,
+    precision: Precision,
+    entries: &[(SequenceKey, u32, Vec<TopK>)],
+) -> (tempfile::TempDir, SignalReader) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(SIGNALS_FILE);
     let mut writer = SignalWriter::create(&path, header(vocabulary), precision).unwrap();
@@ -59,9 +63,8 @@ fn half_precision_is_off_by_less_than_documented() {
 
 #[test]
 fn every_one_of_many_is_found_by_content_and_no_other() {
-    let entries: Vec<_> = (0..300u32)
-        .map(|i| (SequenceKey::of("w2", &[i, i + 1]), 1, vec![top_k(&[i], &[-1.0])]))
-        .collect();
+    let entries: Vec<_> =
+        (0..300u32).map(|i| (SequenceKey::of("w2", &[i, i + 1]), 1, vec![top_k(&[i], &[-1.0])])).collect();
     let (_folder, reader) = write(300, Precision::F32, &entries);
     assert_eq!(reader.len(), 300);
     for i in 0..300 {

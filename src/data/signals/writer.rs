@@ -130,10 +130,7 @@ impl SignalWriter {
         tail.extend_from_slice(&self.offset.to_le_bytes());
         tail.extend_from_slice(&(self.index.len() as u64).to_le_bytes());
         tail.extend_from_slice(TAIL);
-        self.output
-            .write_all(&tail)
-            .and_then(|()| self.output.flush())
-            .map_err(DataError::io(&self.path))?;
+        self.output.write_all(&tail).and_then(|()| self.output.flush()).map_err(DataError::io(&self.path))?;
         Ok(self.index.len() as u64)
     }
 }

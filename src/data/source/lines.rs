@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn invalid_utf_8_is_named_by_line_and_column() {
-        let error = lines("good\nh\u{e9}llo ".as_bytes().iter().chain(b"\xff\n").copied().collect::<Vec<_>>().as_slice());
+        let error =
+            lines("good\nh\u{e9}llo ".as_bytes().iter().chain(b"\xff\n").copied().collect::<Vec<_>>().as_slice());
         let error = error.unwrap_err();
         assert!(error.to_string().ends_with("rows.txt:2:7: not valid UTF-8"), "{error}");
         assert!(error.hint().is_some());

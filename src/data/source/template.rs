@@ -58,7 +58,10 @@ impl RowTemplate {
                     format!("the row has no field `{name}`, which `{}` uses", self.key),
                     Some(match did_you_mean(name, have.iter().copied()) {
                         Some(close) => format!("did you mean `{close}`? the row has {}", list(&have)),
-                        None => format!("the row has {}; a field that may be missing: {{{{ {name} | default(\"\") }}}}", list(&have)),
+                        None => format!(
+                            "the row has {}; a field that may be missing: {{{{ {name} | default(\"\") }}}}",
+                            list(&have)
+                        ),
                     }),
                 ),
                 _ => {

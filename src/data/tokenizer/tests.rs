@@ -10,9 +10,11 @@ fn byte_level(merges: &[&str]) -> Value {
     let tokens = alphabet.iter().map(char::to_string).chain(joined);
     let (begin, end) = (256 + merges.len(), 257 + merges.len());
     let vocabulary: serde_json::Map<String, Value> = tokens.zip(0..).map(|(token, id)| (token, json!(id))).collect();
-    let special = |id: usize, token: &str| json!({
-        "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true
-    });
+    let special = |id: usize, token: &str| {
+        json!({
+            "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true
+        })
+    };
     json!({
         "version": "1.0", "truncation": { "direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0 },
         "padding": null, "added_tokens": [special(begin, "<s>"), special(end, "</s>")],
@@ -38,7 +40,8 @@ fn byte_level(merges: &[&str]) -> Value {
 /// A tokenizer in SentencePiece's manner: every text begins with a mark, bytes stand in for what is unknown.
 fn marked() -> Value {
     let pieces = ["<unk>", "<s>", "</s>", "\u{2581}", "a", "b", "\u{2581}a", "\u{2581}b", "ab"];
-    let vocabulary: serde_json::Map<String, Value> = pieces.iter().zip(0..).map(|(piece, id)| ((*piece).to_owned(), json!(id))).collect();
+    let vocabulary: serde_json::Map<String, Value> =
+        pieces.iter().zip(0..).map(|(piece, id)| ((*piece).to_owned(), json!(id))).collect();
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
         "normalizer": { "type": "Sequence", "normalizers": [
@@ -132,7 +135,9 @@ fn a_template_is_found_wherever_a_tokenizer_keeps_it() {
         let tokenizer = load(&tokenizer).unwrap();
         tokenizer.prompt_text(&[Message::system("s"), Message::user("u")], &tokenizer.chat_format().unwrap()).unwrap()
     };
-    let config = |template: Value| ("tokenizer_config.json", json!({ "chat_template": template, "eos_token": "</s>" }).to_string());
+    let config = |template: Value| {
+        ("tokenizer_config.json", json!({ "chat_template": template, "eos_token": "</s>" }).to_string())
+    };
     assert_eq!(chat(&[]), "s\n\nu");
     assert_eq!(chat(&[config(json!("{{ messages[1].content + eos_token }}"))]), "u</s>");
     let named = json!([{ "name": "tool_use", "template": "t" }, { "name": "default", "template": "d" }]);
@@ -149,8 +154,13 @@ fn what_is_wrong_with_a_tokenizer_is_said_with_the_file() {
     };
     let good = ("tokenizer.json", byte_level(&[]).to_string());
     assert!(fault(&[("config.json", "{}".into())]).ends_with(" has no tokenizer.json"));
-    assert!(fault(&[("tokenizer.json", "version https://git-lfs".into())]).starts_with("tokenizer.json: not a tokenizer: "));
-    assert!(fault(&[good.clone(), ("tokenizer_config.json", "{".into())]).starts_with("tokenizer_config.json: not valid: EOF"));
+    assert!(
+        fault(&[("tokenizer.json", "version https://git-lfs".into())]).starts_with("tokenizer.json: not a tokenizer: ")
+    );
+    assert!(
+        fault(&[good.clone(), ("tokenizer_config.json", "{".into())])
+            .starts_with("tokenizer_config.json: not valid: EOF")
+    );
     let unknown = ("tokenizer_config.json", json!({ "eos_token": "<|end|>" }).to_string());
     assert!(fault(&[good, unknown]).ends_with(": eos_token is \"<|end|>\", which is not in the vocabulary"));
 }

@@ -10,7 +10,11 @@ use stillhouse_stage::{Class, Context, Failure};
 use super::{CommandConfig, CommandLine};
 use crate::run::process;
 
-pub(super) fn wait(mut command: Process, config: &CommandConfig, context: &Context) -> Result<std::process::ExitStatus, Failure> {
+pub(super) fn wait(
+    mut command: Process,
+    config: &CommandConfig,
+    context: &Context,
+) -> Result<std::process::ExitStatus, Failure> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut group = process::Group::start(&mut command).map_err(|error| {
         let failure = Failure::new(Class::Command, format!("cannot start `{program}`: {error}"));

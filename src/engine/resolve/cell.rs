@@ -137,7 +137,10 @@ fn decode(
     };
     let described = config.described();
     if let Some(found) = non_finite(&described) {
-        report.push(Diagnostic::error(at, format!("`{label}` has a setting that is {found}: it cannot be part of a key")));
+        report.push(Diagnostic::error(
+            at,
+            format!("`{label}` has a setting that is {found}: it cannot be part of a key"),
+        ));
         return None;
     }
     Some(TableForm { label: label.to_owned(), kind, body, config, described, at, seed })

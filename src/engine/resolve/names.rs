@@ -77,7 +77,11 @@ mod tests {
 
     #[test]
     fn ends_of_paths_grow_until_they_differ() {
-        let axes = cell(&[("student.a.optimizer.adamw.lr", "1"), ("student.b.optimizer.muon.lr", "2"), ("student.a.steps", "3")]);
+        let axes = cell(&[
+            ("student.a.optimizer.adamw.lr", "1"),
+            ("student.b.optimizer.muon.lr", "2"),
+            ("student.a.steps", "3"),
+        ]);
         assert_eq!(short_names(&axes), ["adamw.lr", "muon.lr", "steps"]);
     }
 }

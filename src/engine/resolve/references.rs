@@ -193,12 +193,15 @@ fn collect(described: &Described, path: &mut String, out: &mut Vec<(String, Refe
 /// The label that a reference names. `Err(None)` if the table is there but faulty.
 fn bind(reference: &Reference, tables: &CellTables, kinds: &[&'static dyn Kind]) -> Result<String, Option<Diagnostic>> {
     let any_stage: Vec<&'static str>;
-    let (name, accepted) = (reference.name.as_str(), if reference.kinds.is_empty() {
-        any_stage = kinds.iter().filter(|kind| kind.as_stage().is_some()).map(|kind| kind.name()).collect();
-        any_stage.as_slice()
-    } else {
-        reference.kinds
-    });
+    let (name, accepted) = (
+        reference.name.as_str(),
+        if reference.kinds.is_empty() {
+            any_stage = kinds.iter().filter(|kind| kind.as_stage().is_some()).map(|kind| kind.name()).collect();
+            any_stage.as_slice()
+        } else {
+            reference.kinds
+        },
+    );
     let decoded = |label: String| if tables.get(&label).is_some() { Ok(label) } else { Err(None) };
     if let Some((kind, plain)) = name.split_once('.') {
         if !kinds.iter().any(|known| known.name() == kind) {

@@ -11,9 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use stillhouse_stage::{
-    Cancel, Context, Definition, Failure, How, Input, Outcome, Placement, Recipe, WorkOrder,
-};
+use stillhouse_stage::{Cancel, Context, Definition, Failure, How, Input, Outcome, Placement, Recipe, WorkOrder};
 use stillhouse_store::{Digest, History, Key, Lease, LeaseOwner, Lookup, Published, RECORD_FORMAT, Record, Store};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -103,8 +101,11 @@ impl Task {
         drop(watch);
         attempt.keep_log(&self.run_id, &self.stage().name);
         if !lease.still_held() {
-            return Err(Failure::environment(format!("the lease of {} was taken away while it ran", self.stage().name))
-                .hint("another program removed it from the store's `leases/`; run again"));
+            return Err(Failure::environment(format!(
+                "the lease of {} was taken away while it ran",
+                self.stage().name
+            ))
+            .hint("another program removed it from the store's `leases/`; run again"));
         }
         let outcome = outcome?;
         self.check_files(planned)?;
@@ -242,8 +243,11 @@ impl Task {
             for entry in read.entries() {
                 if !self.store.check_blob(&entry.digest)? {
                     let name = &self.experiment.graph[*upstream].name;
-                    return Err(Failure::environment(format!("`{}` of {name} was damaged in the store and is set aside", entry.path))
-                        .hint("run again: it will be made again"));
+                    return Err(Failure::environment(format!(
+                        "`{}` of {name} was damaged in the store and is set aside",
+                        entry.path
+                    ))
+                    .hint("run again: it will be made again"));
                 }
             }
         }

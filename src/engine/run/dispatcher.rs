@@ -337,8 +337,7 @@ impl<'a> Dispatcher<'a> {
 
     /// The last event.
     pub(crate) fn finish(mut self) -> RunSummary {
-        let left: Vec<StageId> =
-            self.states.iter().filter(|(_, state)| state.is_open()).map(|(id, _)| *id).collect();
+        let left: Vec<StageId> = self.states.iter().filter(|(_, state)| state.is_open()).map(|(id, _)| *id).collect();
         let because = self.stopping.clone().unwrap_or_default();
         for id in left {
             self.skip(id, because.clone());

@@ -63,12 +63,7 @@ impl Resources {
         let memory = needs.memory.min(self.memory);
         self.memory -= memory;
         let sharing = (self.computing + waiting).clamp(1, self.jobs);
-        Some(Holding {
-            compute: needs.compute,
-            memory,
-            gpu,
-            threads: (self.processors / sharing).max(1),
-        })
+        Some(Holding { compute: needs.compute, memory, gpu, threads: (self.processors / sharing).max(1) })
     }
 
     /// Gives back what a stage held.

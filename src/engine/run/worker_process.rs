@@ -67,12 +67,16 @@ pub(crate) fn run(
         Some(WorkResult::Made(outcome)) => Ok(outcome),
         Some(WorkResult::Failed(failure)) => Err(failure),
         None if cancel.is_cancelled() => Err(Failure::interrupted()),
-        None if status.code() == Some(i32::from(Class::Environment.exit_code())) => {
-            Err(Failure::environment(format!("the worker process could not write its result below {}", attempt.display()))
-                .hint("is the disk full? Free some space (`stillhouse cache gc`), then run again: what is done is kept"))
-        }
+        None if status.code() == Some(i32::from(Class::Environment.exit_code())) => Err(Failure::environment(format!(
+            "the worker process could not write its result below {}",
+            attempt.display()
+        ))
+        .hint("is the disk full? Free some space (`stillhouse cache gc`), then run again: what is done is kept")),
         None => {
-            let failure = Failure::new(Class::Environment, format!("the worker process ended early: {}", process::describe(status)));
+            let failure = Failure::new(
+                Class::Environment,
+                format!("the worker process ended early: {}", process::describe(status)),
+            );
             Err(match process::last_line(&log) {
                 Some(line) => failure.hint(format!("its last line was: {line}")),
                 None => failure,

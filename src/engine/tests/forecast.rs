@@ -104,7 +104,8 @@ samples = 2
 #[test]
 fn a_plan_sums_up_what_its_stages_would_ask() {
     let (experiment, plan, store, _folder) = planned(TWO);
-    let asked: Vec<Option<u64>> = plan.stages.iter().map(|stage| stage.forecast.map(|forecast| forecast.requests)).collect();
+    let asked: Vec<Option<u64>> =
+        plan.stages.iter().map(|stage| stage.forecast.map(|forecast| forecast.requests)).collect();
     assert_eq!(asked, [None, Some(10), Some(20)]);
     assert_eq!(plan.forecast(), Some(Forecast { requests: 30, tokens: Some(200), usd: None }));
     let json = plan.to_json(&experiment, &store).unwrap();
@@ -124,7 +125,9 @@ fn stages_come_in_the_order_of_the_file_as_far_as_they_can() {
     let (experiment, ..) = planned(
         "[replies.zebra]\nto = \"late\"\nsamples = 1\n[questions.second]\ncount = 1\n[replies.ape]\nto = \"second\"\nsamples = 1\n[questions.late]\ncount = 2\n",
     );
-    let names = |ids: &[stillhouse_engine::StageId]| ids.iter().map(|id| experiment.graph[*id].name.clone()).collect::<Vec<_>>();
+    let names = |ids: &[stillhouse_engine::StageId]| {
+        ids.iter().map(|id| experiment.graph[*id].name.clone()).collect::<Vec<_>>()
+    };
     assert_eq!(names(&experiment.order), ["questions.second", "replies.ape", "questions.late", "replies.zebra"]);
     let file = experiment.as_in_the_file(experiment.order.clone());
     assert_eq!(names(&file), ["replies.zebra", "questions.second", "replies.ape", "questions.late"]);

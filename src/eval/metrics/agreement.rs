@@ -92,7 +92,9 @@ fn agreements_of(
     let width = teacher.model.vocabulary().min(subject.model.vocabulary());
     let mut kept: Vec<Vec<f32>> =
         batch.iter().map(|example| Vec::with_capacity(example.scored_tokens() * width)).collect();
-    teacher.score(first, batch, &mut |example, _, log_probs| kept[example].extend_from_slice(&among_first(log_probs, width)))?;
+    teacher.score(first, batch, &mut |example, _, log_probs| {
+        kept[example].extend_from_slice(&among_first(log_probs, width))
+    })?;
     let mut found = vec![Agreed { kl: 0.0, same: 0, tokens: 0 }; batch.len()];
     subject.score(first, batch, &mut |example, _, log_probs| {
         let agreed = &mut found[example];
@@ -168,15 +170,15 @@ mod tests {
     #[test]
     fn ids_that_only_pad_a_vocabulary_are_in_neither_distribution() {
         let rows = [vec![0.3, -1.0, 2.0], vec![1.0, 0.0, -2.0]];
-        let padded = |rows: &[Vec<f64>]| rows.iter().map(|row| [row.as_slice(), &[9.0, 4.0]].concat()).collect::<Vec<_>>();
+        let padded =
+            |rows: &[Vec<f64>]| rows.iter().map(|row| [row.as_slice(), &[9.0, 4.0]].concat()).collect::<Vec<_>>();
         let other = [vec![1.0, 0.5, 0.0], vec![-1.0, 0.0, 1.0]];
         let batch = [example(&[0, 1, 2])];
         let scripted = Scripted::from_logits;
         let expected = agree(&mut scripted(&rows), &mut scripted(&other), &batch);
-        for (mut teacher, mut student) in [
-            (scripted(&padded(&rows)), scripted(&other)),
-            (scripted(&rows), scripted(&padded(&other))),
-        ] {
+        for (mut teacher, mut student) in
+            [(scripted(&padded(&rows)), scripted(&other)), (scripted(&rows), scripted(&padded(&other)))]
+        {
             let found = agree(&mut teacher, &mut student, &batch);
             assert!(expected[0].kl > 0.1 && (found[0].kl - expected[0].kl).abs() < 1e-5, "{found:?} {expected:?}");
             assert_eq!((found[0].same, found[0].tokens), (expected[0].same, 2));

@@ -96,8 +96,7 @@ struct Question {
 impl ExactMatch {
     fn normalisation(&self) -> Result<Normalisation, Failure> {
         Ok(Normalisation {
-            patterns: Normalisation::patterns(&self.ignore_patterns)
-                .map_err(|bad| Failure::input(bad.to_string()))?,
+            patterns: Normalisation::patterns(&self.ignore_patterns).map_err(|bad| Failure::input(bad.to_string()))?,
             case: self.ignore_case,
             punctuation: self.ignore_punctuation,
             numbers: self.ignore_numbers,

@@ -311,7 +311,10 @@ fn a_model_that_does_not_load_keeps_its_message_and_hint() {
     write_tokenizer(&world.path("broken"), &tokenizer(["a", "b", "c"]));
     world.put("model", "student.small", "broken");
     let failure = world.failure();
-    assert_eq!((failure.message.as_str(), failure.hint.as_deref()), ("student.small has no config.json", Some("look at it")));
+    assert_eq!(
+        (failure.message.as_str(), failure.hint.as_deref()),
+        ("student.small has no config.json", Some("look at it"))
+    );
 }
 
 fn faults(config: &Value) -> Vec<String> {

@@ -48,7 +48,9 @@ impl Surroundings for Tables {
     fn follow(&self, label: &str, path: &str) -> Option<View<'_>> {
         let config: &dyn AnyConfig = &self.teacher;
         match (label, path) {
-            ("suite.s", "agreement.teacher") => Some(View::new("teacher.big", &SuiteKind, config, Origin::NOWHERE, self)),
+            ("suite.s", "agreement.teacher") => {
+                Some(View::new("teacher.big", &SuiteKind, config, Origin::NOWHERE, self))
+            }
             ("teacher.big", "model") if self.local => {
                 Some(View::new("model.big", &SuiteKind, config, Origin::NOWHERE, self))
             }

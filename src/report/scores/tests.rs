@@ -52,19 +52,16 @@ fn two_students_that_swap_names_swap_their_numbers() {
 fn a_suite_has_the_name_that_it_has_in_this_run_wherever_it_stands_in_a_list() {
     let figures = json!({ "kl": figure(0.25, None, "", "lower") });
     let intervals = json!({ "resamples": 1000, "confidence": 0.95 });
-    let eval = |stage: &str, metrics, names: &[(&str, &str)]| {
-        with_names(finished(stage, How::Reused, 0.0, metrics), names)
-    };
+    let eval =
+        |stage: &str, metrics, names: &[(&str, &str)]| with_names(finished(stage, How::Reused, 0.0, metrics), names);
     let both = json!({ "scores": { "suites.0": figures, "suites.1": figures }, "intervals": intervals });
     let one = json!({ "scores": { "suites.0": figures }, "intervals": intervals });
     let found = scores(&fold(&[
         eval("eval.a", both, &[("model", "student.a"), ("suites.0", "suite.short"), ("suites.1", "suite.long")]),
         eval("eval.b", one, &[("model", "student.b"), ("suites.0", "suite.long")]),
     ]));
-    let found: Vec<(&str, Vec<&str>)> = found
-        .iter()
-        .map(|suite| (suite.suite.as_str(), suite.targets.keys().map(String::as_str).collect()))
-        .collect();
+    let found: Vec<(&str, Vec<&str>)> =
+        found.iter().map(|suite| (suite.suite.as_str(), suite.targets.keys().map(String::as_str).collect())).collect();
     assert_eq!(found, [("short", vec!["student.a"]), ("long", vec!["student.a", "student.b"])]);
 }
 

@@ -71,7 +71,15 @@ fn listed(path: &str) -> Listed {
 fn every_key_and_choice_is_listed_once() {
     let paths: std::collections::BTreeSet<String> = keys(&Training::schema()).into_iter().map(|key| key.path).collect();
     let wanted = [
-        "steps", "from", "texts", "schedule", "schedule.constant", "schedule.cosine", "schedule.cosine.warmup", "limits", "limits.rows",
+        "steps",
+        "from",
+        "texts",
+        "schedule",
+        "schedule.constant",
+        "schedule.cosine",
+        "schedule.cosine.warmup",
+        "limits",
+        "limits.rows",
         "weights",
     ];
     assert_eq!(paths, wanted.map(String::from).into());

@@ -124,7 +124,9 @@ fn a_value_of_a_sweep_is_looked_at_too() {
 
 #[test]
 fn under_a_name_that_leaves_no_doubt_a_short_value_is_a_secret_too() {
-    for line in ["api-key = \"hunter2\"", "api_key = \"abc\"", "password = \"SECRET3\"", "env = { API_KEY = \"hunter2\" }"] {
+    for line in
+        ["api-key = \"hunter2\"", "api_key = \"abc\"", "password = \"SECRET3\"", "env = { API_KEY = \"hunter2\" }"]
+    {
         let (_, report) = read_text(&format!("[a.b]\n{line}\n"), &[]);
         assert!(report.has_errors(), "{line}");
         let shown = everything_shown(&report);

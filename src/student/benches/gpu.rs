@@ -9,14 +9,21 @@
 //! them the same in PyTorch, where `python3` (or `PYTHON`) has it. Where there is none, that is said. For a machine without
 //! cargo, `cargo bench --no-run` says where the program is that it built: it needs no other file.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a benchmark prints, and stops at a surprise")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a benchmark prints, and stops at a surprise"
+)]
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     match stillhouse_student::device::cuda_status() {
-        stillhouse_student::device::CudaStatus::Missing(why) => println!("no CUDA device can be used: {why}; nothing measured"),
+        stillhouse_student::device::CudaStatus::Missing(why) => {
+            println!("no CUDA device can be used: {why}; nothing measured")
+        }
         #[cfg(feature = "cuda")]
         stillhouse_student::device::CudaStatus::Ready(_) => measured::run(),
         #[cfg(not(feature = "cuda"))]
@@ -88,7 +95,9 @@ mod measured {
 
         let peak = wanted.peak.map(|tera| tera * 1e12).or_else(|| peak_of(&name));
         match peak {
-            Some(peak) => println!("MFU against {:.0} TFLOP/s (f32 stored, products in tf32 on matrix units)", peak / 1e12),
+            Some(peak) => {
+                println!("MFU against {:.0} TFLOP/s (f32 stored, products in tf32 on matrix units)", peak / 1e12)
+            }
             None => println!("no MFU: this device's peak is not known here, give it with --peak-tflops"),
         }
         println!(
@@ -172,7 +181,8 @@ mod measured {
         let step = StepBatch { batch, teacher };
         let losses = (work.losses)();
         let losses = Losses::new(losses.iter().map(|(name, loss)| (*name, loss.as_ref())));
-        let optimizer = AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: false };
+        let optimizer =
+            AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: false };
         let mut state = Some(State::<CudaTape>::new(fresh::<Cuda>(config, 1, device).unwrap(), config));
         // A step ends with a read of the loss and the gradient's norm; the update after it is waited for by the next.
         let mut times: Vec<Duration> = (0..wanted.steps + 3)
@@ -189,8 +199,8 @@ mod measured {
         let median = times[times.len() / 2].as_secs_f64();
         let tokens = (ROWS * LENGTH) as f64;
         let reserved = CudaRuntime::client(device).memory_usage().map_or(0, |usage| usage.bytes_reserved);
-        let utilisation =
-            peak.map_or_else(|| "-".into(), |peak| format!("{:.1} %", 100.0 * operations(config) * tokens / median / peak));
+        let utilisation = peak
+            .map_or_else(|| "-".into(), |peak| format!("{:.1} %", 100.0 * operations(config) * tokens / median / peak));
         println!(
             "{shape:<14} {:<26} {:>8.0} M {:>7.0} ms {:>10.0} {:>6.1} GiB {utilisation:>6}",
             work.name,
@@ -239,12 +249,21 @@ mod measured {
         let asked = Command::new("nvidia-smi").args(["--query-gpu=name", "--format=csv,noheader", "--id=0"]).output();
         let told = asked.ok().filter(|output| output.status.success());
         let name = told.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-        name.filter(|name| !name.is_empty()).unwrap_or_else(|| "CUDA device 0 (nvidia-smi does not tell its name)".into())
+        name.filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "CUDA device 0 (nvidia-smi does not tell its name)".into())
     }
 
     /// Dense tf32 peak of matrix units, from the makers' data sheets.
     fn peak_of(name: &str) -> Option<f64> {
-        let known = [("H200", 494.5), ("H100 PCIe", 378.0), ("H100", 494.5), ("A100", 156.0), ("L40S", 183.0), ("L4", 60.0), ("4090", 82.6)];
+        let known = [
+            ("H200", 494.5),
+            ("H100 PCIe", 378.0),
+            ("H100", 494.5),
+            ("A100", 156.0),
+            ("L40S", 183.0),
+            ("L4", 60.0),
+            ("4090", 82.6),
+        ];
         known.iter().find(|(part, _)| name.contains(part)).map(|(_, tera)| tera * 1e12)
     }
 

@@ -6,7 +6,12 @@
 //! cargo bench -p stillhouse-student --bench loss_memory -- 1024 49152    # another shape
 //! ```
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a benchmark prints, and stops at a surprise")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a benchmark prints, and stops at a surprise"
+)]
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,8 +75,12 @@ fn main() {
     let forward_kl = ForwardKl { weight, temperature, t_squared, tail };
     let jsd = Jsd { weight, beta: 0.5, temperature, t_squared, tail };
     println!("{tokens} tokens × {vocabulary}, hidden 64, live teacher, f32: peak beyond what was there before");
-    println!("{:<16} {:>12} {:>12} {:>7} {:>10} {:>10}", "loss", "one piece", "in chunks", "ratio", "one piece", "in chunks");
-    let losses: [(&str, &dyn Loss); 3] = [("cross-entropy", &cross_entropy), ("forward-kl", &forward_kl), ("jsd", &jsd)];
+    println!(
+        "{:<16} {:>12} {:>12} {:>7} {:>10} {:>10}",
+        "loss", "one piece", "in chunks", "ratio", "one piece", "in chunks"
+    );
+    let losses: [(&str, &dyn Loss); 3] =
+        [("cross-entropy", &cross_entropy), ("forward-kl", &forward_kl), ("jsd", &jsd)];
     for (name, loss) in losses {
         let sides = Sides::new(tokens, vocabulary);
         let (chunks, chunks_seconds) = peak(|| sides.in_chunks(name, loss));

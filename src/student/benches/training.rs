@@ -6,11 +6,17 @@
 //! python src/student/benches/training.py        # the same in PyTorch and transformers, where they are installed
 //! ```
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a benchmark prints, and stops at a surprise")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a benchmark prints, and stops at a surprise"
+)]
 
 use std::time::{Duration, Instant};
 
 use stillhouse_data::batch::Batch;
+use stillhouse_data::signals::TopK;
 use stillhouse_student::backend::{Cpu, CpuTape};
 use stillhouse_student::init::fresh;
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
@@ -21,7 +27,6 @@ use stillhouse_student::model::llama::LlamaShape;
 use stillhouse_student::model::{DecoderConfig, ModelInput};
 use stillhouse_student::optimizer::{AdamW, Muon, Optimizer};
 use stillhouse_student::trainer::{Lora, Losses, Method, State, StepBatch};
-use stillhouse_data::signals::TopK;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,7 +40,10 @@ fn main() {
         return measure_ways();
     }
     stillhouse_student::cpu::prepare(0);
-    println!("{:<22} {:>10} {:>9} {:>9} {:>9} {:>10}", "model", "parameters", "forward", "backward", "update", "tokens/s");
+    println!(
+        "{:<22} {:>10} {:>9} {:>9} {:>9} {:>10}",
+        "model", "parameters", "forward", "backward", "update", "tokens/s"
+    );
     let quickstart = shape(4, 160, 4, 512, 128);
     measure("quickstart 1.3 M", &quickstart, 16, 128, false);
     measure("quickstart 1.3 M + KL", &quickstart, 16, 128, true);
@@ -67,7 +75,8 @@ const WAYS: [&str; 6] = ["plain", "gradient-checkpointing", "ema", "lora", "free
 fn measure_ways() {
     println!("{:<24} {:>10} {:>12}", "7 M, 16 × 128", "step", "peak memory");
     for way in WAYS {
-        let status = std::process::Command::new(std::env::current_exe().unwrap()).args(["--way", way]).status().unwrap();
+        let status =
+            std::process::Command::new(std::env::current_exe().unwrap()).args(["--way", way]).status().unwrap();
         assert!(status.success(), "{way}");
     }
 }
@@ -132,7 +141,8 @@ fn measure(name: &str, config: &DecoderConfig, rows: usize, length: usize, with_
     let decoder = fresh::<Cpu>(config, 1, &device).unwrap();
     let rotary = stillhouse_student::model::RotaryTable::new(config);
     let cross_entropy = CrossEntropy { weight: Weight::Constant(0.5) };
-    let forward_kl = ForwardKl { weight: Weight::Constant(0.5), temperature: 2.0, t_squared: true, tail: Tail::RenormaliseTeacher };
+    let forward_kl =
+        ForwardKl { weight: Weight::Constant(0.5), temperature: 2.0, t_squared: true, tail: Tail::RenormaliseTeacher };
     let both: [(&str, &dyn Loss); 2] = [("cross-entropy", &cross_entropy), ("forward-kl", &forward_kl)];
     let losses = Losses::new(both.into_iter().take(if with_teacher { 2 } else { 1 }));
     let optimizer = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: false };

@@ -36,7 +36,9 @@ impl<'a> Importance<'a> {
             }
             match axes(below) {
                 Some([Axis::Channels, _]) => add_share(&mut total, &row_squares(tensor)),
-                Some([_, Axis::Channels]) => add_share(&mut total, &self.column_squares(tensor, self.norm_before(layer, below))),
+                Some([_, Axis::Channels]) => {
+                    add_share(&mut total, &self.column_squares(tensor, self.norm_before(layer, below)))
+                }
                 _ => {}
             }
             if self.config.tied && below == "model.embed_tokens.weight" {

@@ -71,10 +71,9 @@ fn sound(cut: &Cut, node: &Node, report: &mut Diagnostics) {
         }
     }
     if layers.is_none() && [every, hidden, intermediate, heads].iter().all(|size| size.is_none()) {
-        report.push(
-            Diagnostic::error(node.at, "nothing is cut away")
-                .hint("say what stays (`layers`, `every`, `hidden`, `intermediate`, `heads`), or use `init = { pretrained = … }`"),
-        );
+        report.push(Diagnostic::error(node.at, "nothing is cut away").hint(
+            "say what stays (`layers`, `every`, `hidden`, `intermediate`, `heads`), or use `init = { pretrained = … }`",
+        ));
     }
 }
 
@@ -189,8 +188,11 @@ fn axes(name: &str) -> Option<&'static [Axis]> {
         "self_attn.k_proj.bias" | "self_attn.v_proj.bias" => &[Keys],
         "mlp.gate_proj.bias" | "mlp.up_proj.bias" => &[Neurons],
         "self_attn.q_norm.weight" | "self_attn.k_norm.weight" => &[HeadWidth],
-        "self_attn.o_proj.bias" | "mlp.down_proj.bias" | "input_layernorm.weight"
-        | "post_attention_layernorm.weight" | "model.norm.weight" => &[Channels],
+        "self_attn.o_proj.bias"
+        | "mlp.down_proj.bias"
+        | "input_layernorm.weight"
+        | "post_attention_layernorm.weight"
+        | "model.norm.weight" => &[Channels],
         _ => return None,
     })
 }
@@ -248,7 +250,8 @@ impl Kept {
             Some(layer) => values.get(&format!("model.layers.{layer}.{below}")),
         };
         let (tensor, axes) = (tensor.ok_or_else(fault)?, axes(below).ok_or_else(fault)?);
-        let of_layer = |kept: &BTreeMap<usize, Vec<usize>>| layer.and_then(|layer| kept.get(&layer).cloned()).ok_or_else(fault);
+        let of_layer =
+            |kept: &BTreeMap<usize, Vec<usize>>| layer.and_then(|layer| kept.get(&layer).cloned()).ok_or_else(fault);
         let mut places = Vec::new();
         for (axis, length) in axes.iter().zip(&tensor.shape) {
             places.push(match axis {

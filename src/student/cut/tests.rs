@@ -44,12 +44,14 @@ fn varied(name: &str, _: &[usize], values: Vec<f32>) -> Vec<f32> {
 fn what_was_added_without_any_weight_is_what_goes() {
     let small = loaded(small(), varied);
     let kept = take_values(&small.decoder);
-    let large = DecoderConfig { layers: 4, hidden: 36, intermediate: 40, heads: 10, kv_heads: 5, ..small.config.clone() };
+    let large =
+        DecoderConfig { layers: 4, hidden: 36, intermediate: 40, heads: 10, kv_heads: 5, ..small.config.clone() };
     // Where the small model's places lie in the large one; all others stay zero.
     let channels: Vec<usize> = (0..24).map(|place| place + place / 2).collect();
     let neurons: Vec<usize> = (0..20).map(|place| 2 * place + 1).collect();
     let groups = [0, 2, 3];
-    let spread = |length: usize| groups.iter().flat_map(|group| group * length..(group + 1) * length).collect::<Vec<_>>();
+    let spread =
+        |length: usize| groups.iter().flat_map(|group| group * length..(group + 1) * length).collect::<Vec<_>>();
     let layers = [0, 2, 3];
     let source = loaded(large, |name, shape, _| {
         let (layer, below) = split(name);
@@ -151,7 +153,12 @@ fn a_model_is_cut_of_what_it_has() {
     assert_eq!(shape(json!({ "from": "m", "layers": [0] })).unwrap().sliding_window, None);
     for (table, field, message, hint) in [
         (json!({ "from": "m", "layers": [0, 3] }), "layers", "there is no layer 3", "its layers are 0 to 2"),
-        (json!({ "from": "m", "hidden": 25 }), "hidden", "`hidden` = 25 is more than the 24 it is cut from", "never wider"),
+        (
+            json!({ "from": "m", "hidden": 25 }),
+            "hidden",
+            "`hidden` = 25 is more than the 24 it is cut from",
+            "never wider",
+        ),
         (json!({ "from": "m", "intermediate": 99 }), "intermediate", "more than the 20", "never wider"),
         (json!({ "from": "m", "heads": 3 }), "heads", "`heads` = 3 would split a group of 2 heads", "a multiple of 2"),
     ] {

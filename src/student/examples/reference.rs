@@ -130,7 +130,11 @@ fn numbers(
     println!(
         "{:?}: furthest log-probability {furthest:.1e}, of the top 20 {furthest_top:.1e}; {}",
         case.prompt,
-        if wrong.is_empty() { "ids and greedy tokens equal".to_owned() } else { format!("WRONG: {}", wrong.join(", ")) }
+        if wrong.is_empty() {
+            "ids and greedy tokens equal".to_owned()
+        } else {
+            format!("WRONG: {}", wrong.join(", "))
+        }
     );
     Ok(wrong.len())
 }

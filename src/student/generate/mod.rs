@@ -51,7 +51,9 @@ pub(crate) fn check_tokens<B: Kernels>(model: &LoadedModel<B>, what: &str, token
     }
     if tokens.len() > context {
         let length = tokens.len();
-        return Err(StudentError::request(format!("{what} has {length} tokens, the model's longest sequence is {context}")));
+        return Err(StudentError::request(format!(
+            "{what} has {length} tokens, the model's longest sequence is {context}"
+        )));
     }
     match tokens.iter().find(|token| **token as usize >= vocabulary) {
         None => Ok(()),
@@ -96,11 +98,7 @@ impl<'a> Row<'a> {
     }
 }
 
-fn continue_rows<'a, B: Kernels>(
-    model: &LoadedModel<B>,
-    rows: Vec<Row<'a>>,
-    watch: &mut Watch<'_>,
-) -> Vec<Row<'a>> {
+fn continue_rows<'a, B: Kernels>(model: &LoadedModel<B>, rows: Vec<Row<'a>>, watch: &mut Watch<'_>) -> Vec<Row<'a>> {
     let device = model.decoder.device();
     let (mut done, mut live): (Vec<Row<'a>>, Vec<Row<'a>>) = rows.into_iter().partition(Row::is_done);
     let longest = live.iter().map(|row| row.request.prompt.len()).max().unwrap_or(0);

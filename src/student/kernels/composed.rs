@@ -1,7 +1,7 @@
 //! The kernels written with tensor operations and differentiated by burn: what the others are tested against.
 
-use burn::tensor::{Tensor, activation};
 use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, activation};
 
 use super::{AdamWStep, Moments, Visibility};
 
@@ -18,29 +18,30 @@ pub(super) fn rotary<B: Backend>(input: Tensor<B, 4>, cosine: Tensor<B, 4>, sine
     let half = input.dims()[3] / 2;
     let first = input.clone().narrow(3, 0, half);
     let second = input.narrow(3, half, half);
-    Tensor::cat(
-        vec![
-            first.clone() * cosine.clone() - second.clone() * sine.clone(),
-            second * cosine + first * sine,
-        ],
-        3,
-    )
+    Tensor::cat(vec![first.clone() * cosine.clone() - second.clone() * sine.clone(), second * cosine + first * sine], 3)
 }
 
 pub(super) fn swiglu<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
     activation::silu(gate) * up
 }
 
-pub(super) fn causal_attention<B: Backend>(query: Tensor<B, 4>, key: Tensor<B, 4>, value: Tensor<B, 4>, visibility: &Visibility) -> Tensor<B, 4> {
+pub(super) fn causal_attention<B: Backend>(
+    query: Tensor<B, 4>,
+    key: Tensor<B, 4>,
+    value: Tensor<B, 4>,
+    visibility: &Visibility,
+) -> Tensor<B, 4> {
     let device = query.device();
     let [batch, queries, heads, width] = query.dims();
     let [_, keys, groups, _] = key.dims();
     let shared = heads / groups;
     // The query heads of one group lie side by side, so a group is one matrix product.
-    let query = query
-        .reshape([batch, queries, groups, shared, width])
-        .permute([0, 2, 3, 1, 4])
-        .reshape([batch, groups, shared * queries, width]);
+    let query = query.reshape([batch, queries, groups, shared, width]).permute([0, 2, 3, 1, 4]).reshape([
+        batch,
+        groups,
+        shared * queries,
+        width,
+    ]);
     let key = key.permute([0, 2, 3, 1]);
     let value = value.permute([0, 2, 1, 3]);
     let scores = (query.matmul(key) / (width as f64).sqrt()).reshape([batch, groups, shared, queries, keys]);
@@ -67,7 +68,7 @@ pub(super) fn adamw<B: Backend>(state: Moments<B>, gradient: Tensor<B, 1>, step:
     let first = state.first * step.beta1 + gradient.clone() * (1.0 - step.beta1);
     let second = state.second * step.beta2 + gradient.square() * (1.0 - step.beta2);
     let denominator = (second.clone() / correction2).sqrt() + step.epsilon;
-    let weight = state.weight * (1.0 - step.lr * step.weight_decay)
-        - first.clone() / denominator * (step.lr / correction1);
+    let weight =
+        state.weight * (1.0 - step.lr * step.weight_decay) - first.clone() / denominator * (step.lr / correction1);
     Moments { weight, first, second }
 }

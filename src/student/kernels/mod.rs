@@ -18,8 +18,8 @@ mod visibility;
 pub use fused::{AttentionShape, FusedKernels};
 pub use visibility::Visibility;
 
-use burn::tensor::backend::Backend;
 use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 
 /// What one AdamW step needs beside the tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]

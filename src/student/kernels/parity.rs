@@ -93,7 +93,8 @@ impl Seen {
                 (Visibility::from_segments(&segments, batch, time), batch, time, time)
             }
             Self::Cached { batch, queries, before } => {
-                let padding: Vec<usize> = (0..batch).map(|row| if row == 0 { (before + queries) / 2 } else { 0 }).collect();
+                let padding: Vec<usize> =
+                    (0..batch).map(|row| if row == 0 { (before + queries) / 2 } else { 0 }).collect();
                 (Visibility::with_cache(&padding, queries, before), batch, queries, before + queries)
             }
         }
@@ -229,8 +230,7 @@ impl Case {
                 let query = numbers.tracked([batch, queries, heads, width]);
                 let key = numbers.tracked([batch, keys, groups, width]);
                 let value = numbers.tracked([batch, keys, groups, width]);
-                let output =
-                    Autodiff::<B>::causal_attention(query.clone(), key.clone(), value.clone(), &visibility);
+                let output = Autodiff::<B>::causal_attention(query.clone(), key.clone(), value.clone(), &visibility);
                 output_and_gradients!(numbers, output, [query, key, value])
             }
             Self::SumOfSquares { elements } => {

@@ -170,8 +170,7 @@ impl<B: FusedKernels> Kernels for Autodiff<B> {
         let (query, key, value) = (storage(query), storage(key), storage(value));
         let inputs = [query.primitive.clone(), key.primitive.clone(), value.primitive.clone()];
         let (output, masses) = B::attention_forward(&shape, inputs.each_ref(), visibility);
-        let state =
-            AttentionState { shape, inputs, visibility: visibility.clone(), output: output.clone(), masses };
+        let state = AttentionState { shape, inputs, visibility: visibility.clone(), output: output.clone(), masses };
         record!(Attention, [query, key, value], state, output)
     }
 

@@ -50,10 +50,8 @@ impl Visibility {
     /// Causal attention for `queries` new positions after `offset` cached ones, where row `b` begins behind
     /// `padding[b]` positions of left padding. A padded query sees only itself, so nothing divides by zero.
     pub fn with_cache(padding: &[usize], queries: usize, offset: usize) -> Self {
-        let starts = padding
-            .iter()
-            .flat_map(|&pad| (0..queries).map(move |query| pad.min(offset + query) as u32))
-            .collect();
+        let starts =
+            padding.iter().flat_map(|&pad| (0..queries).map(move |query| pad.min(offset + query) as u32)).collect();
         Self { starts, batch: padding.len(), queries, offset, on_device: OnDevice::default() }
     }
 
@@ -106,12 +104,15 @@ impl Visibility {
     pub fn hidden_mask<B: Backend>(&self, device: &B::Device) -> Tensor<B, 5, Bool> {
         let (queries, keys) = (self.queries as i64, self.keys() as i64);
         let starts: Vec<i32> = self.starts.iter().map(|&start| start as i32).collect();
-        let starts = Tensor::<B, 5, Int>::from_data(
-            TensorData::new(starts, [self.batch, 1, 1, self.queries, 1]),
-            device,
-        );
-        let last = Tensor::<B, 1, Int>::arange(self.offset as i64..self.offset as i64 + queries, device)
-            .reshape([1, 1, 1, self.queries, 1]);
+        let starts =
+            Tensor::<B, 5, Int>::from_data(TensorData::new(starts, [self.batch, 1, 1, self.queries, 1]), device);
+        let last = Tensor::<B, 1, Int>::arange(self.offset as i64..self.offset as i64 + queries, device).reshape([
+            1,
+            1,
+            1,
+            self.queries,
+            1,
+        ]);
         let key = Tensor::<B, 1, Int>::arange(0..keys, device).reshape([1, 1, 1, 1, self.keys()]);
         let shape = [self.batch, 1, 1, self.queries, self.keys()];
         let key = key.expand(shape);
@@ -163,7 +164,10 @@ mod tests {
         let ranges: Vec<_> = (0..7).map(|query| packed.range(0, query)).collect();
         assert_eq!(ranges, [(0, 0), (0, 1), (1, 2), (2, 3), (4, 4), (4, 5), (5, 6)]);
         let cached = Visibility::with_cache(&[0, 3], 2, 4).within(3);
-        assert_eq!([cached.range(0, 0), cached.range(0, 1), cached.range(1, 0), cached.range(1, 1)], [(2, 4), (3, 5), (3, 4), (3, 5)]);
+        assert_eq!(
+            [cached.range(0, 0), cached.range(0, 1), cached.range(1, 0), cached.range(1, 1)],
+            [(2, 4), (3, 5), (3, 4), (3, 5)]
+        );
     }
 
     #[test]

@@ -90,9 +90,12 @@ fn signals(view: &View<'_>, config: &StudentConfig, name: &str, report: &mut Dia
         return;
     }
     let tokenizer = data.follow("tokenizer");
-    let same = tokenizer.as_ref().is_some_and(|tokenizer| local.iter().any(|model| same_tokens(tokenizer, model) == Some(true)));
+    let same = tokenizer
+        .as_ref()
+        .is_some_and(|tokenizer| local.iter().any(|model| same_tokens(tokenizer, model) == Some(true)));
     if let (false, Some(tokenizer)) = (same, tokenizer) {
-        let message = format!("`{name}` compares token by token, but {} reads {}'s tokens", view.label, tokenizer.label);
+        let message =
+            format!("`{name}` compares token by token, but {} reads {}'s tokens", view.label, tokenizer.label);
         report.push(error(message).hint(format!(
             "give {} and its student the teacher's tokenizer: `tokenizer = \"{}\"`",
             data.label, local[0].label

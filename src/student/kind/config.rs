@@ -156,7 +156,10 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
     match &config.early_stop {
         Some(rule) => early_stop(rule, config, at("early-stop"), report),
         None if config.keep.best > 0 => {
-            let error = Diagnostic::error(at("keep"), "`keep.best` goes by the measurements of `early-stop`, and there is none");
+            let error = Diagnostic::error(
+                at("keep"),
+                "`keep.best` goes by the measurements of `early-stop`, and there is none",
+            );
             report.push(error.hint("add `early-stop = { every = 100 }`; `patience = 0` never ends the training"));
         }
         None => {}
@@ -174,7 +177,8 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
 
 fn on_policy(config: &StudentConfig, at: stillhouse_spec::Origin, report: &mut Diagnostics) {
     if config.teacher.is_none() {
-        let error = Diagnostic::error(at, "what the student writes is judged by a teacher beside it, and none is named");
+        let error =
+            Diagnostic::error(at, "what the student writes is judged by a teacher beside it, and none is named");
         report.push(error.hint("add `teacher = \"…\"`, a teacher with `provider = \"local\"`"));
     }
     let of_labels = config.loss.values.iter().find(|(_, loss)| !loss.needs_teacher() && !loss.weight().is_zero());
@@ -186,7 +190,8 @@ fn on_policy(config: &StudentConfig, at: stillhouse_spec::Origin, report: &mut D
 
 fn early_stop(rule: &EarlyStop, config: &StudentConfig, at: stillhouse_spec::Origin, report: &mut Diagnostics) {
     if rule.every > config.steps {
-        let message = format!("nothing is ever measured: `every` is {}, but there are {} steps", rule.every, config.steps);
+        let message =
+            format!("nothing is ever measured: `every` is {}, but there are {} steps", rule.every, config.steps);
         report.push(Diagnostic::error(at, message));
     }
     if rule.metric == "loss" && config.loss.values.values().any(|loss| matches!(loss.weight(), Weight::Line(_))) {
@@ -195,6 +200,9 @@ fn early_stop(rule: &EarlyStop, config: &StudentConfig, at: stillhouse_spec::Ori
     }
     let names = std::iter::once("loss").chain(config.loss.values.keys().copied());
     if !names.clone().any(|name| name == rule.metric) {
-        report.push(Diagnostic::error(at, format!("there is no loss `{}` to measure", rule.metric)).suggest(&rule.metric, names));
+        report.push(
+            Diagnostic::error(at, format!("there is no loss `{}` to measure", rule.metric))
+                .suggest(&rule.metric, names),
+        );
     }
 }

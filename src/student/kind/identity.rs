@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn weights_that_stay_are_described_as_they_always_were() {
-        let text = described(json!({ "cross-entropy": { "weight": 0.2 }, "forward-kl": { "weight": 0.8, "tail": "bucket" } }));
+        let text =
+            described(json!({ "cross-entropy": { "weight": 0.2 }, "forward-kl": { "weight": 0.8, "tail": "bucket" } }));
         let weight = |weight: f64| Canonical::Float(weight).text();
         let expected = format!(
             r#"{{"cross-entropy":{{"weight":{}}},"forward-kl":{{"tail":"bucket","weight":{}}}}}"#,

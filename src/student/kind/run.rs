@@ -24,8 +24,8 @@ use crate::loss::Loss;
 use crate::model::{Decoder, DecoderConfig, bytes_in_words, read_config};
 use crate::throughput;
 use crate::trainer::{
-    BatchSource, DatasetSource, HoldoutSource, Keep, Losses, Method, Options, Rollout, StoredCheckpoints, Trained, Training,
-    Sampler, Validation, peft_config, peft_names,
+    BatchSource, DatasetSource, HoldoutSource, Keep, Losses, Method, Options, Rollout, Sampler, StoredCheckpoints,
+    Trained, Training, Validation, peft_config, peft_names,
 };
 use crate::weights::{encode_tensors, read_model, write_model};
 
@@ -93,7 +93,18 @@ impl<'a> Job<'a> {
         let stop_ids = stop_ids(&tokenizer, pretrained.as_ref())?;
         let description = description(&config, &shape, &begins, seed, read.as_ref(), measured.as_deref(), &stop_ids)?;
         let tokenizer_files = data.tokenizer_files();
-        Ok(Self { context, config, shape, tokenizer, tokenizer_files, pretrained, teacher, description, length, stop_ids })
+        Ok(Self {
+            context,
+            config,
+            shape,
+            tokenizer,
+            tokenizer_files,
+            pretrained,
+            teacher,
+            description,
+            length,
+            stop_ids,
+        })
     }
 
     fn train<B: TrainBackend>(&self, device: &Device<B>, choice: DeviceChoice) -> Result<Trained, Failure> {
@@ -198,7 +209,9 @@ impl<'a> Job<'a> {
         let signals = if losses.need_teacher() && self.teacher.is_none() { data.signals()? } else { None };
         let teacher = DatasetSource::new(examples()?, plan()?, signals);
         let digest = self.tokenizer.digest();
-        teacher.check(self.shape.vocabulary, digest).map_err(|error| Failure::from(error).context("the held-out part"))?;
+        teacher
+            .check(self.shape.vocabulary, digest)
+            .map_err(|error| Failure::from(error).context("the held-out part"))?;
         Ok(HoldoutSource::new(examples()?, plan()?, teacher))
     }
 

@@ -213,10 +213,13 @@ fn a_student_learns_from_labels_and_signals_and_is_a_model_folder() {
     let request = GenerateRequest { prompt: vec![1, 2, 3], sampling, seed: 0 };
     assert_eq!(model.generate(&[request], &mut |_, _| true).unwrap()[0].tokens, [4, 5, 0]);
     let heard = world.heard.0.lock().unwrap();
-    let steps: Vec<u64> = heard.iter().filter_map(|event| match event {
-        StageEvent::Metrics { step, .. } => Some(*step),
-        _ => None,
-    }).collect();
+    let steps: Vec<u64> = heard
+        .iter()
+        .filter_map(|event| match event {
+            StageEvent::Metrics { step, .. } => Some(*step),
+            _ => None,
+        })
+        .collect();
     assert_eq!(steps[..3], [1, 5, 10]);
 }
 
@@ -243,7 +246,8 @@ fn tiny_llama() -> gguf_writer::GgufWriter {
         .f32("llama.attention.layer_norm_rms_epsilon", 1e-5)
         .u32("tokenizer.ggml.eos_token_id", 5);
     let writer = matrices.into_iter().fold(writer, |writer, (name, shape)| {
-        let values: Vec<f32> = (0..shape[0] * shape[1]).map(|i| ((i * 37 + name.len()) % 19) as f32 / 19.0 - 0.5).collect();
+        let values: Vec<f32> =
+            (0..shape[0] * shape[1]).map(|i| ((i * 37 + name.len()) % 19) as f32 / 19.0 - 0.5).collect();
         writer.floats(&format!("{name}.weight"), &shape, &values)
     });
     let norms = ["blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"];
@@ -261,7 +265,8 @@ fn a_student_that_begins_with_a_gguf_file_is_a_model_folder() {
     let (_, out) = world.run(&config).unwrap();
     let folder = ModelFolder::open(&out).unwrap();
     let files: Vec<&str> = folder.files.keys().map(String::as_str).collect();
-    let expected = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    let expected =
+        ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
     assert_eq!(files, expected);
     let settings: Value = folder.read_json("config.json").unwrap();
     assert_eq!((&settings["architectures"][0], &settings["eos_token_id"]), (&json!("LlamaForCausalLM"), &json!(5)));
@@ -316,7 +321,8 @@ fn a_student_that_stops_early_is_the_best_one_and_says_which() {
     config["keep"] = json!({ "best": 1 });
     let (outcome, out) = world.run(&config).unwrap();
     let said = metrics_of(&world);
-    let measured: Vec<f64> = said.iter().filter_map(|values| values.get("validation-cross-entropy")?.as_f64()).collect();
+    let measured: Vec<f64> =
+        said.iter().filter_map(|values| values.get("validation-cross-entropy")?.as_f64()).collect();
     assert_eq!(measured.len(), 4);
     let best = measured.iter().copied().fold(f64::INFINITY, f64::min);
     assert_eq!(outcome.metrics["validation"], json!(best));
@@ -358,7 +364,10 @@ fn a_training_that_jumps_says_which_settings_make_a_student_of_its_checkpoint() 
     assert!(failure.class == Class::Training && step > 0, "{}", failure.message);
     let hint = failure.hint.unwrap();
     assert!(hint.starts_with("a lower learning rate"), "{hint}");
-    assert!(hint.ends_with(&format!("; `steps = {step}` with these settings makes a student of the checkpoint")), "{hint}");
+    assert!(
+        hint.ends_with(&format!("; `steps = {step}` with these settings makes a student of the checkpoint")),
+        "{hint}"
+    );
     config["steps"] = json!(step);
     assert_eq!(world.run(&config).unwrap().0.provenance["resumed-from-step"], step);
 }
@@ -376,7 +385,8 @@ fn a_checkpoint_is_said_to_make_a_student_only_where_the_schedule_lets_it() {
         config.unwrap().use_of_checkpoint(10)
     };
     let makes_one = |said: String| {
-        let (yes, no) = (said.starts_with("`steps = 10` with these settings"), said.contains("no training of 10 steps"));
+        let (yes, no) =
+            (said.starts_with("`steps = 10` with these settings"), said.contains("no training of 10 steps"));
         assert!(yes != no, "{said}");
         yes
     };
@@ -398,7 +408,9 @@ fn adapters_are_merged_into_the_model_folder_and_lie_beside_it() {
     let (_, out) = world.run(&config).unwrap();
     let mut model = BurnLoader.load(&ModelFolder::open(&out).unwrap(), "cpu").unwrap();
     assert_eq!(model.vocabulary(), VOCABULARY as usize);
-    model.score(&[vec![1, 2, 3]], &mut |_, _, log_probs| assert!(log_probs.iter().all(|value| value.is_finite()))).unwrap();
+    model
+        .score(&[vec![1, 2, 3]], &mut |_, _, log_probs| assert!(log_probs.iter().all(|value| value.is_finite())))
+        .unwrap();
     let bytes = fs_err::read(out.join("adapters/adapter_model.safetensors")).unwrap();
     let adapters = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let down = adapters.tensor("base_model.model.model.layers.0.mlp.up_proj.lora_A.weight").unwrap();
@@ -452,7 +464,8 @@ fn a_student_is_cut_from_another_and_goes_on_where_the_same_cut_ended() {
     let (longer, continued) = run(&cut).unwrap();
     assert_eq!(longer.provenance["resumed-from-step"], 3);
     let fresh_store = World::new(false);
-    let (_, undisturbed) = fresh_store.run_with(&cut, [("init.cut.from", fresh_store.output_of_another(&teacher))]).unwrap();
+    let (_, undisturbed) =
+        fresh_store.run_with(&cut, [("init.cut.from", fresh_store.output_of_another(&teacher))]).unwrap();
     assert!(weights(&continued) == weights(&undisturbed));
     // Another cut of the same model is another beginning.
     cut["init"]["cut"]["hidden"] = json!(24);
@@ -524,7 +537,11 @@ fn a_table_that_can_not_be_trained_is_refused_before_anything_runs() {
         ("ema", json!(1.5), "`ema` must be less than 1, not 1.5"),
         ("optimizer", json!({ "adamw": { "lr": 1e-3, "beta1": 1.0 } }), "`beta1` must be less than 1, not 1"),
         ("optimizer", json!({ "adamw": { "lr": 1e-3, "beta2": 1 } }), "`beta2` must be less than 1, not 1"),
-        ("optimizer", json!({ "muon": { "momentum": 1, "adamw": { "lr": 1e-3 } } }), "`momentum` must be less than 1, not 1"),
+        (
+            "optimizer",
+            json!({ "muon": { "momentum": 1, "adamw": { "lr": 1e-3 } } }),
+            "`momentum` must be less than 1, not 1",
+        ),
         ("keep", json!({ "best": 2 }), "there is none"),
         ("keep", json!({ "last": 0 }), "`last` must be at least 1"),
         ("early-stop", json!({ "every": 3 }), "nothing is ever measured: `every` is 3, but there are 2 steps"),
@@ -536,7 +553,11 @@ fn a_table_that_can_not_be_trained_is_refused_before_anything_runs() {
         ("optimizer", json!({ "muon": {} }), "missing `adamw`"),
         ("init", json!({ "qwen4": {} }), "`qwen4`"),
         ("init", json!({ "qwen3": { "layers": 1, "hidden": 32, "heads": 5 } }), "does not divide `hidden` = 32"),
-        ("init", json!({ "mistral": { "layers": 1_000_000_000, "hidden": 4096, "heads": 32 } }), "whose training takes"),
+        (
+            "init",
+            json!({ "mistral": { "layers": 1_000_000_000, "hidden": 4096, "heads": 32 } }),
+            "whose training takes",
+        ),
         ("init", json!({ "cut": { "from": "other" } }), "nothing is cut away"),
     ] {
         let mut config = table(2, both());
@@ -593,7 +614,8 @@ fn the_held_out_part_is_in_the_key_of_a_student_that_measures_on_it() {
     use stillhouse_spec::Described;
     let parts = |config: &Value| {
         let mut report = stillhouse_spec::Diagnostics::default();
-        let Described::Table(members) = Student.decode(&Node::from_json(config), &mut report).unwrap().described() else {
+        let Described::Table(members) = Student.decode(&Node::from_json(config), &mut report).unwrap().described()
+        else {
             panic!("a student is a table");
         };
         match &members["data"] {

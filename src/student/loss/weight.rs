@@ -113,6 +113,9 @@ mod tests {
     fn what_is_neither_is_refused_where_it_stands() {
         assert_eq!(decode(json!("half")).unwrap_err(), "expected a number, found a string");
         assert_eq!(decode(json!({ "from": 1.0, "to": 0.0 })).unwrap_err(), "missing `over`");
-        assert_eq!(decode(json!({ "from": -1.0, "to": 0.0, "over": 3 })).unwrap_err(), "`from` must be at least 0, not -1");
+        assert_eq!(
+            decode(json!({ "from": -1.0, "to": 0.0, "over": 3 })).unwrap_err(),
+            "`from` must be at least 0, not -1"
+        );
     }
 }

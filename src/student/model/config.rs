@@ -165,16 +165,10 @@ impl DecoderConfig {
             return Err(format!("says that {name} is 0"));
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
-            return Err(format!(
-                "has {} heads, which {} key-value heads do not divide",
-                self.heads, self.kv_heads
-            ));
+            return Err(format!("has {} heads, which {} key-value heads do not divide", self.heads, self.kv_heads));
         }
         if !self.head_width.is_multiple_of(2) {
-            return Err(format!(
-                "has heads of width {}; rotary positions need an even width",
-                self.head_width
-            ));
+            return Err(format!("has heads of width {}; rotary positions need an even width", self.head_width));
         }
         let strict = super::family(&self.family).is_some_and(|family| family.heads_divide_hidden);
         if strict && !self.hidden.is_multiple_of(self.heads) {

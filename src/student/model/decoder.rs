@@ -91,7 +91,12 @@ impl<B: Kernels> Decoder<B> {
     ///
     /// # Shapes
     /// - output: `[batch × time, hidden]`
-    pub fn hidden(&self, input: &ModelInput, rotary: &RotaryTable, cache: Option<&mut KeyValueCache<B>>) -> Tensor<B, 2> {
+    pub fn hidden(
+        &self,
+        input: &ModelInput,
+        rotary: &RotaryTable,
+        cache: Option<&mut KeyValueCache<B>>,
+    ) -> Tensor<B, 2> {
         let positions = self.positions(input, rotary);
         let mut stream = self.embed(input);
         let mut caches = cache.map(|cache| cache.layers.iter_mut());

@@ -145,7 +145,9 @@ impl<'a> Fields<'a> {
 
     fn must_be(&self, name: &str, supported: &str) -> Result<(), String> {
         match self.get(name) {
-            Some(value) if value != supported => Err(format!("has `{name}` = {value}; only \"{supported}\" is supported")),
+            Some(value) if value != supported => {
+                Err(format!("has `{name}` = {value}; only \"{supported}\" is supported"))
+            }
             _ => Ok(()),
         }
     }

@@ -109,7 +109,12 @@ impl<B: Backend> Attention<B> {
 impl<B: Kernels> Attention<B> {
     /// # Shapes
     /// - input, output: `[batch × time, hidden]`
-    fn forward(&self, input: Tensor<B, 2>, positions: &Positions<'_, B>, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 2> {
+    fn forward(
+        &self,
+        input: Tensor<B, 2>,
+        positions: &Positions<'_, B>,
+        cache: Option<&mut LayerCache<B>>,
+    ) -> Tensor<B, 2> {
         let (batch, time) = (positions.visibility.batch(), positions.visibility.queries());
         let split = |projected: Tensor<B, 2>| {
             let heads = projected.dims()[1] / self.head_width;

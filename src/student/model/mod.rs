@@ -12,9 +12,9 @@ mod rotary;
 mod shape;
 mod written;
 
+pub(crate) use config::bytes_in_words;
 pub use config::{Biases, DecoderConfig, LinearScaling, Llama3Scaling, RotaryScaling, SlidingWindow};
 pub use decoder::{Decoder, KeyValueCache, ModelInput};
-pub(crate) use config::bytes_in_words;
 pub use fields::Fields;
 pub use rotary::RotaryTable;
 pub use shape::FreshShape;
@@ -53,11 +53,8 @@ pub fn read_config(label: &str, text: &str) -> Result<(&'static Family, DecoderC
     let Value::Object(fields) = value else {
         return Err(config_error("is not a JSON object".into()));
     };
-    let named = fields
-        .get("architectures")
-        .and_then(Value::as_array)
-        .and_then(|names| names.first())
-        .and_then(Value::as_str);
+    let named =
+        fields.get("architectures").and_then(Value::as_array).and_then(|names| names.first()).and_then(Value::as_str);
     let kind = fields.get("model_type").and_then(Value::as_str);
     let family = MODELS.iter().find(|family| match named {
         Some(name) => family.architecture == name,

@@ -39,7 +39,12 @@ impl RotaryTable {
     /// # Shapes
     /// - positions: `[batch × time]`, row by row
     /// - cosine, sine: `[batch, time, 1, head width / 2]`
-    pub fn angles<B: Backend>(&self, positions: &[u32], batch: usize, device: &B::Device) -> (Tensor<B, 4>, Tensor<B, 4>) {
+    pub fn angles<B: Backend>(
+        &self,
+        positions: &[u32],
+        batch: usize,
+        device: &B::Device,
+    ) -> (Tensor<B, 4>, Tensor<B, 4>) {
         let half = self.frequencies.len();
         let time = positions.len() / batch.max(1);
         let last = positions.iter().copied().max().unwrap_or(0);

@@ -126,7 +126,11 @@ pub(super) fn sound(shape: &impl FreshShape, node: &Node, report: &mut Diagnosti
         (written("heads"), message, "give another number, or a `head-width`")
     } else if !config.head_width.is_multiple_of(2) {
         let message = format!("heads of width {} can't be rotated", config.head_width);
-        (head_width.or(written("heads")), message, "rotary positions need an even width: `head-width`, or else `hidden / heads`")
+        (
+            head_width.or(written("heads")),
+            message,
+            "rotary positions need an even width: `head-width`, or else `hidden / heads`",
+        )
     } else if !heads.is_multiple_of(kv_heads) {
         let message = format!("`kv-heads` = {kv_heads} does not divide `heads` = {heads}");
         (written("kv-heads"), message, "each key-value head serves the same number of query heads")

@@ -28,7 +28,8 @@ fn config(text: &str, changes: Value) -> DecoderConfig {
 
 #[test]
 fn what_is_written_reads_back_the_same() {
-    let window = json!({ "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1, "layer_types": null });
+    let window =
+        json!({ "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1, "layer_types": null });
     let linear = json!({ "rope_parameters": { "rope_type": "linear", "factor": 2.5, "rope_theta": 5e4 } });
     for (text, changes) in [
         (LLAMA3, json!({})),
@@ -58,7 +59,8 @@ fn rotary_scaling_is_found_where_either_version_of_transformers_writes_it() {
     let theta = nested["rope_theta"].clone();
     let old = config(LLAMA3, json!({ "rope_parameters": null, "rope_theta": theta, "rope_scaling": nested }));
     assert_eq!(old, new);
-    let older = json!({ "rope_parameters": null, "rope_scaling": { "type": "linear", "factor": 4 }, "rope_theta": 1e4 });
+    let older =
+        json!({ "rope_parameters": null, "rope_scaling": { "type": "linear", "factor": 4 }, "rope_theta": 1e4 });
     let linear = RotaryScaling::Linear(LinearScaling { linear_factor: 4.0 });
     assert_eq!(config(LLAMA3, older).rope_scaling, Some(linear));
 }
@@ -106,10 +108,18 @@ fn a_field_that_changes_the_model_is_not_ignored() {
         (LLAMA3, json!({ "hidden_size": 50, "head_dim": 8 }), "has a width of 50 that"),
         (LLAMA3, json!({ "rms_norm_eps": -1.0 }), "not a positive number"),
         (LLAMA3, json!({ "tie_word_embeddings": 1 }), "`tie_word_embeddings` = 1"),
-        (MISTRAL, json!({ "rope_parameters": { "rope_type": "yarn" } }), "rotary scaling `yarn`; only `default`, `linear`"),
+        (
+            MISTRAL,
+            json!({ "rope_parameters": { "rope_type": "yarn" } }),
+            "rotary scaling `yarn`; only `default`, `linear`",
+        ),
         (MISTRAL, json!({ "rope_scaling": { "type": "dynamic", "factor": 2 } }), "rotary scaling `dynamic`"),
         (MISTRAL, json!({ "rope_parameters": { "rope_type": "linear" } }), "has no `factor`"),
-        (MISTRAL, json!({ "rope_parameters": { "full_attention": {} } }), "rotary settings of their own for `full_attention`"),
+        (
+            MISTRAL,
+            json!({ "rope_parameters": { "full_attention": {} } }),
+            "rotary settings of their own for `full_attention`",
+        ),
         (LLAMA3, json!({ "partial_rotary_factor": 0.5 }), "only whole heads can be rotated"),
         (LLAMA3, json!({ "quantization_config": { "bits": 4 } }), "has `quantization_config`"),
         (LLAMA3, json!({ "hidden_size": 1 << 20, "num_hidden_layers": 1000 }), "describes a model of"),
@@ -117,8 +127,16 @@ fn a_field_that_changes_the_model_is_not_ignored() {
         (MISTRAL, json!({ "sliding_window": 0 }), "has `sliding_window` = 0"),
         (MISTRAL, json!({ "sliding_window": "wide" }), "has `sliding_window` = \"wide\""),
         (QWEN2, json!({ "layer_types": ["full_attention"] }), "has 1 `layer_types` for 3 layers"),
-        (QWEN2, json!({ "layer_types": ["full_attention", "linear_attention", "full_attention"] }), "\"linear_attention\" among"),
-        (QWEN3, json!({ "layer_types": ["sliding_attention", "full_attention", "full_attention"] }), "no `sliding_window` in use"),
+        (
+            QWEN2,
+            json!({ "layer_types": ["full_attention", "linear_attention", "full_attention"] }),
+            "\"linear_attention\" among",
+        ),
+        (
+            QWEN3,
+            json!({ "layer_types": ["sliding_attention", "full_attention", "full_attention"] }),
+            "no `sliding_window` in use",
+        ),
     ] {
         let error = read_config("m", &changed(text, &changes)).map(|_| ()).err();
         let error = error.unwrap_or_else(|| panic!("{changes} is taken")).to_string();
@@ -132,10 +150,11 @@ fn what_only_some_families_have_is_in_the_keys_of_those_only() {
         Value::Object(fields) => fields.keys().cloned().collect::<Vec<_>>().join(" "),
         other => panic!("{other}"),
     };
-    let mut of_all: Vec<&str> = "family vocabulary layers hidden intermediate heads kv-heads head-width context rope-theta \
+    let mut of_all: Vec<&str> =
+        "family vocabulary layers hidden intermediate heads kv-heads head-width context rope-theta \
         rope-scaling norm-epsilon tied initializer-range bos eos pad"
-        .split_whitespace()
-        .collect();
+            .split_whitespace()
+            .collect();
     of_all.sort_unstable();
     let sorted = |keys: String| {
         let mut keys: Vec<String> = keys.split(' ').map(str::to_owned).collect();
@@ -145,12 +164,17 @@ fn what_only_some_families_have_is_in_the_keys_of_those_only() {
     assert_eq!(sorted(keys(LLAMA3)), of_all);
     assert!(keys(QWEN2).contains("biases") && keys(QWEN3).contains("head-norms"));
     let scaling = serde_json::to_value(read_config("m", LLAMA3).unwrap().1).unwrap()["rope-scaling"].clone();
-    assert_eq!(scaling, json!({ "factor": 8.0, "low-frequency-factor": 1.0, "high-frequency-factor": 4.0, "original-context": 32 }));
+    assert_eq!(
+        scaling,
+        json!({ "factor": 8.0, "low-frequency-factor": 1.0, "high-frequency-factor": 4.0, "original-context": 32 })
+    );
 }
 
 #[test]
 fn a_fresh_shape_is_what_its_table_says() {
-    let shape = decoded::<Qwen3Shape>(json!({ "layers": 2, "hidden": 48, "heads": 6, "kv-heads": 2, "head-width": 10 })).unwrap();
+    let shape =
+        decoded::<Qwen3Shape>(json!({ "layers": 2, "hidden": 48, "heads": 6, "kv-heads": 2, "head-width": 10 }))
+            .unwrap();
     let config = shape.config(100, 700);
     assert_eq!((config.family.as_str(), config.head_norms, config.biases), ("qwen3", true, Biases::default()));
     assert_eq!((config.head_width, config.intermediate, config.context), (10, 128, 700));

@@ -51,7 +51,11 @@ pub(super) fn written(config: &DecoderConfig, family: &Family, own: Value) -> Ma
         "torch_dtype": "float32",
         "use_cache": true,
     });
-    [shared, own].into_iter().filter_map(|part| if let Value::Object(part) = part { Some(part) } else { None }).flatten().collect()
+    [shared, own]
+        .into_iter()
+        .filter_map(|part| if let Value::Object(part) = part { Some(part) } else { None })
+        .flatten()
+        .collect()
 }
 
 /// The window's fields of families in which each layer has it or not.

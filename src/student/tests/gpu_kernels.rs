@@ -4,7 +4,11 @@
 //! cargo test -p stillhouse-student --no-default-features --features vulkan --test gpu_kernels
 //! ```
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test stops at the first surprise, and says what it measured")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops at the first surprise, and says what it measured"
+)]
 
 mod support;
 

@@ -45,7 +45,8 @@ impl StepBatch {
     fn part(&self, rows: Range<usize>, counted_before: usize) -> MicroBatch<'_> {
         let Batch { length, inputs, targets, scored, segments, positions, .. } = &self.batch;
         let places = rows.start * length..rows.end * length;
-        let counted: Vec<u32> = (0u32..).zip(&scored[places.clone()]).filter(|(_, scored)| **scored).map(|(i, _)| i).collect();
+        let counted: Vec<u32> =
+            (0u32..).zip(&scored[places.clone()]).filter(|(_, scored)| **scored).map(|(i, _)| i).collect();
         let labels = counted.iter().map(|place| targets[places.start + *place as usize]).collect();
         let teacher = self.teacher.part(counted_before..counted_before + counted.len());
         let input = ModelInput {

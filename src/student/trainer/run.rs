@@ -133,7 +133,8 @@ impl Training<'_, '_> {
     ) -> Result<Trained> {
         let (trajectory, positions) = self.survey(source)?;
         let (state, resumed_from) = self.starting_state::<B>(&trajectory, checkpoints, observer, device, fresh)?;
-        let mut trained = self.train(state.beside(teacher), resumed_from, &trajectory, source, checkpoints, observer)?;
+        let mut trained =
+            self.train(state.beside(teacher), resumed_from, &trajectory, source, checkpoints, observer)?;
         let steps = usize::try_from(trained.checkpoint.step).unwrap_or(usize::MAX);
         trained.positions = positions.iter().take(steps).sum();
         Ok(trained)

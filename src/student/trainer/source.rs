@@ -62,7 +62,9 @@ impl DatasetSource {
             let example = self.examples.get(place)?;
             if let Some(token) = example.tokens.iter().find(|token| **token as usize >= vocabulary) {
                 return Err(StudentError::training(
-                    format!("example {place} holds token {token}, but the student's vocabulary has {vocabulary} tokens"),
+                    format!(
+                        "example {place} holds token {token}, but the student's vocabulary has {vocabulary} tokens"
+                    ),
                     "the dataset was tokenised with another tokenizer than the student's",
                 ));
             }

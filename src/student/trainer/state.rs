@@ -400,8 +400,15 @@ impl<B: TrainBackend> State<B> {
         let counted = select_counted(hidden, micro);
         let live = self.teacher.as_ref().map(|teacher| teacher.read(micro));
         let head = self.decoder.head().inner();
-        let head_part =
-            head_gradients::<B>(counted.clone().inner(), head, &micro.labels, &micro.teacher, live.as_ref(), losses, divisor);
+        let head_part = head_gradients::<B>(
+            counted.clone().inner(),
+            head,
+            &micro.labels,
+            &micro.teacher,
+            live.as_ref(),
+            losses,
+            divisor,
+        );
         let mut gradients = match (segments, last) {
             // Without anything on the tape there is nothing to go back through.
             _ if self.trained.iter().all(|name| name == HEAD) => NamedGradients::new(),

@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn every_difference_moves_the_keys_from_there_on() {
-        let (base, later, other) = (chain("{}", &[1.0, 2.0]), chain("{}", &[1.0, 3.0]), chain("{\"seed\":1}", &[1.0, 2.0]));
+        let (base, later, other) =
+            (chain("{}", &[1.0, 2.0]), chain("{}", &[1.0, 3.0]), chain("{\"seed\":1}", &[1.0, 2.0]));
         assert_eq!(base.keys[..2], later.keys[..2]);
         assert_ne!(base.keys[2], later.keys[2]);
         assert!(base.keys.iter().zip(&other.keys).all(|(left, right)| left != right));

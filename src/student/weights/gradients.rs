@@ -1,8 +1,8 @@
 //! Gradients by parameter name.
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
 use indexmap::IndexMap;
 
 /// A flat gradient for every parameter, in the order of the module's fields.

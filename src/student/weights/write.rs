@@ -23,7 +23,11 @@ pub fn write_model(folder: &Path, config: &DecoderConfig, weights: &NamedValues)
         [one] => Some(json!(one)),
         several => Some(json!(several)),
     };
-    let ids = [("bos_token_id", config.bos.map(|id| json!(id))), ("eos_token_id", eos), ("pad_token_id", config.pad.map(|id| json!(id)))];
+    let ids = [
+        ("bos_token_id", config.bos.map(|id| json!(id))),
+        ("eos_token_id", eos),
+        ("pad_token_id", config.pad.map(|id| json!(id))),
+    ];
     generation.extend(ids.into_iter().filter_map(|(name, id)| Some((name.to_owned(), id?))));
     write_json(&folder.join("generation_config.json"), &generation.into())?;
     let path = folder.join("model.safetensors");
@@ -32,7 +36,10 @@ pub fn write_model(folder: &Path, config: &DecoderConfig, weights: &NamedValues)
 
 /// Bytes of a safetensors file with these tensors in f32. Equal values give equal bytes.
 pub fn encode_tensors(tensors: &NamedValues) -> Result<Vec<u8>> {
-    let unfit = |error: safetensors::SafeTensorError| StudentError::Weights { label: "the model".into(), message: error.to_string() };
+    let unfit = |error: safetensors::SafeTensorError| StudentError::Weights {
+        label: "the model".into(),
+        message: error.to_string(),
+    };
     let bytes: Vec<Cow<'_, [u8]>> = tensors.values().map(|values| little_endian(&values.data)).collect();
     let mut views = Vec::with_capacity(bytes.len());
     for ((name, values), bytes) in tensors.iter().zip(&bytes) {

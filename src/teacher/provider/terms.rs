@@ -35,5 +35,8 @@ impl Training {
 
 /// The terms for a record; `null` where the definition has none.
 pub fn for_record(terms: Option<&TermsConfig>) -> Value {
-    terms.map_or(Value::Null, |TermsConfig { training, source }| json!({ "training": training.name(), "source": source }))
+    terms.map_or(
+        Value::Null,
+        |TermsConfig { training, source }| json!({ "training": training.name(), "source": source }),
+    )
 }

@@ -13,7 +13,8 @@ fn said_of_file(writer: &GgufWriter) -> String {
 
 #[test]
 fn every_type_of_value_is_read() {
-    let nested = [&9u32.to_le_bytes()[..], &1u64.to_le_bytes(), &0u32.to_le_bytes(), &1u64.to_le_bytes(), &[7]].concat();
+    let nested =
+        [&9u32.to_le_bytes()[..], &1u64.to_le_bytes(), &0u32.to_le_bytes(), &1u64.to_le_bytes(), &[7]].concat();
     let file = open(
         &GgufWriter::default()
             .raw("u8", 0, &[200])
@@ -59,7 +60,8 @@ fn every_type_of_value_is_read() {
 
 #[test]
 fn tensors_lie_where_the_alignment_puts_them() {
-    let file = open(&GgufWriter::default().floats("a", &[3], &[1.0, 2.0, 3.0]).floats("b", &[2, 1], &[4.0, 5.0])).unwrap();
+    let file =
+        open(&GgufWriter::default().floats("a", &[3], &[1.0, 2.0, 3.0]).floats("b", &[2, 1], &[4.0, 5.0])).unwrap();
     assert_eq!(file.tensor("a").unwrap(), [1.0, 2.0, 3.0]);
     assert_eq!(file.tensor("b").unwrap(), [4.0, 5.0]);
     assert_eq!(file.tensors()["b"].shape, [2, 1]);
@@ -68,7 +70,10 @@ fn tensors_lie_where_the_alignment_puts_them() {
 
 #[test]
 fn what_is_no_gguf_file_of_a_known_version_says_so() {
-    assert_eq!(said_of(b"version https://git-lfs.github.com/spec/v1"), "not a GGUF file: it does not begin with \"GGUF\"");
+    assert_eq!(
+        said_of(b"version https://git-lfs.github.com/spec/v1"),
+        "not a GGUF file: it does not begin with \"GGUF\""
+    );
     assert_eq!(said_of(b""), "not a GGUF file: it does not begin with \"GGUF\"");
     let version = |version: [u8; 4]| said_of(&[b"GGUF".as_slice(), &version, &[0; 16]].concat());
     assert_eq!(version([1, 0, 0, 0]), "this GGUF file can't be read: it is version 1");
@@ -122,7 +127,11 @@ fn lengths_are_compared_with_the_file_before_anything_is_kept() {
         let text = with(9, &value);
         assert!(text.contains("in metadata `key`: a list of 18446744073709551615 does not fit into the "), "{text}");
     }
-    assert!(with(8, &huge).contains("in metadata `key`: 18446744073709551615 bytes belong here, "), "{}", with(8, &huge));
+    assert!(
+        with(8, &huge).contains("in metadata `key`: 18446744073709551615 bytes belong here, "),
+        "{}",
+        with(8, &huge)
+    );
     let counts = [b"GGUF".as_slice(), &3u32.to_le_bytes(), &huge, &huge].concat();
     assert!(said_of(&counts).contains("in setting 1 of 18446744073709551615: 8 bytes belong here, 0 follow"));
     let lists_in_lists = [9u32.to_le_bytes().as_slice(), &1u64.to_le_bytes()].concat().repeat(100);
@@ -131,7 +140,8 @@ fn lengths_are_compared_with_the_file_before_anything_is_kept() {
 
 #[test]
 fn contradictions_are_named_with_their_place() {
-    let tensor = |shape: &[usize], kind: u32| said_of_file(&GgufWriter::default().tensor("t", shape, kind, vec![0; 64]));
+    let tensor =
+        |shape: &[usize], kind: u32| said_of_file(&GgufWriter::default().tensor("t", shape, kind, vec![0; 64]));
     assert!(tensor(&[1, 33], 8).ends_with("in tensor `t`: rows of 33 values are no whole blocks of Q8_0"));
     assert!(tensor(&[usize::MAX, 32], 8).contains("in tensor `t`: its data lie beyond the file's end"));
     assert!(tensor(&[0], 0).ends_with("in tensor `t`: a dimension of length 0 is impossible"));
@@ -141,7 +151,12 @@ fn contradictions_are_named_with_their_place() {
     let text = said_of_file(&GgufWriter::default().raw("key", 8, &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]));
     assert!(text.ends_with("in metadata `key`: a text is not UTF-8"), "{text}");
     let text = said_of_file(&GgufWriter::default().u32("general.alignment", 24));
-    assert!(text.ends_with("in metadata `general.alignment`: Unsigned(24) is not an alignment: a power of two belongs there"), "{text}");
+    assert!(
+        text.ends_with(
+            "in metadata `general.alignment`: Unsigned(24) is not an alignment: a power of two belongs there"
+        ),
+        "{text}"
+    );
     let mut twice = GgufWriter::default().bool("aa", true).bool("bb", true).bytes();
     let second = twice.windows(2).position(|pair| pair == b"bb").unwrap();
     twice[second..second + 2].copy_from_slice(b"aa");

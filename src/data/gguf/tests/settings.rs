@@ -50,16 +50,34 @@ fn what_would_change_the_model_is_refused_and_named() {
         (model("mamba"), "the architecture `mamba` is not supported"),
         (model("llama").without("general.architecture"), "metadata `general.architecture` is missing"),
         (model("llama").without("llama.block_count"), "metadata `llama.block_count` is missing"),
-        (model("llama").text("llama.block_count", "one"), "metadata `llama.block_count` is text, where a whole number belongs"),
-        (model("llama").i32s("llama.attention.head_count_kv", &[1]), "metadata `llama.attention.head_count_kv` is a list, where"),
-        (model("llama").u32("llama.expert_count", 8), "metadata `llama.expert_count`: mixtures of experts are not supported"),
-        (model("llama").u32("llama.attention.sliding_window", 32), "`llama.attention.sliding_window`: a window narrower"),
-        (model("llama").u32("llama.rope.dimension_count", 2), "`llama.rope.dimension_count`: another width than that of a head (4)"),
+        (
+            model("llama").text("llama.block_count", "one"),
+            "metadata `llama.block_count` is text, where a whole number belongs",
+        ),
+        (
+            model("llama").i32s("llama.attention.head_count_kv", &[1]),
+            "metadata `llama.attention.head_count_kv` is a list, where",
+        ),
+        (
+            model("llama").u32("llama.expert_count", 8),
+            "metadata `llama.expert_count`: mixtures of experts are not supported",
+        ),
+        (
+            model("llama").u32("llama.attention.sliding_window", 32),
+            "`llama.attention.sliding_window`: a window narrower",
+        ),
+        (
+            model("llama").u32("llama.rope.dimension_count", 2),
+            "`llama.rope.dimension_count`: another width than that of a head (4)",
+        ),
         (
             model("llama").text("llama.rope.scaling.type", "yarn").f32("llama.rope.scaling.factor", 4.0),
             "metadata `llama.rope.scaling.factor`: `yarn` stretching of the positions is not supported",
         ),
-        (model("llama").floats("rope_freqs.weight", &[2], &[3.0, 7.0]), "the rotary factors in tensor `rope_freqs.weight`"),
+        (
+            model("llama").floats("rope_freqs.weight", &[2], &[3.0, 7.0]),
+            "the rotary factors in tensor `rope_freqs.weight`",
+        ),
     ];
     for (writer, words) in cases {
         let text = complaint(&writer, "config.json");

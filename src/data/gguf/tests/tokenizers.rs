@@ -137,7 +137,8 @@ fn equal_files_give_equal_texts_and_a_copied_folder_is_the_same_tokenizer() {
     let copy = folder.path().join("copy");
     fs_err::create_dir(&copy).unwrap();
     model.copy_to(&copy).unwrap();
-    let names: BTreeMap<_, _> = fs_err::read_dir(&copy).unwrap().map(|entry| (entry.unwrap().file_name(), ())).collect();
+    let names: BTreeMap<_, _> =
+        fs_err::read_dir(&copy).unwrap().map(|entry| (entry.unwrap().file_name(), ())).collect();
     assert!(names.into_keys().eq(["tokenizer.json", "tokenizer_config.json"]));
     let (made, copied) = (Tokenizer::load(&model).unwrap(), Tokenizer::open(&copy).unwrap());
     assert_eq!(made.digest(), copied.digest());
@@ -162,11 +163,23 @@ fn a_tokenizer_that_can_not_be_rebuilt_is_refused_and_named() {
         (byte_level("gpt-2").without("tokenizer.ggml.pre"), "`tokenizer.ggml.pre` is missing, so it is unknown how"),
         (byte_level("gpt-2").text("tokenizer.ggml.model", "t5"), "the tokenizer model `t5` is not supported"),
         (byte_level("gpt-2").without("tokenizer.ggml.merges"), "metadata `tokenizer.ggml.merges` is missing"),
-        (byte_level("gpt-2").texts("tokenizer.ggml.merges", &["a b c"]), "merge 0 is \"a b c\", where two tokens belong"),
-        (byte_level("gpt-2").i32s("tokenizer.ggml.token_type", &[1]), "`tokenizer.ggml.token_type` has 1 entries for 265 tokens"),
-        (byte_level("gpt-2").texts("tokenizer.ggml.tokens", &["a", "a"]).without("tokenizer.ggml.token_type"), "the tokens 0 and 1 are both \"a\""),
+        (
+            byte_level("gpt-2").texts("tokenizer.ggml.merges", &["a b c"]),
+            "merge 0 is \"a b c\", where two tokens belong",
+        ),
+        (
+            byte_level("gpt-2").i32s("tokenizer.ggml.token_type", &[1]),
+            "`tokenizer.ggml.token_type` has 1 entries for 265 tokens",
+        ),
+        (
+            byte_level("gpt-2").texts("tokenizer.ggml.tokens", &["a", "a"]).without("tokenizer.ggml.token_type"),
+            "the tokens 0 and 1 are both \"a\"",
+        ),
         (sentence_piece().without("tokenizer.ggml.scores"), "metadata `tokenizer.ggml.scores` is missing"),
-        (sentence_piece().f32s("tokenizer.ggml.scores", &[0.0]), "`tokenizer.ggml.scores` has 1 entries for 269 tokens"),
+        (
+            sentence_piece().f32s("tokenizer.ggml.scores", &[0.0]),
+            "`tokenizer.ggml.scores` has 1 entries for 269 tokens",
+        ),
         (
             byte_level("gpt-2").without("tokenizer.ggml.bos_token_id").bool("tokenizer.ggml.add_bos_token", true),
             "`tokenizer.ggml.add_bos_token` is true, but `tokenizer.ggml.bos_token_id` is missing",

@@ -321,11 +321,7 @@ fn rows_of<R: CubeRuntime>(tensor: &CubeTensor<R>) -> (usize, usize) {
 /// # Shapes
 /// - input, output: `[rows, width]`
 /// - weight: `[width]`
-pub(super) fn rms_norm<R: CubeRuntime>(
-    input: &CubeTensor<R>,
-    weight: &CubeTensor<R>,
-    epsilon: f32,
-) -> CubeTensor<R> {
+pub(super) fn rms_norm<R: CubeRuntime>(input: &CubeTensor<R>, weight: &CubeTensor<R>, epsilon: f32) -> CubeTensor<R> {
     let (input, weight) = (contiguous(input), contiguous(weight));
     let (rows, width) = rows_of(&input);
     let units = row_units(&input.client, width);

@@ -170,7 +170,14 @@ pub(super) fn attention_backward(
                     let gradients = Matrix::new(&gradient[block.first_query * step..], block.queries, width, step);
                     let values = keys_of(shape, head.value, block);
                     let block_weights = Matrix::new(&weights, block.queries, block.keys, block.keys);
-                    multiply(&mut dv[block.first_key * width..], width, block_weights.transposed(), gradients, 1.0, true);
+                    multiply(
+                        &mut dv[block.first_key * width..],
+                        width,
+                        block_weights.transposed(),
+                        gradients,
+                        1.0,
+                        true,
+                    );
 
                     slopes.clear();
                     slopes.resize(block.queries * block.keys, 0.0);
@@ -188,7 +195,14 @@ pub(super) fn attention_backward(
                     });
                     let block_slopes = Matrix::new(&slopes, block.queries, block.keys, block.keys);
                     let key_block = keys_of(shape, head.key, block);
-                    multiply(&mut dq[block.first_query * width..], width, block_slopes, key_block, shape.scale(), false);
+                    multiply(
+                        &mut dq[block.first_query * width..],
+                        width,
+                        block_slopes,
+                        key_block,
+                        shape.scale(),
+                        false,
+                    );
                     let query_block = Matrix::new(&head.query[block.first_query * step..], block.queries, width, step);
                     let dk = &mut dk[block.first_key * width..];
                     multiply(dk, width, block_slopes.transposed(), query_block, shape.scale(), true);
@@ -252,7 +266,12 @@ fn weights_again(row: &mut [f32], block: &Block, range: (usize, usize), log_mass
 }
 
 /// From one `[members, positions, width]` a task to `[batch, positions, groups × members, width]`.
-fn interleave(shape: &AttentionShape, parts: &[impl AsRef<[f32]> + Sync], positions: usize, members: usize) -> Vec<f32> {
+fn interleave(
+    shape: &AttentionShape,
+    parts: &[impl AsRef<[f32]> + Sync],
+    positions: usize,
+    members: usize,
+) -> Vec<f32> {
     let (groups, width) = (shape.groups, shape.width);
     let mut out = vec![0.0; shape.batch * positions * groups * members * width];
     out.par_chunks_mut(groups * members * width).enumerate().with_min_len(16).for_each(|(place, out)| {

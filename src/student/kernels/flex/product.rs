@@ -38,7 +38,14 @@ fn extent(rows: usize, columns: usize, row_stride: usize, column_stride: usize) 
 ///
 /// # Panics
 /// When the shapes do not fit each other or a slice is too short: faults of the caller.
-pub(super) fn multiply(out: &mut [f32], row_stride: usize, left: Matrix<'_>, right: Matrix<'_>, factor: f32, add: bool) {
+pub(super) fn multiply(
+    out: &mut [f32],
+    row_stride: usize,
+    left: Matrix<'_>,
+    right: Matrix<'_>,
+    factor: f32,
+    add: bool,
+) {
     let (rows, inner, columns) = (left.rows, left.columns, right.columns);
     assert_eq!(inner, right.rows, "inner dimensions differ");
     assert!(columns <= row_stride || rows <= 1, "rows of the product overlap");

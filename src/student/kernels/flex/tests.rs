@@ -95,7 +95,8 @@ fn adamw_agrees_with_its_plain_form() {
     let flat = |scale: f32| random([20_000]).inner() * scale;
     let state = Moments { weight: flat(1.0), first: flat(0.1), second: flat(0.1).square() };
     let gradient = flat(0.3);
-    let step = AdamWStep { lr: 1e-2, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, gradient_scale: 0.7, step: 3 };
+    let step =
+        AdamWStep { lr: 1e-2, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, gradient_scale: 0.7, step: 3 };
     let ours = <Flex as Kernels>::adamw(state.clone(), gradient.clone(), &step);
     let theirs = composed::adamw(state, gradient.clone(), &step);
     assert!(difference(ours.weight, theirs.weight) < 1e-5);

@@ -191,8 +191,14 @@ fn what_a_teacher_must_be_is_said_before_anything_runs() {
     assert_eq!(said(beside(2, both()), Some("model.m"), &other), "[]");
     assert_eq!(said(beside(2, both()), Some("model.n"), &same), "[]");
     let message = said(beside(2, both()), Some("model.n"), &other);
-    assert!(message.starts_with("`forward-kl` compares token by token, but student.s reads model.m's tokens"), "{message}");
-    assert!(message.contains("teacher.t those of model.n") && message.contains("learn from its answers alone"), "{message}");
+    assert!(
+        message.starts_with("`forward-kl` compares token by token, but student.s reads model.m's tokens"),
+        "{message}"
+    );
+    assert!(
+        message.contains("teacher.t those of model.n") && message.contains("learn from its answers alone"),
+        "{message}"
+    );
     let message = said(beside(2, both()), None, &same);
     assert!(message.starts_with("teacher.t is a server, which can't run beside a student / `forward-kl`"), "{message}");
     let message = said(beside(2, json!("cross-entropy")), Some("model.m"), &same);

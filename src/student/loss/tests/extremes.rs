@@ -71,7 +71,8 @@ fn a_distribution_is_judged_alike_whatever_stands_beside_it() {
     let padded: Vec<Vec<f32>> = golden.student_logits().iter().map(|row| [row.as_slice(), &[1.0]].concat()).collect();
     for case in [1.0, 2.0, 4.0].into_iter().flat_map(cases) {
         let logits = tensor(&padded).require_grad();
-        let (together, on_tape) = mean(case.loss.as_ref(), logits.clone(), &golden.labels, &Teacher::new(mixed.clone()));
+        let (together, on_tape) =
+            mean(case.loss.as_ref(), logits.clone(), &golden.labels, &Teacher::new(mixed.clone()));
         let slopes = gradient(&on_tape, &logits);
         let mut sum = 0.0;
         for (place, said) in mixed.iter().enumerate() {

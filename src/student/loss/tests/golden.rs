@@ -51,12 +51,16 @@ fn all_values_of_the_peers_are_met() {
     // A sum over the k alone without anything for the rest is no divergence (it can be negative): it is not offered.
     let missing: Vec<&String> = golden.values.keys().filter(|name| !met.contains(name)).collect();
     assert!(matches!(missing[..], [raw] if raw.contains("conv D")), "{missing:?}");
-    let raw: f64 = teacher.iter().zip(student).map(|(teacher, student)| {
-        let (p, q) = (reference::softmax(teacher, 1.0), reference::softmax(student, 1.0));
-        let mut order: Vec<usize> = (0..4).collect();
-        order.sort_by(|left, right| p[*right].total_cmp(&p[*left]));
-        order[..2].iter().map(|place| p[*place] * (p[*place] / q[*place]).ln()).sum::<f64>()
-    }).sum();
+    let raw: f64 = teacher
+        .iter()
+        .zip(student)
+        .map(|(teacher, student)| {
+            let (p, q) = (reference::softmax(teacher, 1.0), reference::softmax(student, 1.0));
+            let mut order: Vec<usize> = (0..4).collect();
+            order.sort_by(|left, right| p[*right].total_cmp(&p[*left]));
+            order[..2].iter().map(|place| p[*place] * (p[*place] / q[*place]).ln()).sum::<f64>()
+        })
+        .sum();
     assert!((raw / 8.0 - golden.value("top-2 FKL conv D")).abs() < F64);
 }
 
@@ -95,7 +99,10 @@ fn values_and_gradients_are_those_of_the_formulas_in_f64() {
             let (value, on_tape) = mean(case.loss.as_ref(), logits.clone(), &golden.labels, &golden.teacher(k));
             let expected = reference::mean(&case, teacher, student, student, k);
             let name = &case.name;
-            assert!((value - expected).abs() < F32 * expected.abs().max(1.0), "{name} top {k}: {value} is not {expected}");
+            assert!(
+                (value - expected).abs() < F32 * expected.abs().max(1.0),
+                "{name} top {k}: {value} is not {expected}"
+            );
             for (place, slope) in gradient(&on_tape, &logits).into_iter().enumerate() {
                 let moved = |by: f64| {
                     let mut moved = student.clone();
@@ -104,7 +111,10 @@ fn values_and_gradients_are_those_of_the_formulas_in_f64() {
                 };
                 let finite = (moved(1e-5) - moved(-1e-5)) / 2e-5;
                 let difference = (finite - f64::from(slope)).abs();
-                assert!(difference < 2e-6 * finite.abs().max(1.0), "{name} top {k} at {place}: {slope} is not {finite}");
+                assert!(
+                    difference < 2e-6 * finite.abs().max(1.0),
+                    "{name} top {k} at {place}: {slope} is not {finite}"
+                );
             }
         }
     }
@@ -149,7 +159,9 @@ fn ids_that_only_pad_a_vocabulary_are_in_neither_distribution() {
     };
     for case in [1.0, 2.0].into_iter().flat_map(cases) {
         let expected = mean(case.loss.as_ref(), golden.logits(), &golden.labels, &golden.teacher(4)).0;
-        for (student, teacher) in [(&[][..], &[9.0, 0.0][..]), (&[7.0, 0.0][..], &[][..]), (&[1.0][..], &[2.0, 3.0][..])] {
+        for (student, teacher) in
+            [(&[][..], &[9.0, 0.0][..]), (&[7.0, 0.0][..], &[][..]), (&[1.0][..], &[2.0, 3.0][..])]
+        {
             let live = LiveLogits { logits: tensor(&padded(&golden.teacher_logits(), teacher)), shared: 4 };
             let logits = tensor(&padded(&golden.student_logits(), student)).require_grad();
             let positions = Positions::new(logits, &golden.labels, TeacherPositions::none()).beside(Some(live));

@@ -16,9 +16,15 @@ fn complaints(table: &serde_json::Value) -> String {
 fn a_loss_that_would_be_infinite_with_a_tail_says_so() {
     for (table, what) in [
         (json!({ "reverse-kl": { "tail": "renormalise-teacher" } }), "reverse KL is infinite"),
-        (json!({ "adaptive-kl": { "tail": "renormalise-teacher" } }), "adaptive KL, which is partly reverse KL, is infinite"),
+        (
+            json!({ "adaptive-kl": { "tail": "renormalise-teacher" } }),
+            "adaptive KL, which is partly reverse KL, is infinite",
+        ),
         (json!({ "jsd": { "tail": "renormalise-teacher", "beta": 1 } }), "`jsd` with `beta = 1`"),
-        (json!({ "reverse-skewed-kl": { "tail": "renormalise-teacher", "alpha": 0 } }), "`reverse-skewed-kl` with `alpha = 0`"),
+        (
+            json!({ "reverse-skewed-kl": { "tail": "renormalise-teacher", "alpha": 0 } }),
+            "`reverse-skewed-kl` with `alpha = 0`",
+        ),
     ] {
         let said = complaints(&table);
         assert!(said.contains(what) && said.contains("renormalise-teacher"), "{table}: {said}");

@@ -27,7 +27,10 @@ fn the_mean_over_draws_is_the_cross_entropy_with_the_whole_distribution() {
             let spread = (values.iter().map(|value| (value - average).powi(2)).sum::<f64>() / 63.0).sqrt();
             // Five standard errors; draws are the same for ever, so this never fails by chance.
             let error = (average - exact).abs();
-            assert!(error < 5.0 * spread / 8.0 + 1e-6, "{tail:?} top {k} {proposal}: {average} is not {exact} ± {spread}");
+            assert!(
+                error < 5.0 * spread / 8.0 + 1e-6,
+                "{tail:?} top {k} {proposal}: {average} is not {exact} ± {spread}"
+            );
             assert!(spread < 0.1, "{tail:?} top {k} {proposal}: {spread}");
         }
     }

@@ -29,7 +29,8 @@ fn losses_between_a_model_and_a_maimed_copy_are_those_of_pytorch() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let expected: Expected =
         serde_json::from_str(&fs_err::read_to_string(golden.join("kd_losses_stories260k.json")).unwrap()).unwrap();
-    let model = read_model::<Flex>(&ModelFolder::open(&golden.join("stories260k")).unwrap(), &Default::default()).unwrap();
+    let model =
+        read_model::<Flex>(&ModelFolder::open(&golden.join("stories260k")).unwrap(), &Default::default()).unwrap();
     let values = take_values(&model.decoder);
     let maimed = load_into(model.decoder.clone(), &Default::default(), |name, _| {
         let kept = if name.starts_with("model.layers.4.") { 0.0 } else { 1.0 };
@@ -67,7 +68,8 @@ fn losses_between_a_model_and_a_maimed_copy_are_those_of_pytorch() {
         for (name, loss) in losses {
             let live = LiveLogits { logits: teacher.clone(), shared: vocabulary };
             let positions = Positions::new(student.clone(), labels, TeacherPositions::none()).beside(Some(live));
-            let values = [mean_of(loss.as_ref(), &positions).0, mean(loss.as_ref(), student.clone(), labels, &stored).0];
+            let values =
+                [mean_of(loss.as_ref(), &positions).0, mean(loss.as_ref(), student.clone(), labels, &stored).0];
             let expected = expected[name];
             for value in values {
                 assert!((value - expected).abs() < TOLERANCE, "{name} at {temperature}: {value} is not {expected}");

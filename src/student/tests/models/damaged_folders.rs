@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use crate::support::{MODELS, expected, flat, golden, load, logits};
 use burn::backend::Flex;
 use burn::tensor::Tensor;
 use stillhouse_data::model_folder::ModelFolder;
-use stillhouse_student::weights::{LoadedModel, NamedValues, Values, encode_tensors, read_model, take_values};
 use stillhouse_student::score::score;
-use crate::support::{MODELS, expected, flat, golden, load, logits};
+use stillhouse_student::weights::{LoadedModel, NamedValues, Values, encode_tensors, read_model, take_values};
 
 const MODEL: &str = "llama-gqa-tied";
 
@@ -116,7 +116,11 @@ fn no_family_reads_beyond_its_longest_sequence() {
         let rows = vec![vec![1; 3], vec![1; model.config.context + 1]];
         let error = score(&model, &rows, &mut |_, _, _| {}).unwrap_err().to_string();
         let context = model.config.context;
-        assert_eq!(error, format!("sequence 1 has {} tokens, the model's longest sequence is {context}", context + 1), "{name}");
+        assert_eq!(
+            error,
+            format!("sequence 1 has {} tokens, the model's longest sequence is {context}", context + 1),
+            "{name}"
+        );
     }
 }
 
@@ -185,7 +189,8 @@ fn reads_half_precision(name: &str) {
                 (name.clone(), values.shape.clone(), values.data.iter().flat_map(narrow).collect())
             })
             .collect();
-        let views = bytes.iter().map(|(name, shape, bytes)| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
+        let views =
+            bytes.iter().map(|(name, shape, bytes)| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
         let copy = tempfile::tempdir().unwrap();
         fs_err::copy(golden(name).join("config.json"), copy.path().join("config.json")).unwrap();
         fs_err::write(copy.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use crate::support::training::{InMemory, Rule, Watcher, adamw, tiny};
 use burn::tensor::{Int, Tensor, TensorData};
 use stillhouse_data::batch::Batch;
 use stillhouse_data::signals::TopK;
@@ -20,7 +21,6 @@ use stillhouse_student::optimizer::Optimizer;
 use stillhouse_student::schedule::constant::Constant;
 use stillhouse_student::trainer::{BatchSource, LiveTeacher, Losses, Options, State, StepReport, Trained, Training};
 use stillhouse_student::weights::LoadedModel;
-use crate::support::training::{InMemory, Rule, Watcher, adamw, tiny};
 
 const ONE: Weight = Weight::Constant(1.0);
 
@@ -37,7 +37,14 @@ fn jsd(weight: Weight) -> Jsd {
 }
 
 fn sampled() -> SampledCrossEntropy {
-    SampledCrossEntropy { weight: ONE, samples: 4, proposal: 1.0, temperature: 1.0, t_squared: true, tail: Tail::Bucket }
+    SampledCrossEntropy {
+        weight: ONE,
+        samples: 4,
+        proposal: 1.0,
+        temperature: 1.0,
+        t_squared: true,
+        tail: Tail::Bucket,
+    }
 }
 
 fn adaptive() -> AdaptiveKl {
@@ -75,7 +82,8 @@ impl BatchSource for Stored {
             visibility: Visibility::from_segments(&batch.segments, batch.rows, batch.length),
         };
         let hidden = model.decoder.hidden(&input, &model.rotary, None);
-        let places: Vec<i32> = (0..).zip(&batch.scored).filter(|(_, scored)| **scored).map(|(place, _)| place).collect();
+        let places: Vec<i32> =
+            (0..).zip(&batch.scored).filter(|(_, scored)| **scored).map(|(place, _)| place).collect();
         let count = places.len();
         let places = Tensor::<Cpu, 1, Int>::from_data(TensorData::new(places, [count]), &Default::default());
         let logits = model.decoder.logits(hidden.select(0, places)).narrow(1, 0, 32);
@@ -121,7 +129,12 @@ fn train(
     training.run_beside::<CpuTape>(teacher, source, checkpoints, watcher, &device, || fresh(&config, 3, &device))
 }
 
-fn reports(losses: &[(&str, &dyn Loss)], live: Option<LiveTeacher<Cpu>>, source: &mut dyn BatchSource, parts: &Parts) -> Vec<StepReport> {
+fn reports(
+    losses: &[(&str, &dyn Loss)],
+    live: Option<LiveTeacher<Cpu>>,
+    source: &mut dyn BatchSource,
+    parts: &Parts,
+) -> Vec<StepReport> {
     let mut watcher = Watcher::default();
     train(losses, live, source, parts, &InMemory::default(), &mut watcher).unwrap();
     watcher.reports
@@ -131,7 +144,11 @@ fn close(one: &[StepReport], other: &[StepReport]) {
     assert_eq!(one.len(), other.len());
     for (one, other) in one.iter().zip(other) {
         assert!((one.loss - other.loss).abs() < 2e-5, "step {}: {} {}", one.step, one.loss, other.loss);
-        assert!((one.gradient_norm - other.gradient_norm).abs() < 1e-4 * one.gradient_norm.max(1.0), "step {}", one.step);
+        assert!(
+            (one.gradient_norm - other.gradient_norm).abs() < 1e-4 * one.gradient_norm.max(1.0),
+            "step {}",
+            one.step
+        );
         let positions = |report: &StepReport| report.parts.iter().map(|part| part.positions).collect::<Vec<_>>();
         assert_eq!(positions(one), positions(other));
     }
@@ -161,7 +178,8 @@ fn a_live_teacher_is_preferred_to_stored_signals() {
 #[test]
 fn splitting_a_step_beside_a_live_teacher_changes_nothing_but_rounding() {
     let (cross_entropy, jsd, sampled) = (cross_entropy(ONE), jsd(ONE), sampled());
-    let losses: [(&str, &dyn Loss); 3] = [("cross-entropy", &cross_entropy), ("jsd", &jsd), ("sampled-cross-entropy", &sampled)];
+    let losses: [(&str, &dyn Loss); 3] =
+        [("cross-entropy", &cross_entropy), ("jsd", &jsd), ("sampled-cross-entropy", &sampled)];
     let whole = reports(&losses, Some(live()), &mut rule(false), &FIVE);
     for micro_rows in [1, 3] {
         close(&whole, &reports(&losses, Some(live()), &mut rule(false), &Parts { micro_rows, ..FIVE }));
@@ -179,8 +197,11 @@ fn the_loss_is_divided_by_the_counted_tokens_of_the_whole_step() {
         for report in reports(&losses, None, &mut rule(true), &Parts { micro_rows, ..FIVE }) {
             let counted = report.parts[0].positions as f64;
             assert!(report.parts[1].positions < report.parts[0].positions);
-            let sum: f64 =
-                [0.25, 2.0].iter().zip(&report.parts).map(|(weight, part)| weight * part.mean * part.positions as f64).sum();
+            let sum: f64 = [0.25, 2.0]
+                .iter()
+                .zip(&report.parts)
+                .map(|(weight, part)| weight * part.mean * part.positions as f64)
+                .sum();
             assert!((report.loss - sum / counted).abs() < 1e-9);
         }
     }
@@ -193,14 +214,16 @@ fn what_stands_in_padding_is_never_counted() {
     let step = |padding: u32| {
         let mut source = rule(true);
         let mut step = source.step(0).unwrap();
-        let places = step.batch.scored.iter().zip(&step.batch.segments).map(|(scored, segment)| !scored && *segment == 0);
+        let places =
+            step.batch.scored.iter().zip(&step.batch.segments).map(|(scored, segment)| !scored && *segment == 0);
         for (place, is_padding) in places.collect::<Vec<bool>>().into_iter().enumerate() {
             if is_padding {
                 step.batch.inputs[place] = padding;
                 step.batch.targets[place] = padding;
             }
         }
-        let state = State::<CpuTape>::new(fresh(&tiny(), 3, &Default::default()).unwrap(), &tiny()).beside(Some(live()));
+        let state =
+            State::<CpuTape>::new(fresh(&tiny(), 3, &Default::default()).unwrap(), &tiny()).beside(Some(live()));
         let (state, report) = state.advance(&step, &losses, &adamw(1e-3), 1e-3, None, 2).unwrap();
         (state.checkpoint().weights, report.loss)
     };
@@ -211,7 +234,8 @@ fn what_stands_in_padding_is_never_counted() {
 fn a_stopped_training_beside_a_teacher_ends_with_the_bits_of_an_undisturbed_one() {
     let moving = Weight::Line(WeightLine { from: 1.0, to: 0.0, over: 6, after: 1 });
     let (cross_entropy, jsd, sampled) = (cross_entropy(moving), jsd(ONE), sampled());
-    let losses: [(&str, &dyn Loss); 3] = [("cross-entropy", &cross_entropy), ("jsd", &jsd), ("sampled-cross-entropy", &sampled)];
+    let losses: [(&str, &dyn Loss); 3] =
+        [("cross-entropy", &cross_entropy), ("jsd", &jsd), ("sampled-cross-entropy", &sampled)];
     let eight = Parts { steps: 8, micro_rows: 2 };
     let undisturbed =
         train(&losses, Some(live()), &mut rule(false), &eight, &InMemory::default(), &mut Watcher::default()).unwrap();
@@ -266,7 +290,8 @@ fn a_weight_that_moves_is_used_at_every_step_and_shares_what_came_before() {
     for steps in 1..=7 {
         let (cross_entropy, forward_kl) = (cross_entropy(line(0.0)), forward_kl());
         let losses: [(&str, &dyn Loss); 2] = [("cross-entropy", &cross_entropy), ("forward-kl", &forward_kl)];
-        train(&losses, None, &mut rule(true), &Parts { steps, micro_rows: 4 }, &every, &mut Watcher::default()).unwrap();
+        train(&losses, None, &mut rule(true), &Parts { steps, micro_rows: 4 }, &every, &mut Watcher::default())
+            .unwrap();
     }
     // Steps 1 to 4 have the weight 1 in all of them.
     assert_eq!(run(line(0.5), &every).resumed, Some(4));

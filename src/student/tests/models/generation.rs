@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use crate::support::{MODELS, expected, flat, load, logits};
 use stillhouse_data::lm::{Finish, GenerateRequest, Sampling};
 use stillhouse_student::backend::Cpu;
 use stillhouse_student::generate::generate;
 use stillhouse_student::score::score;
-use crate::support::{MODELS, expected, flat, load, logits};
 
 fn request(prompt: &[u32], temperature: f32, seed: u64, max_tokens: usize) -> GenerateRequest {
     let sampling = Sampling { temperature, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens, stop_ids: vec![] };
@@ -30,7 +30,9 @@ fn a_text_does_not_depend_on_its_neighbours() {
     let model = load::<Cpu>("llama-gqa-tied");
     let ids = expected("llama-gqa-tied").ids;
     let requests: Vec<GenerateRequest> = (0..40usize)
-        .map(|number| request(&ids[number % 2][..1 + number % 9], (number % 3) as f32 * 0.5, number as u64, 3 + number % 7))
+        .map(|number| {
+            request(&ids[number % 2][..1 + number % 9], (number % 3) as f32 * 0.5, number as u64, 3 + number % 7)
+        })
         .collect();
     let mut seen = vec![vec![]; requests.len()];
     let together = generate(&model, &requests, &mut |number, tokens| {
@@ -79,7 +81,8 @@ fn the_context_is_a_limit_and_not_a_panic() {
     assert_eq!((made[0].tokens.len(), made[0].finish), (2, Finish::Length));
     let full = generate(&model, &[request(&vec![7; context], 0.0, 0, 5)], &mut |_, _| true).unwrap();
     assert!(full[0].tokens.is_empty());
-    for (prompt, word) in [(vec![7; context + 1], "longest sequence"), (vec![], "no tokens"), (vec![128], "vocabulary")] {
+    for (prompt, word) in [(vec![7; context + 1], "longest sequence"), (vec![], "no tokens"), (vec![128], "vocabulary")]
+    {
         let error = generate(&model, &[request(&prompt, 0.0, 0, 5)], &mut |_, _| true).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }

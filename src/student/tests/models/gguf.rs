@@ -6,13 +6,13 @@
 #[allow(dead_code, reason = "other tests use more of it")]
 mod gguf_writer;
 
+use crate::support::{LLAMAS, expected, flat, largest_difference, load, logits};
 use burn::backend::Flex;
 use gguf_writer::GgufWriter;
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_student::error::StudentError;
 use stillhouse_student::model::{DecoderConfig, RotaryScaling};
 use stillhouse_student::weights::{LoadedModel, take_values};
-use crate::support::{LLAMAS, expected, flat, largest_difference, load, logits};
 
 /// Hugging Face's name → llama.cpp's.
 fn translated(name: &str) -> String {
@@ -118,7 +118,9 @@ fn tensors_that_do_not_fit_the_settings_are_named() {
     let whole = converted(&folder.config, &folder);
     let complaint = |writer: &GgufWriter| read(writer).err().unwrap().to_string();
     let more_layers = whole.clone().u32("llama.block_count", 9);
-    assert!(complaint(&more_layers).contains("of model.tiny do not fit its config.json: there is no tensor `model.layers."));
+    assert!(
+        complaint(&more_layers).contains("of model.tiny do not fit its config.json: there is no tensor `model.layers.")
+    );
     let surplus = whole.clone().floats("blk.0.ffn_gate_inp.weight", &[1], &[0.0]);
     assert!(complaint(&surplus).ends_with("there is no place for tensor `blk.0.ffn_gate_inp.weight`"));
     let misshapen = whole.clone().floats("output_norm.weight", &[47], &[1.0; 47]);
@@ -126,5 +128,7 @@ fn tensors_that_do_not_fit_the_settings_are_named() {
     let mut values = [1.0; 48];
     values[5] = f32::NAN;
     let holes = whole.floats("output_norm.weight", &[48], &values);
-    assert!(complaint(&holes).starts_with("tensor `model.norm.weight` of model.tiny holds 1 values that are not finite"));
+    assert!(
+        complaint(&holes).starts_with("tensor `model.norm.weight` of model.tiny holds 1 values that are not finite")
+    );
 }

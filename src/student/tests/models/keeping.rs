@@ -5,13 +5,13 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 
+use crate::support::training::{InMemory, Setup, Watcher, adamw, train, train_with};
 use stillhouse_store::{Key, Store, StoreError};
 use stillhouse_student::error::{Result, StudentError};
 use stillhouse_student::optimizer::Optimizer;
 use stillhouse_student::schedule::constant::Constant;
 use stillhouse_student::schedule::wsd::Wsd;
 use stillhouse_student::trainer::{Checkpoint, CheckpointStore, History, Keep, Options, Spike, StoredCheckpoints};
-use crate::support::training::{InMemory, Setup, Watcher, adamw, train, train_with};
 
 fn constant(steps: u64, checkpoint_every: u64) -> Setup {
     Setup { schedule: Box::new(Constant { warmup: 2 }), steps, micro_rows: 4, checkpoint_every }
@@ -135,7 +135,9 @@ fn a_loss_that_jumps_stops_before_the_step_and_keeps_the_state_there() {
     // The first losses fall; sooner or later one is above the one before.
     let options = Options { spike: Some(&rule), ..Options::default() };
     let mut watcher = Watcher::default();
-    let error = train_with(&constant(200, 0), &Optimizer::Adamw(adamw(3e-1)), options, &checkpoints, &mut watcher).err().unwrap();
+    let error = train_with(&constant(200, 0), &Optimizer::Adamw(adamw(3e-1)), options, &checkpoints, &mut watcher)
+        .err()
+        .unwrap();
     let good = watcher.reports.len() as u64;
     let message = error.to_string();
     assert!(message.starts_with(&format!("step {}: the loss is ", good + 1)), "{message}");
@@ -173,13 +175,13 @@ fn a_checkpoint_of_another_model_is_refused_by_name() {
 }
 
 mod memory {
+    use crate::support::training::{Rule, tiny};
     use stillhouse_spec::Config;
     use stillhouse_student::backend::{Cpu, CpuTape};
     use stillhouse_student::kernels::Kernels;
     use stillhouse_student::loss::cross_entropy::CrossEntropy;
     use stillhouse_student::loss::{Formula, Loss, LossSum, Positions, Weight};
     use stillhouse_student::trainer::{Losses, Observer, StepReport, Trained, Training};
-    use crate::support::training::{Rule, tiny};
 
     use super::*;
 
@@ -248,14 +250,20 @@ mod memory {
         assert!(done.unwrap().checkpoint == halves.unwrap().checkpoint);
         assert!(silent.is_empty());
         assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].starts_with("out of memory with 4 rows at once, goes on with 2 (CUDA_ERROR_OUT_OF_MEMORY: "), "{said:?}");
+        assert!(
+            said[0].starts_with("out of memory with 4 rows at once, goes on with 2 (CUDA_ERROR_OUT_OF_MEMORY: "),
+            "{said:?}"
+        );
     }
 
     #[test]
     fn that_is_too_small_for_half_of_them_is_an_error_with_a_hint() {
         let (done, said) = trained(12, 0, None);
         let error = done.err().unwrap();
-        assert!(error.to_string().starts_with("out of memory with 2 rows of 12 positions at once: CUDA_ERROR_OUT"), "{error}");
+        assert!(
+            error.to_string().starts_with("out of memory with 2 rows of 12 positions at once: CUDA_ERROR_OUT"),
+            "{error}"
+        );
         assert!(error.hint().unwrap().contains("gradient-checkpointing"));
         assert_eq!(said.len(), 1);
     }

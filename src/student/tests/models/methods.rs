@@ -5,18 +5,18 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use crate::support::training::{InMemory, Rule, Setup, Watcher, adamw, tiny, train_with};
 use stillhouse_student::backend::{Cpu, CpuTape};
 use stillhouse_student::error::StudentError;
 use stillhouse_student::init::fresh;
-use stillhouse_student::loss::{Loss, Weight};
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
+use stillhouse_student::loss::{Loss, Weight};
 use stillhouse_student::optimizer::{AdamW, Muon, Optimizer};
 use stillhouse_student::schedule::constant::Constant;
 use stillhouse_student::trainer::{
     BatchSource, EarlyStop, Lora, Losses, Method, Options, State, Trained, Validation, peft_names,
 };
 use stillhouse_student::weights::{NamedValues, take_values};
-use crate::support::training::{InMemory, Rule, Setup, Watcher, adamw, tiny, train_with};
 
 fn constant(steps: u64) -> Setup {
     Setup { schedule: Box::new(Constant { warmup: 2 }), steps, micro_rows: 4, checkpoint_every: 0 }
@@ -157,7 +157,11 @@ mod adapters {
             assert!((merged[place] - before[place] - 2.0 * product).abs() < 1e-6);
         }
         let named = peft_names(&thin);
-        assert!(named.contains_key("base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"), "{:?}", named.keys());
+        assert!(
+            named.contains_key("base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"),
+            "{:?}",
+            named.keys()
+        );
     }
 
     #[test]
@@ -186,7 +190,8 @@ mod adapters {
         assert_eq!(gradients.len(), 8);
         for (name, gradient) in &gradients {
             let gradient = &gradient.data;
-            let steepest = (0..gradient.len()).max_by(|a, b| gradient[*a].abs().total_cmp(&gradient[*b].abs())).unwrap();
+            let steepest =
+                (0..gradient.len()).max_by(|a, b| gradient[*a].abs().total_cmp(&gradient[*b].abs())).unwrap();
             let moved = |by: f32| {
                 let mut start = start.clone();
                 let mut data = start.weights[name].data.to_vec();
@@ -265,7 +270,10 @@ mod gradient_checkpointing {
             assert_eq!(plain.last, again.last);
             // Also where a step is split.
             let split = Setup { micro_rows: 1, ..constant(6) };
-            assert!(trained(&split, &optimizer, Method::default()).checkpoint == trained(&split, &optimizer, method).checkpoint);
+            assert!(
+                trained(&split, &optimizer, Method::default()).checkpoint
+                    == trained(&split, &optimizer, method).checkpoint
+            );
         }
     }
 }
@@ -276,7 +284,8 @@ mod muon {
     #[test]
     fn learns_and_keeps_one_mean_a_matrix() {
         let mut watcher = Watcher::default();
-        let done = train_with(&constant(40), &by_muon(), Options::default(), &InMemory::default(), &mut watcher).unwrap();
+        let done =
+            train_with(&constant(40), &by_muon(), Options::default(), &InMemory::default(), &mut watcher).unwrap();
         assert!(watcher.reports[39].loss < 0.9 * watcher.reports[0].loss, "{:?}", watcher.reports[39]);
         let state = &done.checkpoint.optimizer;
         assert_eq!(state.first.len(), done.weights.len());
@@ -303,7 +312,10 @@ mod early_stopping {
             batch.targets.iter_mut().for_each(|target| *target = (*target * 5 + 3) % 32);
             Ok(batch)
         }
-        fn teacher(&mut self, batch: &stillhouse_data::batch::Batch) -> stillhouse_student::error::Result<stillhouse_student::loss::Teacher> {
+        fn teacher(
+            &mut self,
+            batch: &stillhouse_data::batch::Batch,
+        ) -> stillhouse_student::error::Result<stillhouse_student::loss::Teacher> {
             Rule { vocabulary: 32, with_teacher: true }.teacher(batch)
         }
     }

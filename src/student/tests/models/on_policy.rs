@@ -25,7 +25,10 @@ impl BatchSource for Prompts {
         Ok(batch)
     }
 
-    fn teacher(&mut self, batch: &stillhouse_data::batch::Batch) -> stillhouse_student::error::Result<stillhouse_student::loss::Teacher> {
+    fn teacher(
+        &mut self,
+        batch: &stillhouse_data::batch::Batch,
+    ) -> stillhouse_student::error::Result<stillhouse_student::loss::Teacher> {
         self.0.teacher(batch)
     }
 }
@@ -59,7 +62,9 @@ fn train(share: f64, steps: u64, checkpoints: &InMemory, watcher: &mut Watcher) 
         options: Options { on_policy: Some(Sampler { rule: &rule, stop_ids: &[31] }), ..Options::default() },
     };
     let mut source = Prompts(Rule { vocabulary: 32, with_teacher: false });
-    training.run_beside::<CpuTape>(Some(teacher()), &mut source, checkpoints, watcher, &device, || fresh(&config, 3, &device))
+    training.run_beside::<CpuTape>(Some(teacher()), &mut source, checkpoints, watcher, &device, || {
+        fresh(&config, 3, &device)
+    })
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use crate::support::{MODELS, expected, flat, golden, largest_difference, load, logits};
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Int, Tensor, TensorData};
 use stillhouse_student::kernels::Visibility;
 use stillhouse_student::model::ModelInput;
 use stillhouse_student::weights::{LoadedModel, read_model, take_values, write_model};
-use crate::support::{MODELS, expected, flat, golden, largest_difference, load, logits};
 
 #[test]
 fn logits_are_those_of_transformers() {
@@ -60,7 +60,8 @@ fn gradients_are_those_of_transformers() {
         let vocabulary = log_probs.dims()[1];
         let log_probs = log_probs.reshape([batch, time, vocabulary]).narrow(1, 0, time - 1);
         let targets: Vec<i32> = rows.iter().flat_map(|row| row[1..].iter().map(|token| *token as i32)).collect();
-        let targets = Tensor::<Tape, 3, Int>::from_data(TensorData::new(targets, [batch, time - 1, 1]), &Default::default());
+        let targets =
+            Tensor::<Tape, 3, Int>::from_data(TensorData::new(targets, [batch, time - 1, 1]), &Default::default());
         log_probs.gather(2, targets).mean().neg()
     }
 

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use crate::support::{flat, golden, load, logits};
 use serde::Deserialize;
 use stillhouse_data::lm::{GenerateRequest, Sampling};
 use stillhouse_student::backend::Cpu;
 use stillhouse_student::generate::generate;
 use stillhouse_student::score::score;
-use crate::support::{flat, golden, load, logits};
 
 const MODEL: &str = "stories260k";
 

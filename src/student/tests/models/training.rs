@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use crate::support::training::{InMemory, Rule, Setup, Watcher, adamw, batch_of, tiny, train};
+use crate::support::{MODELS, expected, load};
 use stillhouse_student::backend::{Cpu, CpuTape};
 use stillhouse_student::error::StudentError;
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
@@ -12,8 +14,6 @@ use stillhouse_student::schedule::cosine::Cosine;
 use stillhouse_student::schedule::wsd::Wsd;
 use stillhouse_student::trainer::{Losses, State, StepBatch, Trained};
 use stillhouse_student::weights::take_values;
-use crate::support::training::{InMemory, Rule, Setup, Watcher, adamw, batch_of, tiny, train};
-use crate::support::{MODELS, expected, load};
 
 const CROSS_ENTROPY: CrossEntropy = CrossEntropy { weight: Weight::Constant(1.0) };
 
@@ -36,7 +36,8 @@ fn ten_adamw_steps_are_those_of_pytorch() {
         let model = load::<Cpu>(name);
         let mut state = State::<CpuTape>::new(model.decoder, &model.config);
         let batch = StepBatch { batch: batch_of(&expected.ids), teacher: Teacher::default() };
-        let optimizer = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: true };
+        let optimizer =
+            AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: true };
         let losses = cross_entropy();
         for (step, reference) in expected.adamw.losses.iter().enumerate() {
             let (next, report) = state.advance(&batch, &losses, &optimizer, optimizer.lr, Some(1.0), 2).unwrap();
@@ -56,7 +57,8 @@ fn one_batch_can_be_learnt_by_heart() {
     let config = tiny();
     let device = Default::default();
     let mut state = State::<CpuTape>::new(stillhouse_student::init::fresh(&config, 1, &device).unwrap(), &config);
-    let rows: Vec<Vec<u32>> = (0..4u32).map(|row| (0..17u32).map(|place| (place * place * 5 + row * 11) % 32).collect()).collect();
+    let rows: Vec<Vec<u32>> =
+        (0..4u32).map(|row| (0..17u32).map(|place| (place * place * 5 + row * 11) % 32).collect()).collect();
     let batch = StepBatch { batch: batch_of(&rows), teacher: Teacher::default() };
     let mut last = f64::INFINITY;
     for _ in 0..150 {
@@ -193,7 +195,12 @@ fn whole_model_gradients_are_the_slopes_of_the_loss() {
         (report.loss, state.checkpoint().optimizer.first)
     };
     let (_, gradients) = loss_and_gradient(&weights);
-    for name in ["model.embed_tokens.weight", "model.layers.0.self_attn.k_proj.weight", "model.layers.1.mlp.gate_proj.weight", "model.norm.weight"] {
+    for name in [
+        "model.embed_tokens.weight",
+        "model.layers.0.self_attn.k_proj.weight",
+        "model.layers.1.mlp.gate_proj.weight",
+        "model.norm.weight",
+    ] {
         let gradient = &gradients[name].data;
         let steepest = (0..gradient.len()).max_by(|a, b| gradient[*a].abs().total_cmp(&gradient[*b].abs())).unwrap();
         let moved = |by: f32| {
@@ -213,7 +220,8 @@ fn whole_model_gradients_are_the_slopes_of_the_loss() {
 #[test]
 fn products_spread_over_threads_give_the_same_bits_as_on_one() {
     let config = stillhouse_student::model::DecoderConfig { hidden: 192, intermediate: 512, head_width: 48, ..tiny() };
-    let rows: Vec<Vec<u32>> = (0..16u32).map(|row| (0..65u32).map(|place| (place * (row + 3)) % 32).collect()).collect();
+    let rows: Vec<Vec<u32>> =
+        (0..16u32).map(|row| (0..65u32).map(|place| (place * (row + 3)) % 32).collect()).collect();
     let batch = StepBatch { batch: batch_of(&rows), teacher: Teacher::default() };
     let trained_on = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

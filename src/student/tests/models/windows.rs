@@ -2,18 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use crate::support::{expected, flat, largest_difference, load, logits};
 use stillhouse_data::lm::{GenerateRequest, Sampling};
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_student::backend::Cpu;
 use stillhouse_student::generate::generate;
 use stillhouse_student::model::{DecoderConfig, SlidingWindow};
 use stillhouse_student::weights::{LoadedModel, NamedValues, read_model, take_values, write_model};
-use crate::support::{expected, flat, largest_difference, load, logits};
 
 /// The reference model with its first layers only, which look back through a window.
 fn windowed(name: &str, layers: usize, window: SlidingWindow) -> LoadedModel<Cpu> {
     let model = load::<Cpu>(name);
-    let of_a_kept_layer = |name: &str| match name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()) {
+    let of_a_kept_layer = |name: &str| match name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next())
+    {
         Some(layer) => layer.parse::<usize>().unwrap() < layers,
         None => true,
     };
@@ -60,14 +61,19 @@ fn generation_looks_through_the_same_window() {
     let prompt = expected("mistral").ids[0][..6].to_vec();
     let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens: 12, stop_ids: vec![] };
     // Two lengths, so that one row is padded.
-    let requests = [prompt.clone(), prompt[2..].to_vec()].map(|prompt| GenerateRequest { prompt, sampling: sampling.clone(), seed: 0 });
+    let requests = [prompt.clone(), prompt[2..].to_vec()].map(|prompt| GenerateRequest {
+        prompt,
+        sampling: sampling.clone(),
+        seed: 0,
+    });
     let made = generate(&model, &requests, &mut |_, _| true).unwrap();
     for (request, made) in requests.iter().zip(&made) {
         let mut row = request.prompt.clone();
         for token in &made.tokens {
             let all = flat(logits(&model, std::slice::from_ref(&row)));
             let last = &all[all.len() - 128..];
-            let best = (0..128u32).max_by(|left, right| last[*left as usize].total_cmp(&last[*right as usize])).unwrap();
+            let best =
+                (0..128u32).max_by(|left, right| last[*left as usize].total_cmp(&last[*right as usize])).unwrap();
             assert_eq!(*token, best);
             row.push(best);
         }

@@ -9,16 +9,16 @@ use stillhouse_store::Key;
 use stillhouse_student::backend::{Cpu, CpuTape};
 use stillhouse_student::error::Result;
 use stillhouse_student::init::fresh;
-use stillhouse_student::loss::{Loss, Tail, Weight};
+use stillhouse_student::loss::Teacher;
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
 use stillhouse_student::loss::forward_kl::ForwardKl;
+use stillhouse_student::loss::{Loss, Tail, Weight};
 use stillhouse_student::model::{Biases, DecoderConfig};
 use stillhouse_student::optimizer::{AdamW, Optimizer};
 use stillhouse_student::schedule::Schedule;
 use stillhouse_student::trainer::{
     BatchSource, Checkpoint, CheckpointStore, Losses, Measured, Observer, Options, StepReport, Trained, Training,
 };
-use stillhouse_student::loss::Teacher;
 
 /// A batch of whole rows in which every next token is scored.
 pub fn batch_of(rows: &[Vec<u32>]) -> Batch {
@@ -44,7 +44,9 @@ pub struct Rule {
 impl BatchSource for Rule {
     fn batch(&mut self, step: u64) -> Result<Batch> {
         let rows: Vec<Vec<u32>> = (0..4u32)
-            .map(|row| (0..13u32).map(|place| (step as u32 * 7 + row * 3 + place * (row + 1)) % self.vocabulary).collect())
+            .map(|row| {
+                (0..13u32).map(|place| (step as u32 * 7 + row * 3 + place * (row + 1)) % self.vocabulary).collect()
+            })
             .collect();
         let mut batch = batch_of(&rows);
         for row in 0..4 {
@@ -64,7 +66,9 @@ impl BatchSource for Rule {
         let counted = batch.targets.iter().zip(&batch.scored).filter(|(_, scored)| **scored);
         let said = counted.enumerate().map(|(number, (target, _))| match number % 3 {
             0 => TopK::default(),
-            _ => TopK { ids: vec![*target, (target + 1) % self.vocabulary], log_probs: vec![0.8f32.ln(), 0.15f32.ln()] },
+            _ => {
+                TopK { ids: vec![*target, (target + 1) % self.vocabulary], log_probs: vec![0.8f32.ln(), 0.15f32.ln()] }
+            }
         });
         Ok(Teacher::new(said.collect()))
     }

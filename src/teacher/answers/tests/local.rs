@@ -44,11 +44,7 @@ impl LanguageModel for Counting {
         Ok(())
     }
 
-    fn generate(
-        &mut self,
-        requests: &[GenerateRequest],
-        _: &mut Watch<'_>,
-    ) -> Result<Vec<Generated>, LmError> {
+    fn generate(&mut self, requests: &[GenerateRequest], _: &mut Watch<'_>) -> Result<Vec<Generated>, LmError> {
         self.0.fetch_add(requests.len(), Ordering::Relaxed);
         let continued = requests.iter().map(|request| {
             let mut tokens = Vec::new();
@@ -95,8 +91,11 @@ fn bench() -> (Bench, &'static AtomicUsize) {
     fs_err::write(folder.join("config.json"), r#"{"eos_token_id": [0]}"#).unwrap();
     let digest_of = |name: &str| bench.store.digest_of(&folder.join(name)).unwrap().0;
     let members = ["config.json", "tokenizer.json"].map(|name| (name.to_owned(), digest_of(name)));
-    bench.model =
-        Some(FileInput { path: folder.clone(), digest: digest_of("config.json"), members: Some(BTreeMap::from(members)) });
+    bench.model = Some(FileInput {
+        path: folder.clone(),
+        digest: digest_of("config.json"),
+        members: Some(BTreeMap::from(members)),
+    });
     let generated: &'static AtomicUsize = Box::leak(Box::default());
     bench.loader = Box::leak(Box::new(Loader { generated }));
     (bench, generated)
