@@ -79,11 +79,16 @@ pub fn stage_kinds(kinds: &[&'static dyn Kind]) -> String {
 /// The nodes so far: a stage of a later cell that equals one of an earlier cell is that node.
 #[derive(Default)]
 struct Interned {
-    /// (form of the table, seed, forms of all it names) → node.
-    stages: IndexMap<(usize, u64, Vec<(String, usize)>), InternedStage>,
+    stages: IndexMap<StageForm, InternedStage>,
     /// Definitions get numbers the same way, so that a stage differs when a definition of its does.
-    definitions: BTreeMap<(usize, Vec<(String, usize)>), usize>,
+    definitions: BTreeMap<(usize, NamedForms), usize>,
 }
+
+/// Forms of all that a table names, by field.
+type NamedForms = Vec<(String, usize)>;
+
+/// What makes two stages one: the form of their table, their seed, the forms of all they name.
+type StageForm = (usize, u64, NamedForms);
 
 struct InternedStage {
     stage: Stage,

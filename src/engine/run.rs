@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::experiment::{Experiment, StageId};
 use crate::plan::Plan;
-use dispatcher::Dispatcher;
+use dispatcher::{Dispatcher, Work};
 pub use worker_process::WorkerProgram;
 
 /// Takes events; one subscriber a file.
@@ -105,16 +105,8 @@ pub fn run(
         let mut interrupts = Failure::io(signal(SignalKind::interrupt()), "cannot listen for ctrl-c")?;
         let mut terminations = Failure::io(signal(SignalKind::terminate()), "cannot listen for signals")?;
         let (sender, mut messages) = tokio::sync::mpsc::unbounded_channel();
-        let mut dispatcher = Dispatcher::new(
-            Arc::new(experiment),
-            Arc::new(plan),
-            store.clone(),
-            run_id,
-            options,
-            sender,
-            subscribers,
-            history,
-        );
+        let work = Work { experiment, plan, history };
+        let mut dispatcher = Dispatcher::new(work, store.clone(), run_id, options, sender, subscribers);
         dispatcher.begin();
         loop {
             dispatcher.start_ready();

@@ -53,7 +53,8 @@ mod the_second_run {
     fn executes_nothing_after_changes_that_mean_nothing() {
         let place = chain();
         place.built();
-        let changes: [(&str, &dyn Fn(&str) -> String); 5] = [
+        type Change<'a> = (&'a str, &'a dyn Fn(&str) -> String);
+        let changes: [Change<'_>; 5] = [
             ("comments and white space", &|text| text.replace("[command.b]", "\n# a comment\n\n[command.b] # here")),
             ("another order of tables", &|text| {
                 let mut parts: Vec<&str> = text.split("\n[").collect();

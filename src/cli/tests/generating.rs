@@ -1,5 +1,7 @@
 //! `stillhouse generate`: a shipped model talks, the same seed says the same, and what can't be done is said.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are not inside a test function")]
+
 mod support;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! What is generated and what is shipped is true to the program: the schema, the experiments, the example of `init`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are not inside a test function")]
+
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! What a run does when stages fail, are killed, are stopped, or run twice at once.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are not inside a test function")]
+
 mod support;
 
 use std::process::Stdio;

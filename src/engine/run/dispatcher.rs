@@ -76,21 +76,30 @@ pub(crate) struct Dispatcher<'a> {
     started: Instant,
 }
 
+/// What is to be done.
+pub(crate) struct Work {
+    /// Every stage.
+    pub experiment: Experiment,
+    /// What becomes of each.
+    pub plan: Plan,
+    /// How long they took before.
+    pub history: History,
+}
+
 impl<'a> Dispatcher<'a> {
     pub(crate) fn new(
-        experiment: Arc<Experiment>,
-        plan: Arc<Plan>,
+        work: Work,
         store: Store,
         run_id: &str,
         options: RunOptions,
         sender: UnboundedSender<Message>,
         subscribers: &'a mut [Box<dyn Subscriber>],
-        history: History,
     ) -> Self {
+        let Work { experiment, plan, history } = work;
         let resources = Resources::new(options.jobs, options.processors, &options.gpus, available_memory());
         Self {
-            experiment,
-            plan,
+            experiment: Arc::new(experiment),
+            plan: Arc::new(plan),
             store,
             run_id: run_id.to_owned(),
             options: Arc::new(options),

@@ -63,7 +63,8 @@ fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
 
 #[test]
 fn every_pre_tokenizer_cuts_in_its_own_way() {
-    let cases: [(&str, &[&str], &[&str], &[&str]); 5] = [
+    type Pieces = &'static [&'static str];
+    let cases: [(&str, Pieces, Pieces, Pieces); 5] = [
         ("smollm", &["Ġ", "0", "0", "0", "0"], &["Ġab"], &[".", "ab"]),
         ("gpt-2", &["Ġ", "00", "00"], &["Ġab"], &[".", "ab"]),
         ("llama-bpe", &["Ġ", "000", "0"], &["Ġab"], &[".ab"]),
