@@ -9,7 +9,6 @@ pub(crate) mod process;
 mod resources;
 mod worker_process;
 
-
 use stillhouse_stage::{Class, Event, Failure, Kind};
 use stillhouse_store::Store;
 use tokio::signal::unix::{SignalKind, signal};

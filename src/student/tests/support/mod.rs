@@ -19,9 +19,6 @@ use stillhouse_student::weights::{LoadedModel, read_model};
 pub const MODELS: [&str; 6] =
     ["llama-gqa-tied", "llama-mha-untied", "llama3-rope-scaling", "mistral", "qwen2", "qwen3"];
 
-/// Those of them that are Llamas.
-pub const LLAMAS: [&str; 3] = ["llama-gqa-tied", "llama-mha-untied", "llama3-rope-scaling"];
-
 #[derive(Deserialize)]
 pub struct Expected {
     pub ids: Vec<Vec<u32>>,
