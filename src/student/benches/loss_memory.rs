@@ -121,7 +121,7 @@ impl Sides {
         let live = loss.needs_teacher().then_some(&self.teacher);
         let made = head_gradients::<CpuTape>(
             self.hidden.clone(),
-            self.head.clone(),
+            Tensor::from_inner(self.head.clone()).require_grad(),
             &self.labels,
             &TeacherPositions::none(),
             live,

@@ -23,7 +23,8 @@ macro_rules! record {
     }};
 }
 
-/// Hands gradients to the parents that want one.
+/// Hands gradients to the parents that want one. For operations whose gradients share most of their work; where each is
+/// a product of its own, only those that are wanted are computed.
 fn hand_over<B: FusedKernels, S, const N: usize>(
     ops: Ops<S, N>,
     gradients: [FloatTensor<B>; N],
@@ -40,15 +41,20 @@ fn hand_over<B: FusedKernels, S, const N: usize>(
 struct Projection;
 
 impl<B: FusedKernels> Backward<B, 2> for Projection {
-    type State = [FloatTensor<B>; 2];
+    /// Input and weight, each only where the other asks for a gradient: a frozen weight's input is not held.
+    type State = [Option<FloatTensor<B>>; 2];
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<B>(&ops.node);
-        let [input, weight] = ops.state.clone();
+        let [input, weight] = ops.state;
+        let [input_node, weight_node] = ops.parents;
         // Both products come out row by row, as the parameters lie: nothing is transposed afterwards.
-        let to_input = B::float_matmul(gradient.clone(), weight);
-        let to_weight = B::float_matmul(B::float_transpose(gradient), input);
-        hand_over::<B, _, 2>(ops, [to_input, to_weight], grads);
+        if let (Some(node), Some(weight)) = (input_node, weight) {
+            grads.register::<B>(node.id, B::float_matmul(gradient.clone(), weight));
+        }
+        if let (Some(node), Some(input)) = (weight_node, input) {
+            grads.register::<B>(node.id, B::float_matmul(B::float_transpose(gradient), input));
+        }
     }
 }
 
@@ -133,8 +139,11 @@ impl<B: FusedKernels> Backward<B, 3> for Attention {
 impl<B: FusedKernels> Kernels for Autodiff<B> {
     fn projection(input: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
         let (input, weight) = (storage(input), storage(weight));
-        let state = [input.primitive.clone(), weight.primitive.clone()];
-        let output = B::float_matmul(state[0].clone(), B::float_transpose(state[1].clone()));
+        let output = B::float_matmul(input.primitive.clone(), B::float_transpose(weight.primitive.clone()));
+        let state = [
+            (!weight.node.requirement.is_none()).then(|| input.primitive.clone()),
+            (!input.node.requirement.is_none()).then(|| weight.primitive.clone()),
+        ];
         record!(Projection, [input, weight], state, output)
     }
 

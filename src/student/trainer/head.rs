@@ -21,8 +21,8 @@ pub type PartSum<B> = (Tensor<B, 1>, usize);
 pub struct HeadGradients<B: TrainBackend> {
     /// `[positions, hidden]`
     pub hidden: Tensor<Inner<B>, 2>,
-    /// `[vocabulary, hidden]`
-    pub head: Tensor<Inner<B>, 2>,
+    /// `[vocabulary, hidden]`; none where the head asks for no gradient.
+    pub head: Option<Tensor<Inner<B>, 2>>,
     /// Sum (`[1]`) and number of positions of each loss, in the order of the losses; none without a position.
     pub sums: Vec<Option<PartSum<Inner<B>>>>,
 }
@@ -31,13 +31,13 @@ pub struct HeadGradients<B: TrainBackend> {
 ///
 /// # Shapes
 /// - hidden: `[positions, hidden]`
-/// - head: `[vocabulary, hidden]`
+/// - head: `[vocabulary, hidden]`, on the tape where its gradient is wanted
 ///
 /// `divisor` is the number of counted positions of the whole step. A live teacher's logits are computed chunk by chunk
 /// too.
 pub fn head_gradients<B: TrainBackend>(
     hidden: Tensor<Inner<B>, 2>,
-    head: Tensor<Inner<B>, 2>,
+    head: Tensor<B, 2>,
     labels: &[u32],
     teacher: &TeacherPositions<'_>,
     live: Option<&LiveHidden<Inner<B>>>,
@@ -57,7 +57,7 @@ pub(super) fn chunk_of(vocabulary: usize) -> usize {
 fn in_chunks<B: TrainBackend>(
     chunk: usize,
     hidden: Tensor<Inner<B>, 2>,
-    head: Tensor<Inner<B>, 2>,
+    head: Tensor<B, 2>,
     labels: &[u32],
     teacher: &TeacherPositions<'_>,
     live: Option<&LiveHidden<Inner<B>>>,
@@ -67,12 +67,14 @@ fn in_chunks<B: TrainBackend>(
     let [positions, _] = hidden.dims();
     let device = hidden.device();
     let mut hidden_parts = Vec::with_capacity(positions.div_ceil(chunk));
+    let is_trained = head.is_require_grad();
+    let head = head.inner();
     let mut head_gradient: Option<Tensor<Inner<B>, 2>> = None;
     let mut sums = vec![None; losses.len()];
     for start in (0..positions).step_by(chunk) {
         let end = (start + chunk).min(positions);
         let input = Tensor::<B, 2>::from_inner(hidden.clone().narrow(0, start, end - start)).require_grad();
-        let weight = Tensor::<B, 2>::from_inner(head.clone()).require_grad();
+        let weight = Tensor::<B, 2>::from_inner(head.clone()).set_require_grad(is_trained);
         let logits = B::projection(input.clone(), weight.clone());
         let live = live.map(|live| on_no_tape::<B>(live.logits(start..end)));
         let chunk = Positions::new(logits, &labels[start..end], teacher.part(start..end)).beside(live);
@@ -92,7 +94,7 @@ fn in_chunks<B: TrainBackend>(
     }
     HeadGradients {
         hidden: if hidden_parts.len() == 1 { hidden_parts.remove(0) } else { Tensor::cat(hidden_parts, 0) },
-        head: head_gradient.unwrap_or_else(|| Tensor::zeros(head.dims(), &device)),
+        head: is_trained.then(|| head_gradient.unwrap_or_else(|| Tensor::zeros(head.dims(), &device))),
         sums,
     }
 }
@@ -151,6 +153,10 @@ mod tests {
         Teacher::new(said.collect()).with_draws([3; 32])
     }
 
+    fn on_tape(tensor: Tensor<Cpu, 2>) -> Tensor<CpuTape, 2> {
+        Tensor::from_inner(tensor).require_grad()
+    }
+
     fn numbers(tensor: Tensor<Cpu, 2>) -> Vec<f32> {
         tensor.into_data().to_vec().unwrap()
     }
@@ -167,7 +173,7 @@ mod tests {
             for live in [None, Some(&beside)] {
                 let made = |chunk: usize| {
                     let teacher = teacher.part(0..POSITIONS);
-                    let (hidden, head) = (hidden.clone(), head.clone());
+                    let (hidden, head) = (hidden.clone(), on_tape(head.clone()));
                     in_chunks::<CpuTape>(chunk, hidden, head, &labels, &teacher, live, &losses, POSITIONS as f64)
                 };
                 let (whole, cut) = (made(64), made(3));
@@ -177,7 +183,7 @@ mod tests {
                 assert_eq!(count, cut_count, "{}", entry.name);
                 let difference = (sum.clone() - cut_sum.clone()).abs().into_scalar();
                 assert!(difference < 1e-4, "{}: {difference}", entry.name);
-                for (whole, cut) in [(whole.hidden, cut.hidden), (whole.head, cut.head)] {
+                for (whole, cut) in [(whole.hidden, cut.hidden), (whole.head.unwrap(), cut.head.unwrap())] {
                     for (whole, cut) in numbers(whole).iter().zip(numbers(cut)) {
                         assert!((whole - cut).abs() < 1e-5, "{}: {whole} {cut}", entry.name);
                     }
@@ -192,8 +198,24 @@ mod tests {
         let loss = (LOSSES[1].decode)(&Node::from_json(&serde_json::json!({})), &mut Default::default()).unwrap();
         let losses = Losses::new([("forward-kl", loss.as_ref())]);
         let none = TeacherPositions::none();
-        let made = head_gradients::<CpuTape>(hidden, some(VOCABULARY, 4), &[0, 1, 2], &none, None, &losses, 3.0);
+        let head = on_tape(some(VOCABULARY, 4));
+        let made = head_gradients::<CpuTape>(hidden, head, &[0, 1, 2], &none, None, &losses, 3.0);
         assert!(made.sums[0].is_none());
-        assert!(numbers(made.hidden).into_iter().chain(numbers(made.head)).all(|gradient| gradient == 0.0));
+        assert!(numbers(made.hidden).into_iter().chain(numbers(made.head.unwrap())).all(|gradient| gradient == 0.0));
+    }
+
+    #[test]
+    fn a_frozen_head_has_no_gradient_and_passes_on_the_same() {
+        let (hidden, head) = (some(POSITIONS, 8), some(VOCABULARY, 8));
+        let labels: Vec<u32> = (0..POSITIONS as u32).map(|place| place * 7 % 16).collect();
+        let loss = (LOSSES[0].decode)(&Node::from_json(&serde_json::json!({})), &mut Default::default()).unwrap();
+        let losses = Losses::new([(LOSSES[0].name, loss.as_ref())]);
+        let made = |head| {
+            let none = TeacherPositions::none();
+            in_chunks::<CpuTape>(3, hidden.clone(), head, &labels, &none, None, &losses, POSITIONS as f64)
+        };
+        let (trained, frozen) = (made(on_tape(head.clone())), made(Tensor::from_inner(head.clone())));
+        assert!(trained.head.is_some() && frozen.head.is_none());
+        assert_eq!(numbers(trained.hidden), numbers(frozen.hidden));
     }
 }

@@ -399,10 +399,9 @@ impl<B: TrainBackend> State<B> {
         };
         let counted = select_counted(hidden, micro);
         let live = self.teacher.as_ref().map(|teacher| teacher.read(micro));
-        let head = self.decoder.head().inner();
         let head_part = head_gradients::<B>(
             counted.clone().inner(),
-            head,
+            self.decoder.head(),
             &micro.labels,
             &micro.teacher,
             live.as_ref(),
@@ -427,9 +426,9 @@ impl<B: TrainBackend> State<B> {
             }
         };
         let name = if self.tied { "model.embed_tokens.weight" } else { HEAD };
-        if self.trained.contains(name) {
-            let elements = head_part.head.shape().num_elements();
-            let head_gradient = head_part.head.reshape([elements]);
+        if let Some(head_gradient) = head_part.head {
+            let elements = head_gradient.shape().num_elements();
+            let head_gradient = head_gradient.reshape([elements]);
             let head_gradient = match gradients.swap_remove(name) {
                 Some(of_body) => of_body + head_gradient,
                 None => head_gradient,

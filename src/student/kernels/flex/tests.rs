@@ -39,6 +39,22 @@ fn projection_agrees_with_its_plain_form() {
 }
 
 #[test]
+fn a_frozen_side_of_a_projection_gets_no_gradient_and_the_other_gets_the_same() {
+    let (input, weight) = (random([37, 24]), random([19, 24]));
+    let factors = random([37, 19]).detach();
+    let gradients = |input: &Tensor<Tape, 2>, weight: &Tensor<Tape, 2>| {
+        let output = <Tape as Kernels>::projection(input.clone(), weight.clone());
+        let mut gradients = (output * factors.clone()).sum().backward();
+        let read = |gradient: Tensor<Flex, 2>| gradient.into_data().to_vec::<f32>().unwrap();
+        [input, weight].map(|side| side.grad_remove(&mut gradients).map(read))
+    };
+    let [to_input, to_weight] = gradients(&input, &weight);
+    assert!(to_input.is_some() && to_weight.is_some());
+    assert_eq!(gradients(&input, &weight.clone().detach()), [to_input, None]);
+    assert_eq!(gradients(&input.detach(), &weight), [None, to_weight]);
+}
+
+#[test]
 fn rms_norm_agrees_with_its_plain_form() {
     let (input, weight) = (random([77, 21]), random([21]));
     let ours = <Tape as Kernels>::rms_norm(input.clone(), weight.clone(), 1e-5);
