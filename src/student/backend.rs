@@ -28,6 +28,21 @@ pub type VulkanTape = Autodiff<Vulkan>;
 pub trait TrainBackend: AutodiffBackend<InnerBackend: Kernels> + Kernels {
     /// A loss on this backend: losses stand behind pointers, which can't be generic over backends themselves.
     fn loss_sum(loss: &dyn Loss, positions: &Positions<'_, Self>) -> LossSum<Self>;
+
+    /// The device's memory that this process takes; none where that is the process's own, or the device does not say.
+    fn device_memory(device: &Device<Self>) -> Option<DeviceMemory> {
+        let _ = device;
+        None
+    }
+}
+
+/// Memory of a device, as the allocator of the calling thread's stream counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Bytes in tensors.
+    pub in_use: u64,
+    /// Bytes taken from the device, those for later tensors included.
+    pub reserved: u64,
 }
 
 /// The backend under a tape.
@@ -47,11 +62,19 @@ impl TrainBackend for CudaTape {
     fn loss_sum(loss: &dyn Loss, positions: &Positions<'_, Self>) -> LossSum<Self> {
         loss.sum_on_cuda(positions)
     }
+
+    fn device_memory(device: &Device<Self>) -> Option<DeviceMemory> {
+        <Cuda as crate::kernels::CountsMemory>::device_memory(device)
+    }
 }
 
 #[cfg(feature = "vulkan")]
 impl TrainBackend for VulkanTape {
     fn loss_sum(loss: &dyn Loss, positions: &Positions<'_, Self>) -> LossSum<Self> {
         loss.sum_on_vulkan(positions)
+    }
+
+    fn device_memory(device: &Device<Self>) -> Option<DeviceMemory> {
+        <Vulkan as crate::kernels::CountsMemory>::device_memory(device)
     }
 }

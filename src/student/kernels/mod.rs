@@ -15,6 +15,8 @@ pub mod parity;
 mod tape;
 mod visibility;
 
+#[cfg(feature = "gpu")]
+pub(crate) use cube::CountsMemory;
 pub use fused::{AttentionShape, FusedKernels};
 pub use visibility::Visibility;
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::{Map, json};
 use stillhouse_stage::{Context, StageEvent};
 
+use crate::backend::DeviceMemory;
 use crate::trainer::{Measured, Observer, StepReport, memory};
 
 /// Says progress, figures and warnings.
@@ -13,13 +14,20 @@ pub(super) struct Narrator<'a> {
     every: u64,
     /// What a token costs and what the device can do, both in operations; none where either is not known.
     operations: Option<(f64, f64)>,
+    /// What the training takes of a device with memory of its own.
+    device_memory: &'a dyn Fn() -> Option<DeviceMemory>,
     /// When the first step of this run ended, and which it was.
     first: Option<(Instant, u64)>,
 }
 
 impl<'a> Narrator<'a> {
-    pub(super) fn new(context: &'a Context, every: u64, operations: Option<(f64, f64)>) -> Self {
-        Self { context, every: every.max(1), operations, first: None }
+    pub(super) fn new(
+        context: &'a Context,
+        every: u64,
+        operations: Option<(f64, f64)>,
+        device_memory: &'a dyn Fn() -> Option<DeviceMemory>,
+    ) -> Self {
+        Self { context, every: every.max(1), operations, device_memory, first: None }
     }
 
     /// Seconds to the last step, at the pace of this run so far.
@@ -53,6 +61,10 @@ impl Observer for Narrator<'_> {
         }
         if let Some(bytes) = memory::resident() {
             values.insert("memory-bytes".into(), json!(bytes));
+        }
+        if let Some(memory) = (self.device_memory)() {
+            values.insert("device-memory-bytes".into(), json!(memory.in_use));
+            values.insert("device-memory-reserved-bytes".into(), json!(memory.reserved));
         }
         if let Some(seconds) = left {
             values.insert("seconds-left".into(), json!(seconds.round()));

@@ -147,7 +147,8 @@ impl<'a> Job<'a> {
             },
         };
         let checkpoints = StoredCheckpoints::new(context.store());
-        let mut narrator = Narrator::new(context, *config.log_every, operations);
+        let device_memory = || B::device_memory(device);
+        let mut narrator = Narrator::new(context, *config.log_every, operations, &device_memory);
         let teacher = self.teacher.as_ref().map(|teacher| teacher.load::<B>(device)).transpose()?;
         let fresh = || self.first_weights::<B>(device);
         let trained = training.run_beside::<B>(teacher, &mut source, &checkpoints, &mut narrator, device, fresh);

@@ -311,6 +311,7 @@ fn figures_say_how_fast_it_goes_how_much_it_takes_and_how_long_it_will_be() {
     assert_eq!(last["seconds-left"], json!(0.0));
     assert!(last["mfu"].as_f64().unwrap() < 1.0 && last["memory-bytes"].as_u64().unwrap() > 1 << 20, "{last:?}");
     assert!(!said[0].contains_key("seconds-left"), "one step says nothing of the pace");
+    assert!(!last.contains_key("device-memory-bytes"), "the processor has no memory beside the machine's");
 }
 
 #[test]

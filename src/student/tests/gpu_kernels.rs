@@ -90,6 +90,18 @@ fn equal_inputs_give_equal_bits() {
     }
 }
 
+#[test]
+fn a_device_says_how_much_of_its_memory_is_taken() {
+    let device = Device::<Vulkan>::default();
+    let before = VulkanTape::device_memory(&device).unwrap();
+    let held = Tensor::<Vulkan, 1>::from_data(TensorData::new(vec![1.0f32; 1 << 20], [1 << 20]), &device) + 1.0;
+    let after = VulkanTape::device_memory(&device).unwrap();
+    assert!(after.in_use >= before.in_use + (4 << 20), "{before:?} {after:?}");
+    assert!(after.reserved >= after.in_use, "{after:?}");
+    assert_eq!(held.into_data().to_vec::<f32>().unwrap()[7], 2.0);
+    assert_eq!(CpuTape::device_memory(&Default::default()), None);
+}
+
 /// The processor's own kernels pass the same comparison exactly: the cases say what they mean.
 #[test]
 fn the_processor_agrees_with_itself() {

@@ -8,11 +8,32 @@ mod elementwise;
 mod launch;
 mod rows;
 
+use burn::tensor::backend::Backend;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
 
 use super::{AdamWStep, AttentionShape, FusedKernels, Visibility};
+use crate::backend::{Device, DeviceMemory};
 use attention::Starts;
+
+/// Backends that count a device's memory.
+pub(crate) trait CountsMemory: Backend {
+    /// See [`TrainBackend::device_memory`](crate::backend::TrainBackend::device_memory).
+    fn device_memory(device: &Device<Self>) -> Option<DeviceMemory>;
+}
+
+impl<R, F, I, B> CountsMemory for CubeBackend<R, F, I, B>
+where
+    R: CubeRuntime,
+    F: FloatElement,
+    I: IntElement,
+    B: BoolElement,
+{
+    fn device_memory(device: &Device<Self>) -> Option<DeviceMemory> {
+        let usage = R::client(device).memory_usage().ok()?;
+        Some(DeviceMemory { in_use: usage.bytes_in_use, reserved: usage.bytes_reserved })
+    }
+}
 
 impl<R, F, I, B> FusedKernels for CubeBackend<R, F, I, B>
 where
