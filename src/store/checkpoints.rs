@@ -1,6 +1,7 @@
 //! Checkpoints: where a trajectory can be continued.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -34,6 +35,11 @@ pub struct CheckpointManifest {
     /// Whatever else the trainer needs, small.
     pub meta: serde_json::Value,
 }
+
+/// See [`Store::hold_blobs`].
+#[must_use = "blobs are held only as long as this is"]
+#[derive(Debug)]
+pub struct HeldBlobs(#[expect(dead_code, reason = "held for its lock alone")] File);
 
 impl Store {
     /// Publishes a checkpoint whose files are in the store already. The same trajectory gives the
@@ -83,6 +89,54 @@ impl Store {
     /// prefix, which asks for many keys that do not exist. It counts as a use as well: what is there is not written anew.
     pub fn has_checkpoint(&self, key: &Key) -> Result<bool, StoreError> {
         Ok(self.checkpoint(key)?.is_some())
+    }
+
+    /// Keeps every blob where it is until the guard is dropped. Held by whoever stores a checkpoint from its first blob to
+    /// its manifest, or reads one: [`Store::discard_checkpoint`] and garbage collection wait meanwhile.
+    ///
+    /// Never call either of the two under it: they would wait for ever.
+    pub fn hold_blobs(&self) -> Result<HeldBlobs, StoreError> {
+        self.lock_for_publishing().map(HeldBlobs)
+    }
+
+    /// Forgets a checkpoint if `may_go` says so of its manifest, and removes at once those of its blobs that no record, no
+    /// other checkpoint and no pin names. Returns the bytes that were set free; none if nothing was forgotten.
+    ///
+    /// Unlike garbage collection this has no grace period, since the blobs of a checkpoint are named by checkpoints first:
+    /// their writers hold them ([`Store::hold_blobs`]), so none is between its blobs and its manifest here. An output that
+    /// shares blobs with a checkpoint is made by a training whose own last checkpoint names them until the record does. Should
+    /// anybody else be about to name one of them, publishing finds it missing and says so; nothing incomplete is named.
+    ///
+    /// # Errors
+    /// A disk that fails. Where a record or checkpoint of a newer format hides what it needs, all blobs stay.
+    pub fn discard_checkpoint(
+        &self,
+        key: &Key,
+        may_go: impl FnOnce(&CheckpointManifest) -> bool,
+    ) -> Result<Option<u64>, StoreError> {
+        let _alone = self.lock_for_removing()?;
+        let Some(manifest) = self.checkpoint_manifest(key)?.filter(may_go) else { return Ok(None) };
+        let blobs: BTreeMap<Digest, u64> = manifest.files.values().map(|file| (file.digest, file.length)).collect();
+        let unnamed = match self.unnamed(blobs.keys().copied().collect(), key) {
+            Ok(unnamed) => unnamed,
+            Err(error @ (StoreError::NewerFormat { .. } | StoreError::Corrupt { .. })) => {
+                tracing::warn!(checkpoint = %key.short(), %error, "its blobs stay");
+                Default::default()
+            }
+            Err(error) => return Err(error),
+        };
+        // The name first, then what it names: an end in the middle leaves only garbage.
+        self.remove_checkpoint(key)?;
+        let mut freed = 0;
+        for digest in unnamed {
+            let path = self.blob_path(&digest);
+            match fs_err::remove_file(&path) {
+                Ok(()) => freed += blobs[&digest],
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::io("remove", &path)(error)),
+            }
+        }
+        Ok(Some(freed))
     }
 
     /// Forgets a checkpoint; its blobs go with the next garbage collection. `false` if there was none.

@@ -132,6 +132,25 @@ impl Store {
         Ok(report)
     }
 
+    /// Those of `blobs` that no record, no pin and no checkpoint but `except` names. Whoever asks holds the store alone.
+    ///
+    /// # Errors
+    /// As [`Store::gc`]: where somebody's needs are unknown.
+    pub(crate) fn unnamed(&self, blobs: BTreeSet<Digest>, except: &Key) -> Result<BTreeSet<Digest>, StoreError> {
+        let mut marked = BTreeSet::new();
+        self.mark_pins(self.pins()?.values(), &mut marked)?;
+        for key in self.checkpoints()?.iter().filter(|key| *key != except) {
+            let manifest = self.checkpoint_manifest(key)?;
+            marked.extend(manifest.iter().flat_map(|manifest| manifest.files.values()).map(|file| file.digest));
+        }
+        for key in self.recorded_keys()? {
+            if let Some(stored) = stored_record(&key, &self.layout().record(&key))? {
+                self.mark_record(&stored, &mut marked)?;
+            }
+        }
+        Ok(blobs.difference(&marked).copied().collect())
+    }
+
     fn mark_pins<'a>(
         &self,
         pins: impl Iterator<Item = &'a PinTarget>,

@@ -55,7 +55,7 @@ mod tree_io;
 mod verify;
 
 pub use attempts::SweepReport;
-pub use checkpoints::{CheckpointFile, CheckpointManifest};
+pub use checkpoints::{CheckpointFile, CheckpointManifest, HeldBlobs};
 pub use digest::{Digest, Key, ParseDigestError};
 pub use error::StoreError;
 pub use gc::{GcOptions, GcReport};

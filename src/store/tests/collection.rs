@@ -306,3 +306,79 @@ mod runs {
         assert!(store.runs().unwrap().iter().all(|run| !run.live));
     }
 }
+
+/// A checkpoint of files with the given contents, all of them in the store.
+fn checkpoint_of(store: &Store, step: u64, contents: &[&str]) -> CheckpointManifest {
+    let file = |content: &&str| {
+        let digest = store.put_bytes(content.as_bytes()).unwrap();
+        ((*content).to_owned(), CheckpointFile { digest, length: content.len() as u64 })
+    };
+    CheckpointManifest { step, files: contents.iter().map(file).collect(), meta: serde_json::json!({}) }
+}
+
+#[test]
+fn a_discarded_checkpoint_takes_only_what_nothing_else_names_with_it() {
+    let (_folder, store) = store();
+    let manifest = checkpoint_of(&store, 1, &["weights", "moments", "best", "published", "pinned"]);
+    store.put_checkpoint(&key("T1"), &manifest).unwrap();
+    store.put_checkpoint(&key("T2"), &checkpoint_of(&store, 2, &["later", "best"])).unwrap();
+    store.publish(record_of(&store, "student.a", &[("model", "published")])).unwrap();
+    store.pin("mine", PinTarget::Output(manifest.files["pinned"].digest)).unwrap();
+
+    assert_eq!(store.discard_checkpoint(&key("T1"), |_| false).unwrap(), None);
+    assert_eq!(store.checkpoint(&key("T1")).unwrap(), Some(manifest.clone()));
+    assert_eq!(store.discard_checkpoint(&key("T1"), |found| found.step == 1).unwrap(), Some(14));
+    assert_eq!(store.discard_checkpoint(&key("T1"), |_| true).unwrap(), None);
+    let there = |content: &str| store.has(&manifest.files[content].digest);
+    assert_eq!(["weights", "moments"].map(there), [false; 2]);
+    assert_eq!(["best", "published", "pinned"].map(there), [true; 3]);
+    assert!(store.has_checkpoint(&key("T2")).unwrap());
+    assert!(store.verify().unwrap().is_sound());
+}
+
+#[test]
+fn a_discarded_checkpoint_keeps_its_blobs_where_a_newer_program_may_need_them() {
+    let (_folder, store) = store();
+    let manifest = checkpoint_of(&store, 1, &["weights"]);
+    store.put_checkpoint(&key("T1"), &manifest).unwrap();
+    let record = old_record(&store, "command.a", DAY);
+    overwrite(&record_file(&store, &record.key), br#"{"record":{"format":7,"result":"elsewhere"}}"#);
+    assert_eq!(store.discard_checkpoint(&key("T1"), |_| true).unwrap(), Some(0));
+    assert!(!store.has_checkpoint(&key("T1")).unwrap() && store.has(&manifest.files["weights"].digest));
+}
+
+#[test]
+fn whoever_writes_a_checkpoint_of_the_same_blobs_meanwhile_keeps_them() {
+    let (_folder, store) = store();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let rounds = std::thread::scope(|scope| {
+        let discarding = scope.spawn(|| {
+            // Another handle: locks between processes, not within one.
+            let store = Store::open(store.root()).unwrap();
+            let mut freed = 0;
+            for _ in 0..300 {
+                let held = store.hold_blobs().unwrap();
+                store.put_checkpoint(&key("passing"), &checkpoint_of(&store, 1, &["weights", "own"])).unwrap();
+                drop(held);
+                freed += store.discard_checkpoint(&key("passing"), |_| true).unwrap().unwrap();
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            freed
+        });
+        let mut rounds = 0;
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let held = store.hold_blobs().unwrap();
+            // A blob that the other one removes between these two would make the second fail.
+            let manifest = checkpoint_of(&store, 1, &["weights"]);
+            std::thread::yield_now();
+            store.put_checkpoint(&key("final"), &manifest).unwrap();
+            drop(held);
+            assert_eq!(store.checkpoint(&key("final")).unwrap(), Some(manifest));
+            store.remove_checkpoint(&key("final")).unwrap();
+            rounds += 1;
+        }
+        assert!(discarding.join().unwrap() >= 300 * 3, "its own blob went every time");
+        rounds
+    });
+    assert!(rounds > 10, "{rounds}");
+}
