@@ -66,6 +66,13 @@ pub trait CheckpointStore {
     fn passing(&self, key: &Key) -> Result<Option<u64>>;
     /// Forgets a state.
     fn remove(&self, key: &Key) -> Result<()>;
+    /// Forgets a state if it was saved as [`Checkpoint::passing`], with all that only it held.
+    fn discard(&self, key: &Key) -> Result<()> {
+        match self.passing(key)? {
+            Some(_) => self.remove(key),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Checkpoints in the store: one safetensors blob for the weights (the same bytes as the finished model's), one for the
@@ -79,8 +86,12 @@ const FIRST: &str = "first-moments";
 const SECOND: &str = "second-moments";
 const AVERAGE: &str = "average";
 const BEST: &str = "best";
-/// JSON, one rollout a line; every other file holds tensors.
+/// JSON, one rollout a line; every other file holds tensors. A number in hexadecimal follows, and the files are read in the
+/// order of their names.
 const ROLLOUTS: &str = "rollouts";
+/// Rollouts of a file. Later checkpoints begin with the same ones, so every full file is one blob for all of them, and
+/// what a training stores grows with its steps, not with steps times checkpoints.
+const ROLLOUTS_A_FILE: usize = 256;
 
 /// What a manifest's `meta` holds beside the figures, which stand in it by their names.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -107,13 +118,15 @@ impl CheckpointStore for StoredCheckpoints<'_> {
     }
 
     fn load(&self, key: &Key) -> Result<Option<Checkpoint>> {
+        // Another training may forget it meanwhile.
+        let _held = self.store.hold_blobs()?;
         let Some(manifest) = self.store.checkpoint(key)? else { return Ok(None) };
         let (mut parts, mut rollouts) = (BTreeMap::new(), Vec::new());
         for (role, file) in &manifest.files {
             let Some(bytes) = self.store.checked_read(&file.digest)? else { return Ok(None) };
-            if role == ROLLOUTS {
+            if role.starts_with(ROLLOUTS) {
                 let Some(lines) = decode_rollouts(&bytes) else { return Ok(None) };
-                rollouts = lines;
+                rollouts.extend(lines);
                 continue;
             }
             let Some(values) = decode_tensors(&bytes) else { return Ok(None) };
@@ -140,16 +153,17 @@ impl CheckpointStore for StoredCheckpoints<'_> {
     }
 
     fn save(&self, key: &Key, checkpoint: &Checkpoint) -> Result<()> {
+        let _held = self.store.hold_blobs()?;
         let mut files = BTreeMap::new();
         for (role, values) in checkpoint.parts() {
             let bytes = encode_tensors(values)?;
             let digest = self.store.put_bytes(&bytes)?;
             files.insert(role.to_owned(), CheckpointFile { digest, length: bytes.len() as u64 });
         }
-        if !checkpoint.rollouts.is_empty() {
-            let bytes = encode_rollouts(&checkpoint.rollouts);
+        for (number, rollouts) in checkpoint.rollouts.chunks(ROLLOUTS_A_FILE).enumerate() {
+            let bytes = encode_rollouts(rollouts);
             let digest = self.store.put_bytes(&bytes)?;
-            files.insert(ROLLOUTS.to_owned(), CheckpointFile { digest, length: bytes.len() as u64 });
+            files.insert(format!("{ROLLOUTS}-{number:08x}"), CheckpointFile { digest, length: bytes.len() as u64 });
         }
         let mut meta = serde_json::json!(checkpoint.figures);
         let Checkpoint { history, passing, .. } = checkpoint;
@@ -170,6 +184,11 @@ impl CheckpointStore for StoredCheckpoints<'_> {
 
     fn remove(&self, key: &Key) -> Result<()> {
         self.store.remove_checkpoint(key)?;
+        Ok(())
+    }
+
+    fn discard(&self, key: &Key) -> Result<()> {
+        self.store.discard_checkpoint(key, |manifest| read_meta(&manifest.meta).0.passing)?;
         Ok(())
     }
 }
@@ -215,4 +234,95 @@ fn decode_tensors(bytes: &[u8]) -> Option<NamedValues> {
         values.insert(name.to_owned(), Values::new(tensor.shape().to_vec(), numbers.collect()));
     }
     Some(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(step: u64, rollouts: usize) -> Checkpoint {
+        let rollout = |number: usize| Rollout {
+            step: number as u64 / 4 + 1,
+            example: number,
+            prompt: vec![1; 20],
+            completion: (0..30).map(|place| (place * number) as u32 % 1000).collect(),
+            finish: "stop".into(),
+        };
+        let values = |first: f32| {
+            NamedValues::from_iter([("w".to_owned(), Values::new(vec![2, 100], vec![first + step as f32; 200]))])
+        };
+        Checkpoint {
+            step,
+            weights: values(0.5),
+            optimizer: SavedState { first: values(0.25), second: values(0.125) },
+            average: None,
+            history: History::default(),
+            rollouts: (0..rollouts).map(rollout).collect(),
+            figures: BTreeMap::new(),
+            passing: true,
+        }
+    }
+
+    fn key(step: u64) -> Key {
+        Key::of("test", &step.to_le_bytes())
+    }
+
+    /// Bytes of all blobs, and how many there are.
+    fn stored(store: &Store) -> (u64, u64) {
+        let report = store.gc(&stillhouse_store::GcOptions { dry_run: true, ..Default::default() }).unwrap();
+        assert_eq!(report.blobs, 0, "nothing is old enough to go");
+        (report.kept_bytes, report.kept_blobs)
+    }
+
+    #[test]
+    fn rollouts_are_stored_once_however_many_checkpoints_hold_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("cache")).unwrap();
+        let checkpoints = StoredCheckpoints::new(&store);
+        let written = |count: usize| encode_rollouts(&checkpoint(1, count).rollouts).len() as u64;
+        let tensors = 3 * encode_tensors(&checkpoint(1, 0).weights).unwrap().len() as u64;
+        let (count, every) = (40 * ROLLOUTS_A_FILE, 2 * ROLLOUTS_A_FILE + 3);
+        let mut saved = 0;
+        for rollouts in (every..=count).step_by(every) {
+            saved += 1;
+            checkpoints.save(&key(saved), &checkpoint(saved, rollouts)).unwrap();
+        }
+        // What every checkpoint adds to the texts is no more than the last, unfilled file.
+        let most = written(count) + saved * (tensors + 2 * written(ROLLOUTS_A_FILE));
+        let (bytes, _) = stored(&store);
+        assert!(bytes <= most, "{bytes} of at most {most}");
+        let whole: u64 = (1..=saved).map(|number| written(number as usize * every)).sum();
+        assert!(bytes * 3 < whole, "{bytes} of {whole}");
+        let last = checkpoints.load(&key(saved)).unwrap().unwrap();
+        assert!(last == checkpoint(saved, saved as usize * every), "in the order in which they were written");
+    }
+
+    #[test]
+    fn rollouts_of_a_checkpoint_that_holds_them_in_one_file_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("cache")).unwrap();
+        let checkpoints = StoredCheckpoints::new(&store);
+        let whole = checkpoint(1, 5);
+        checkpoints.save(&key(1), &whole).unwrap();
+        let mut manifest = store.checkpoint(&key(1)).unwrap().unwrap();
+        let file = manifest.files.remove("rollouts-00000000").unwrap();
+        manifest.files.insert("rollouts".into(), file);
+        store.put_checkpoint(&key(1), &manifest).unwrap();
+        assert!(checkpoints.load(&key(1)).unwrap() == Some(whole));
+    }
+
+    #[test]
+    fn a_passing_checkpoint_takes_its_blobs_with_it_and_any_other_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("cache")).unwrap();
+        let checkpoints = StoredCheckpoints::new(&store);
+        checkpoints.save(&key(1), &checkpoint(1, 0)).unwrap();
+        checkpoints.save(&key(2), &Checkpoint { passing: false, ..checkpoint(2, 0) }).unwrap();
+        let (bytes, blobs) = stored(&store);
+        for step in [1, 2, 3] {
+            checkpoints.discard(&key(step)).unwrap();
+        }
+        assert_eq!(stored(&store), (bytes / 2, blobs / 2));
+        assert!(!checkpoints.has(&key(1)).unwrap() && checkpoints.load(&key(2)).unwrap().is_some());
+    }
 }

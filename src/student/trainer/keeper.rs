@@ -132,11 +132,9 @@ impl<'a> Keeper<'a> {
 
     fn forget(&mut self) -> Result<()> {
         for step in surplus(&self.kept, self.keep) {
-            if let Some(key) = self.trajectory.key(step)
-                // Meanwhile another training may have made it one of those that always stay.
-                && self.checkpoints.passing(key)?.is_some()
-            {
-                self.checkpoints.remove(key)?;
+            if let Some(key) = self.trajectory.key(step) {
+                // Unless meanwhile another training made it one of those that always stay.
+                self.checkpoints.discard(key)?;
             }
             self.kept.retain(|kept| kept.step != step);
         }
