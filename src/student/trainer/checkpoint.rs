@@ -281,7 +281,7 @@ mod tests {
         let checkpoints = StoredCheckpoints::new(&store);
         let written = |count: usize| encode_rollouts(&checkpoint(1, count).rollouts).len() as u64;
         let tensors = 3 * encode_tensors(&checkpoint(1, 0).weights).unwrap().len() as u64;
-        let (count, every) = (40 * ROLLOUTS_A_FILE, 2 * ROLLOUTS_A_FILE + 3);
+        let (count, every) = (20 * ROLLOUTS_A_FILE, 2 * ROLLOUTS_A_FILE + 3);
         let mut saved = 0;
         for rollouts in (every..=count).step_by(every) {
             saved += 1;
