@@ -36,6 +36,21 @@ const COMPRESS_FROM: usize = 1024;
 pub struct RequestKey(pub [u8; 32]);
 
 impl RequestKey {
+    /// The key that [`RequestKey`]'s display wrote: 64 hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut key = [0; 32];
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        if pairs.len() != key.len() || !rest.is_empty() {
+            return None;
+        }
+        let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
+        for (byte, [high, low]) in key.iter_mut().zip(pairs) {
+            *byte = (digit(*high)? * 16 + digit(*low)?) as u8;
+        }
+        Some(Self(key))
+    }
+
     /// The part that the index keeps.
     pub(crate) fn prefix(&self) -> u128 {
         let mut bytes = [0; 16];
@@ -198,7 +213,8 @@ pub fn encode(key: RequestKey, reply: &Reply, max_tokens: u32) -> std::io::Resul
     Ok(bytes)
 }
 
-fn checksum(bytes: &[u8]) -> [u8; 8] {
+/// The first 8 bytes of the blake3.
+pub(super) fn checksum(bytes: &[u8]) -> [u8; 8] {
     let hash = blake3::hash(bytes);
     let mut check = [0; 8];
     check.copy_from_slice(&hash.as_bytes()[..8]);

@@ -3,19 +3,29 @@
 //! ```text
 //! cache/replies/<teacher>/
 //!   00000000.replies     segments: append-only, one writer each (held by a file lock), read by all
+//!   00000000.index       where the replies of the segment lie; deleting it costs a scan
 //!   00000001.replies
 //! ```
 //!
 //! `<teacher>` names what the teacher *is* (API family, model, revision), so renaming it in the file loses
 //! nothing. A segment is a 16-byte header and then entries, each with its length and two checksums (see
-//! [`entry`]); the index in memory (about 70 bytes a reply) is rebuilt from the entries' heads. After a kill the last entry may be
-//! torn: it was never acknowledged, readers stop in front of it and the next writer cuts it off.
+//! [`entry`]). After a kill the last entry may be torn: it was never acknowledged, readers stop in front of it and the next
+//! writer cuts it off.
+//!
+//! Where replies lie is told by an index file for most of a segment (bytes by bytes in `docs/replies.md`) and by a map in memory, about 70 bytes a
+//! reply, for what came since it was written; only that part is scanned at the start. The file is written by the one who holds the
+//! segment's lock: by its writer every 65,536 replies (less often where it is large), at the end and when the segment is full; by a
+//! reader where nobody holds it and as much would have to be scanned. An index that is damaged, or of another segment than the
+//! one beside it, is noticed, and made anew from the segment.
 //!
 //! The key leaves `max-tokens` out; an entry's head carries the limit it was asked with, so that a reply which
 //! ended by itself also answers every request whose limit it would not have reached (see [`Limit`]).
 
 pub mod entry;
-mod index;
+mod index_file;
+#[cfg(test)]
+mod index_tests;
+mod indexed;
 mod segment;
 mod store;
 #[cfg(test)]
@@ -24,8 +34,8 @@ mod verify;
 mod writer;
 
 pub use entry::{Limit, RequestKey};
-pub use index::Location;
-pub use store::{Claim, ReplyStore};
+pub use indexed::Every;
+pub use store::{Claim, Location, ReplyStore};
 pub use verify::{Damage, RepliesReport, verify};
 
 /// Why the store of replies could not be read or written.

@@ -49,19 +49,23 @@ impl Segment {
         Ok(Self { file: Arc::new(file), seen: 0 })
     }
 
-    /// Passes the head of every whole entry that came since the last scan. A torn entry at the end, or one that
-    /// is being written just now, is left for the next scan; rotten bytes in the middle are skipped.
+    /// Passes the head of every whole entry that came since the last scan, where it ends before `limit`. A torn entry at the
+    /// end, or one that is being written just now, is left for the next scan; rotten bytes in the middle are skipped.
     ///
     /// # Errors
     /// [`StoreError`] if the file cannot be read, is no segment, or is of a newer format.
-    pub fn scan(&mut self, mut each: impl FnMut(Head, u64)) -> Result<(), StoreError> {
-        let length = self.file.metadata().map_err(|error| StoreError::io("read", self.file.path(), &error))?.len();
+    pub fn scan(&mut self, limit: Option<u64>, mut each: impl FnMut(Head, u64)) -> Result<(), StoreError> {
+        let there = self.file.metadata().map_err(|error| StoreError::io("read", self.file.path(), &error))?.len();
+        let length = limit.map_or(there, |limit| limit.min(there));
         if self.seen == 0 {
             if length < FILE_HEAD_BYTES {
                 return Ok(());
             }
             self.check_file_head()?;
             self.seen = FILE_HEAD_BYTES;
+        }
+        if length <= self.seen {
+            return Ok(());
         }
         let end = scan(self.file.file(), self.seen, length, &mut each)
             .map_err(|error| StoreError::io("read", self.file.path(), &error))?;
@@ -84,6 +88,35 @@ impl Segment {
             return Err(StoreError::NewerFormat { path: path(), found, known: FORMAT });
         }
         Ok(())
+    }
+
+    /// How far it was seen: the end of a whole entry.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// The next scan goes on behind what is known by other means.
+    pub fn skip_to(&mut self, end: u64) {
+        self.seen = self.seen.max(end);
+    }
+
+    /// The next scan begins at the beginning.
+    pub fn start_over(&mut self) {
+        self.seen = 0;
+    }
+
+    /// Whether the segment is one and reaches to `end`, where an entry ends that begins at `offset` with a head of this checksum.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn has_entry(&self, offset: u64, end: u64, check: [u8; 8]) -> io::Result<bool> {
+        if self.file.metadata()?.len() < end || self.check_file_head().is_err() {
+            return Ok(false);
+        }
+        let mut head = [0; HEAD_BYTES];
+        self.file.file().read_exact_at(&mut head, offset)?;
+        let ends_there = Head::decode(&head).is_some_and(|head| offset + head.entry_bytes() == end);
+        Ok(ends_there && head[HEAD_BYTES - check.len()..] == check)
     }
 
     /// The file, to read entries from without holding the segment.
@@ -113,6 +146,17 @@ pub fn body(file: &File, head: &Head, offset: u64) -> io::Result<Vec<u8>> {
     let mut body = vec![0; head.body_bytes as usize];
     file.file().read_exact_at(&mut body, offset + HEAD_BYTES as u64)?;
     Ok(body)
+}
+
+/// The checksum of the head at `offset`.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn head_check(file: &File, offset: u64) -> io::Result<[u8; 8]> {
+    let mut check = [0; 8];
+    let place = offset + (HEAD_BYTES - check.len()) as u64;
+    file.file().read_exact_at(&mut check, place)?;
+    Ok(check)
 }
 
 /// What the bytes behind the last whole entry are.
@@ -197,7 +241,11 @@ impl OwnSegment {
             FILE_HEAD_BYTES
         } else {
             let mut segment = Segment::open(path)?;
-            segment.scan(|_, _| ())?;
+            // What the index covers need not be read to find the end.
+            if let Ok(Some(index)) = super::indexed::load(path, &segment, number) {
+                segment.skip_to(index.covered().end);
+            }
+            segment.scan(None, |_, _| ())?;
             segment.seen
         };
         // What lies behind the last whole entry is what a killed writer never acknowledged.

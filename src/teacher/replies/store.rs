@@ -1,6 +1,6 @@
 //! The store as the rest of the crate uses it: find, put, claim.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -9,25 +9,38 @@ use tokio::sync::watch;
 
 use super::StoreError;
 use super::entry::{self, RequestKey};
-use super::index::{Index, Location};
-use super::segment::{self, Segment, file_name, numbers};
+use super::indexed::{Every, IndexedSegment};
+use super::segment::{self, numbers};
 use super::writer::Writer;
 use crate::reply::Reply;
 
 /// How often a miss looks for what other processes have written meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
+/// Where an entry lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Location {
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+}
+
 /// What readers and the writer share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
-    pub(super) index: Index,
-    segments: BTreeMap<u32, Segment>,
+    segments: BTreeMap<u32, IndexedSegment>,
+    /// Entries that turned out to be unreadable.
+    unreadable: BTreeSet<Location>,
     /// The segment that this process writes: the writer itself puts its entries into the index, once durable.
     own: Option<u32>,
     looked: Option<Instant>,
+    every: Every,
 }
 
 impl State {
+    fn new(every: Every) -> Self {
+        Self { segments: BTreeMap::new(), unreadable: BTreeSet::new(), own: None, looked: None, every }
+    }
+
     /// Brings in what is new in all segments but the own one.
     fn refresh(&mut self, directory: &Path) -> Result<(), StoreError> {
         for number in numbers(directory)? {
@@ -40,18 +53,13 @@ impl State {
     }
 
     fn scan(&mut self, directory: &Path, number: u32) -> Result<(), StoreError> {
-        let segment = match self.segments.entry(number) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(Segment::open(&directory.join(file_name(number)))?)
+        match self.segments.get_mut(&number) {
+            Some(segment) => segment.scan(),
+            None => {
+                self.segments.insert(number, IndexedSegment::open(directory, number, self.every)?);
+                Ok(())
             }
-        };
-        let index = &mut self.index;
-        segment.scan(|head, offset| {
-            if let Ok(offset) = u32::try_from(offset) {
-                index.insert(&head, Location { segment: number, offset });
-            }
-        })
+        }
     }
 
     /// Makes a segment the own one, after a last look at what others had put into it.
@@ -60,6 +68,40 @@ impl State {
         self.own = Some(number);
         Ok(())
     }
+
+    /// A segment that was seen.
+    pub(super) fn segment(&mut self, number: u32) -> Option<&mut IndexedSegment> {
+        self.segments.get_mut(&number)
+    }
+
+    /// An entry that answers a request with this limit; the one asked with that very limit is preferred, then the
+    /// earliest, so that the same store gives the same answer.
+    fn find(&mut self, key: &RequestKey, max_tokens: u32) -> Result<Option<Found>, StoreError> {
+        let mut other = None;
+        for (&segment, indexed) in &mut self.segments {
+            for entry in indexed.get(key.prefix())? {
+                let location = Location { segment, offset: entry.offset };
+                if !entry.limit.answers(max_tokens) || self.unreadable.contains(&location) {
+                    continue;
+                }
+                let exactly = entry.limit.max_tokens == max_tokens;
+                let found = Some(Found { location, exactly });
+                if exactly {
+                    return Ok(found);
+                }
+                other = other.or(found);
+            }
+        }
+        Ok(other)
+    }
+}
+
+/// An entry that answers a request.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    location: Location,
+    /// Whether it was asked with the very limit of the request.
+    exactly: bool,
 }
 
 /// A poisoned lock is taken all the same: every change under it is a single insertion.
@@ -79,13 +121,21 @@ pub struct ReplyStore {
 }
 
 impl ReplyStore {
-    /// Opens the store of one teacher and reads the heads of all entries. A folder that does not exist is an
-    /// empty store; it is made when the first reply comes.
+    /// Opens the store of one teacher and reads the heads of the entries that no index file covers. A folder that does not
+    /// exist is an empty store; it is made when the first reply comes.
     ///
     /// # Errors
     /// [`StoreError`] if a segment cannot be read or is of a newer format.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let mut state = State::default();
+        Self::open_indexing(directory, Every::DEFAULT)
+    }
+
+    /// As [`ReplyStore::open`], with index files written more or less often.
+    ///
+    /// # Errors
+    /// As [`ReplyStore::open`].
+    pub fn open_indexing(directory: &Path, every: Every) -> Result<Self, StoreError> {
+        let mut state = State::new(every);
         state.refresh(directory)?;
         Ok(Self {
             directory: directory.to_owned(),
@@ -118,13 +168,21 @@ impl ReplyStore {
     /// [`StoreError`] if another process's segments cannot be read.
     pub fn find(&self, key: &RequestKey, max_tokens: u32) -> Result<Option<Location>, StoreError> {
         let mut state = lock(&self.state);
-        if let Some(location) = state.index.find(key, max_tokens) {
-            return Ok(Some(location));
-        }
-        if state.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN) {
+        let mut found = state.find(key, max_tokens)?;
+        if found.is_none() && state.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN) {
             state.refresh(&self.directory)?;
+            found = state.find(key, max_tokens)?;
         }
-        Ok(state.index.find(key, max_tokens))
+        Ok(found.map(|found| found.location))
+    }
+
+    /// Where the reply lies that was asked with this very limit, if there is one.
+    ///
+    /// # Errors
+    /// As [`ReplyStore::find`].
+    pub fn find_exactly(&self, key: &RequestKey, max_tokens: u32) -> Result<Option<Location>, StoreError> {
+        let found = lock(&self.state).find(key, max_tokens)?;
+        Ok(found.filter(|found| found.exactly).map(|found| found.location))
     }
 
     /// The reply at a place that [`ReplyStore::find`] or [`ReplyStore::put`] gave. `None` if its bytes have rotted
@@ -133,13 +191,13 @@ impl ReplyStore {
     /// # Errors
     /// [`StoreError`] if the segment cannot be read.
     pub fn read(&self, key: &RequestKey, location: Location) -> Result<Option<Reply>, StoreError> {
-        let file = lock(&self.state).segments.get(&location.segment).map(Segment::file);
+        let file = lock(&self.state).segments.get(&location.segment).map(IndexedSegment::file);
         let Some(file) = file else { return Ok(None) };
         // Reading and decoding happen outside the lock: many tasks read at once.
         let reply = segment::read(&file, location.offset, key)?;
         if reply.is_none() {
             tracing::warn!(store = %self.directory.display(), %key, "a stored reply is damaged and is asked again");
-            lock(&self.state).index.remove(key, location);
+            lock(&self.state).unreadable.insert(location);
         }
         Ok(reply)
     }
@@ -174,10 +232,10 @@ impl ReplyStore {
         Claim::Mine(Mine { request: (key, max_tokens), claims: Arc::clone(&self.claims), _ended: sender })
     }
 
-    /// Number of stored replies.
+    /// Number of stored replies, unreadable ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.state).index.len()
+        lock(&self.state).segments.values().map(IndexedSegment::len).sum()
     }
 
     /// Whether nothing is stored.

@@ -58,7 +58,8 @@ pub fn verify(replies: &Path) -> Result<RepliesReport, StoreError> {
     Ok(report)
 }
 
-fn folders(replies: &Path) -> Result<Vec<PathBuf>, StoreError> {
+/// The folders of teachers below a store's folder of replies.
+pub(super) fn folders(replies: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let failed = |error: std::io::Error| StoreError::io("read", replies, &error);
     let entries = match fs_err::read_dir(replies) {
         Ok(entries) => entries,
@@ -89,7 +90,7 @@ fn segment(path: &Path, report: &mut RepliesReport) -> Result<(), StoreError> {
     report.bytes += length;
     // The index is made by the same scan: what it finds is what a run finds.
     let mut entries: Vec<(Head, u64)> = Vec::new();
-    match segment.scan(|head, offset| entries.push((head, offset))) {
+    match segment.scan(None, |head, offset| entries.push((head, offset))) {
         Ok(()) => {}
         Err(error @ (StoreError::NotASegment { .. } | StoreError::NewerFormat { .. })) => {
             let reason = error.to_string().replace(&path.display().to_string(), "it");
@@ -115,10 +116,16 @@ fn segment(path: &Path, report: &mut RepliesReport) -> Result<(), StoreError> {
             }
         }
     }
-    if length > end && segment::tail(&file, end, length).map_err(failed)? == Tail::Rotten {
+    if unreadable(&file, end).map_err(failed)? {
         report.damaged.push(damage(end, length - end, "these bytes are no reply any more"));
     }
     Ok(())
+}
+
+/// Whether what lies behind the last whole entry was written once and is not readable any more.
+pub(super) fn unreadable(file: &File, end: u64) -> std::io::Result<bool> {
+    let length = file.metadata()?.len();
+    Ok(length > end && segment::tail(file, end, length)? == Tail::Rotten)
 }
 
 /// What is wrong with an entry.
@@ -168,7 +175,7 @@ mod tests {
             let segment = folder.path().join("a-teacher/00000000.replies");
             let mut places = Vec::new();
             let mut opened = Segment::open(&segment).unwrap();
-            opened.scan(|_, offset| places.push(offset)).unwrap();
+            opened.scan(None, |_, offset| places.push(offset)).unwrap();
             places.push(fs_err::metadata(&segment).unwrap().len());
             Self { folder, segment, places }
         }

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
 use super::StoreError;
 use super::entry::{HEAD_BYTES, Head};
-use super::index::Location;
+use super::indexed::Moment;
 use super::segment::{FULL_BYTES, OwnSegment, file_name};
-use super::store::State;
+use super::store::{Location, State};
 
 /// One commit writes no more than this, so that a burst does not gather in memory twice.
 const BATCH_BYTES: usize = 8 << 20;
@@ -22,10 +23,22 @@ struct Append {
     done: Acknowledge,
 }
 
-/// The way to the writing thread. Dropping the last one ends the thread after what was sent is durable.
+/// The way to the writing thread. Dropping it waits until what was sent is durable, and indexed where that is worth it: else the end of
+/// the program could be quicker.
 #[derive(Debug)]
 pub struct Writer {
-    queue: Sender<Append>,
+    /// Always there until the end.
+    queue: Option<Sender<Append>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
+        }
+    }
 }
 
 impl Writer {
@@ -36,18 +49,18 @@ impl Writer {
     pub fn start(directory: PathBuf, state: Arc<Mutex<State>>) -> Result<Self, StoreError> {
         let (queue, incoming) = channel();
         let path = directory.clone();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("replies".to_owned())
             .spawn(move || write_all(&path, &state, &incoming))
             .map_err(|error| StoreError::io("start the writer of", &directory, &error))?;
-        Ok(Self { queue })
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
     /// Queues an encoded entry; the answer comes once it is durable and in the index.
     pub fn append(&self, bytes: Vec<u8>) -> oneshot::Receiver<Result<Location, StoreError>> {
         let (done, answer) = oneshot::channel();
         // A thread that is gone drops `done`, which the receiver sees.
-        _ = self.queue.send(Append { bytes, done });
+        _ = self.queue.as_ref().map(|queue| queue.send(Append { bytes, done }));
         answer
     }
 }
@@ -60,6 +73,20 @@ fn write_all(directory: &std::path::Path, state: &Mutex<State>, incoming: &Recei
         for (append, result) in batch.into_iter().zip(written) {
             // Whoever asked may have been cancelled meanwhile: the reply is kept all the same.
             _ = append.done.send(result);
+        }
+        index(state, own.as_ref(), Moment::Between);
+    }
+    index(state, own.as_ref(), Moment::End);
+}
+
+/// Writes the index of the own segment where it is due. Readers go on meanwhile.
+fn index(state: &Mutex<State>, own: Option<&OwnSegment>, moment: Moment) {
+    let Some(own) = own else { return };
+    let due = super::store::lock(state).segment(own.number).and_then(|segment| segment.due(moment));
+    if let Some(merge) = due {
+        let written = merge.write();
+        if let Some(segment) = super::store::lock(state).segment(own.number) {
+            segment.written(written);
         }
     }
 }
@@ -99,8 +126,9 @@ fn commit(
             let place = |append: &Append| {
                 let location = Location { segment, offset: offset as u32 };
                 offset += append.bytes.len() as u64;
-                if let Some(head) = append.bytes.first_chunk::<HEAD_BYTES>().and_then(Head::decode) {
-                    state.index.insert(&head, location);
+                let head = append.bytes.first_chunk::<HEAD_BYTES>().and_then(Head::decode);
+                if let (Some(head), Some(indexed)) = (head, state.segment(segment)) {
+                    indexed.insert(&head.key, head.limit, location.offset, offset);
                 }
                 Ok(location)
             };
@@ -116,6 +144,7 @@ fn claim<'own>(
     own: &'own mut Option<OwnSegment>,
 ) -> Result<&'own mut OwnSegment, StoreError> {
     if own.as_ref().is_some_and(|segment| segment.end >= FULL_BYTES) {
+        index(state, own.as_ref(), Moment::Full);
         *own = None;
     }
     match own {
