@@ -22,6 +22,7 @@
 //! ended by itself also answers every request whose limit it would not have reached (see [`Limit`]).
 
 pub mod entry;
+pub mod exchange;
 mod index_file;
 #[cfg(test)]
 mod index_tests;
