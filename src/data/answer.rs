@@ -49,6 +49,8 @@ pub enum Outcome {
     ContentFilter,
     /// Nothing usable came back.
     Empty,
+    /// A whole answer that is not of the format that was wanted.
+    Unparseable,
 }
 
 impl Outcome {
@@ -60,6 +62,7 @@ impl Outcome {
             Self::Cut => "cut",
             Self::ContentFilter => "content-filter",
             Self::Empty => "empty",
+            Self::Unparseable => "unparseable",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Asks many questions at once, and hands the replies over in the order of the questions.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub enum Origin {
     Asked,
 }
 
+/// The request to ask after a reply, where that is not wanted as it is.
+pub type Again = Box<dyn Fn(&Request, &Reply) -> Option<Request> + Send + Sync>;
 type Connect = Box<dyn Fn() -> Result<Chat, Failure> + Send + Sync>;
 
 /// A teacher with its stored replies.
@@ -63,6 +65,9 @@ pub struct Asking {
     // Made when the first reply is missing: what is all there needs no key and no network.
     chat: OnceLock<Result<Chat, Failure>>,
     connect: Connect,
+    again: Option<Again>,
+    /// What was asked again and has not been taken yet.
+    asked_again: Mutex<BTreeSet<RequestKey>>,
     closing: CancellationToken,
     first_failure: Mutex<Option<Failure>>,
     /// Questions whose reply is there, in whatever order they came.
@@ -94,6 +99,11 @@ impl Ahead {
         self.flights.push_back(flight);
     }
 
+    fn push_front(&mut self, flight: Flight) {
+        self.bytes += flight.question.bytes();
+        self.flights.push_front(flight);
+    }
+
     fn pop(&mut self) -> Option<Flight> {
         let flight = self.flights.pop_front()?;
         self.bytes -= flight.question.bytes();
@@ -113,11 +123,23 @@ impl Asking {
         store: Arc<ReplyStore>,
         connect: impl Fn() -> Result<Chat, Failure> + Send + Sync + 'static,
     ) -> Arc<Self> {
+        Self::with_again(identity, store, None, connect)
+    }
+
+    /// A teacher that is asked again where `again` says so: `take` then sees each of the replies, one after the other.
+    pub fn with_again(
+        identity: Identity,
+        store: Arc<ReplyStore>,
+        again: Option<Again>,
+        connect: impl Fn() -> Result<Chat, Failure> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
             identity,
             store,
             chat: OnceLock::new(),
             connect: Box::new(connect),
+            again,
+            asked_again: Mutex::default(),
             closing: CancellationToken::new(),
             first_failure: Mutex::new(None),
             answered: AtomicU64::new(0),
@@ -152,7 +174,10 @@ impl Asking {
             }
             let Some(mut flight) = ahead.pop() else { break Ok(()) };
             let landed = match self.land(&mut flight, cancel).await {
-                Ok((reply, origin)) => take(&flight.question, reply, origin),
+                Ok((reply, origin)) => {
+                    let next = self.next(&flight.question, &reply);
+                    take(&flight.question, reply, origin).and_then(|()| self.launch_next(next, &mut ahead))
+                }
                 Err(failure) => {
                     ahead.flights.push_front(flight);
                     Err(failure)
@@ -183,13 +208,28 @@ impl Asking {
         Ok(())
     }
 
+    /// The question that takes the place of another one, because its reply is not wanted as it is.
+    fn next(&self, question: &Question, reply: &Reply) -> Option<Question> {
+        let request = self.again.as_ref()?(&question.request, reply)?;
+        Some(Question { prompt: Arc::clone(&question.prompt), number: question.number, request })
+    }
+
+    fn launch_next(self: &Arc<Self>, next: Option<Question>, ahead: &mut Ahead) -> Result<(), Failure> {
+        if let Some(next) = next {
+            let key = next.request.key(&self.identity);
+            ahead.push_front(self.launch(Arc::new(next), key)?);
+        }
+        Ok(())
+    }
+
     fn launch(self: &Arc<Self>, question: Arc<Question>, key: RequestKey) -> Result<Flight, Failure> {
         let state = match self.store.find(&key, question.request.sampling.max_tokens)? {
-            Some(location) => {
+            // Where it may have to be asked again, that is found out before its turn comes.
+            Some(location) if self.again.is_none() => {
                 self.answered.fetch_add(1, Ordering::Relaxed);
                 State::Landed(location)
             }
-            None => {
+            _ => {
                 let (asking, question) = (Arc::clone(self), Arc::clone(&question));
                 State::Flying(tokio::spawn(async move { asking.answer(&question, key).await }))
             }
@@ -213,15 +253,16 @@ impl Asking {
                 },
             };
             if let Some(reply) = self.store.read(&flight.key, location)? {
-                return Ok((reply, origin));
+                let mut asked_again = self.asked_again.lock().unwrap_or_else(PoisonError::into_inner);
+                return Ok((reply, if asked_again.remove(&flight.key) { Origin::Asked } else { origin }));
             }
             *flight = self.launch(Arc::clone(&flight.question), flight.key)?;
         }
     }
 
     async fn answer(&self, question: &Question, key: RequestKey) -> Result<(Location, Origin), Failure> {
-        let answered = self.answer_once(question, key).await;
-        if answered.is_ok() {
+        let answered = self.answer_and_follow(question, key).await;
+        if answered.is_ok() && question.request.attempt == 0 {
             self.answered.fetch_add(1, Ordering::Relaxed);
         }
         if let Err(failure) = &answered {
@@ -233,6 +274,27 @@ impl Asking {
             self.closing.cancel();
         }
         answered
+    }
+
+    /// Answers a question, and asks again what has to be, so that it is there when its turn comes.
+    async fn answer_and_follow(&self, question: &Question, key: RequestKey) -> Result<(Location, Origin), Failure> {
+        let answered = self.answer_once(question, key).await?;
+        if self.again.is_none() {
+            return Ok(answered);
+        }
+        let (mut key, mut location) = (key, answered.0);
+        let mut asked = None;
+        while let Some(reply) = self.store.read(&key, location)?
+            && let Some(next) = self.next(asked.as_ref().unwrap_or(question), &reply)
+        {
+            key = next.request.key(&self.identity);
+            let (place, origin) = self.answer_once(&next, key).await?;
+            if origin == Origin::Asked {
+                self.asked_again.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+            }
+            (location, asked) = (place, Some(next));
+        }
+        Ok(answered)
     }
 
     /// Finds or asks; of equal questions one is asked and the others wait for it.
@@ -304,7 +366,7 @@ mod tests {
         let messages = vec![Message::user("x".repeat(bytes))];
         let prompt = Arc::new(Prompt::new(messages.clone(), None));
         let sampling = Sampling { temperature: 0.0, top_p: 1.0, top_k: None, max_tokens: 1, stop: Vec::new() };
-        let request = Request { messages, sampling, capture: None, sample: 0, seed: None };
+        let request = Request { messages, sampling, capture: None, sample: 0, attempt: 0, seed: None };
         let state = State::Flying(tokio::spawn(async { Err(Failure::interrupted()) }));
         Flight { question: Arc::new(Question { prompt, number: 1, request }), key: RequestKey([0; 32]), state }
     }

@@ -71,13 +71,15 @@ pub struct Request {
     pub capture: Option<Capture>,
     /// Which of several answers to the same prompt.
     pub sample: u32,
+    /// How often it was asked before because its reply was not wanted; in the key where it is not 0.
+    pub attempt: u32,
     /// Seed of the drawing; `None` where nothing is drawn (temperature 0).
     pub seed: Option<u32>,
 }
 
 impl Request {
     /// The request's key: blake3 of `stillhouse/request/1\0` and the canonical JSON of
-    /// `{capture, family, messages, model, revision, sample, sampling, seed}`. `max-tokens` is not in it. Whatever is added
+    /// `{capture, family, messages, model, revision, sample, sampling, seed}`, and `attempt` where it is not 0. `max-tokens` is not in it. Whatever is added
     /// to a request later is left out where it says what was true before, so that no old key moves.
     #[must_use]
     pub fn key(&self, teacher: &Identity) -> RequestKey {
@@ -103,7 +105,8 @@ impl Request {
             Some(Capture::TopK(k)) => Canonical::object([("top-k", Canonical::from(k))]),
             Some(Capture::Full) => Canonical::from("full"),
         };
-        Canonical::object([
+        let attempt = (self.attempt > 0).then(|| ("attempt", self.attempt.into()));
+        Canonical::object(attempt.into_iter().chain([
             ("capture", capture),
             ("family", teacher.family.into()),
             ("messages", Canonical::Array(messages.collect())),
@@ -112,7 +115,7 @@ impl Request {
             ("sample", self.sample.into()),
             ("sampling", sampling),
             ("seed", self.seed.map_or(Canonical::Null, Canonical::from)),
-        ])
+        ]))
     }
 }
 
@@ -128,6 +131,12 @@ pub fn seed_of(seed: u64, prompt: &str, sample: u32) -> u32 {
     let mut bytes = [0; 4];
     bytes.copy_from_slice(&hasher.finalize().as_bytes()[..4]);
     u32::from_le_bytes(bytes) >> 1
+}
+
+/// The seed of a request that is asked again, from the seed of the one before.
+#[must_use]
+pub fn seed_of_attempt(before: u32, attempt: u32) -> u32 {
+    seed_of(before.into(), "attempt", attempt)
 }
 
 fn optional(text: Option<&str>) -> Canonical {
@@ -148,6 +157,7 @@ mod tests {
             sampling: Sampling { temperature: 0.7, top_p: 1.0, top_k: None, max_tokens: 256, stop: vec![] },
             capture: Some(Capture::TopK(64)),
             sample: 0,
+            attempt: 0,
             seed: Some(1234),
         }
     }
@@ -186,6 +196,7 @@ mod tests {
             with(&|r| r.capture = None),
             with(&|r| r.capture = Some(Capture::Full)),
             with(&|r| r.sample = 1),
+            with(&|r| r.attempt = 1),
             with(&|r| r.seed = None),
             request().key(&Identity { family: "local", ..teacher() }),
             request().key(&Identity { model: "other".to_owned(), ..teacher() }),
@@ -194,6 +205,6 @@ mod tests {
         let mut all: Vec<_> = moved.into_iter().chain([base]).collect();
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 15);
+        assert_eq!(all.len(), 16);
     }
 }

@@ -109,7 +109,7 @@ impl OpenSource {
     fn read_answers(&self, path: &Path, assembler: &Assembler<'_>, sink: Sink<'_>) -> DataResult<()> {
         let rows = read_answers(path)?.zip(1..).map(|(answer, line)| {
             let Answer { prompt, sample, messages, reference, text, finish: _, outcome, tokens } = answer?;
-            let finished = matches!(outcome, Outcome::Ok | Outcome::Refusal);
+            let finished = matches!(outcome, Outcome::Ok | Outcome::Refusal | Outcome::Unparseable);
             let (source, outcome) = (self.number, Some(outcome));
             Ok(RawRow {
                 source,

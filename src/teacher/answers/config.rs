@@ -3,6 +3,7 @@
 use stillhouse_data::signals::Precision;
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node, Ref, Target};
 
+use super::policy::{self, AtLast, FormatConfig, OutcomesConfig};
 use crate::definition::Teachers;
 use crate::request::{Capture, Sampling};
 
@@ -22,6 +23,17 @@ pub struct AnswersConfig {
     pub samples: u32,
     /// What is kept of the teacher's distributions; nothing if left out.
     pub capture: Option<CaptureConfig>,
+    /// What a whole answer has to look like; one that does not is `unparseable`. The teacher is not told.
+    pub format: Option<FormatConfig>,
+    /// What becomes of each kind of reply: `keep`, `drop` or `ask-again`.
+    #[config(default)]
+    pub outcomes: OutcomesConfig,
+    /// How often a prompt is asked again at most, where its replies' `outcomes` say `ask-again`.
+    #[config(default = 2, min = 1, max = 100)]
+    pub ask_again_times: u32,
+    /// What becomes of the last reply, where even that would have to be asked again.
+    #[config(default = AtLast::Keep)]
+    pub ask_again_then: AtLast,
 }
 
 /// The stages that hold prompts.
@@ -111,6 +123,7 @@ impl From<PrecisionConfig> for Precision {
 }
 
 fn sound(config: &AnswersConfig, node: &Node, report: &mut Diagnostics) {
+    policy::sound(config, node, report);
     if config.samples > 1 && config.sampling.temperature == 0.0 {
         report.push(
             Diagnostic::warning(node.at, format!("{} samples at temperature 0 are all the same", config.samples))

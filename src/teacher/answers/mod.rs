@@ -2,6 +2,7 @@
 
 mod config;
 mod output;
+mod policy;
 mod questions;
 
 use stillhouse_data::lm::ModelLoader;
@@ -12,7 +13,8 @@ use stillhouse_stage::{Context, Failure, Kind, Needs, Outcome, StageKind, View, 
 mod tests;
 
 pub use config::{AnswersConfig, CaptureConfig, PrecisionConfig, Prompts, SamplingConfig};
-pub use output::{CAPTURED_FILE, Captured, Output};
+pub use output::{CAPTURED_FILE, Captured, DROPPED_FILE, Dropped, Output};
+pub use policy::{AtLast, FormatConfig, OutcomesConfig, Policy, Treatment, Verdict};
 pub use questions::Questions;
 
 use crate::definition::TeacherConfig;

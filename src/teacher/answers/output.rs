@@ -1,7 +1,7 @@
 //! What the stage writes: answers in the order of the prompts, and the figures of its record.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -9,12 +9,16 @@ use stillhouse_data::answer::{ANSWERS_FILE, Answer, AnswerTokens, Outcome, write
 use stillhouse_data::jsonl::JsonlWriter;
 use stillhouse_stage::Failure;
 
+use super::policy::{Policy, Verdict};
 use crate::asking::{Origin, Question};
 use crate::reply::{Reply, TokenLogProbs};
 use crate::transport::Prices;
 
 /// Log-probabilities as a server gave them, one [`Captured`] a line, beside the answers and in their order.
 pub const CAPTURED_FILE: &str = "captured.jsonl";
+
+/// Replies that were left out of the answers, one [`Dropped`] a line; only where there are any.
+pub const DROPPED_FILE: &str = "dropped.jsonl";
 
 /// Names of models that are told apart: a server that makes up one a reply must not fill the record with them.
 const MODELS: usize = 16;
@@ -32,10 +36,32 @@ pub struct Captured {
     pub tokens: Vec<TokenLogProbs>,
 }
 
+/// A reply that was left out of the answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Dropped {
+    /// The prompt's id.
+    pub prompt: String,
+    /// Which of its samples.
+    pub sample: u32,
+    /// How often it was asked before.
+    pub attempt: u32,
+    /// Why it was left out.
+    pub outcome: Outcome,
+    /// Why the teacher stopped, in its own words.
+    pub finish: String,
+    /// What the teacher said.
+    pub text: String,
+}
+
 /// Writes the artifact of an `answers` stage, and counts.
 pub struct Output {
     answers: JsonlWriter<Answer>,
     captured: Option<JsonlWriter<Captured>>,
+    /// Created with the first reply that is left out.
+    dropped: Option<JsonlWriter<Dropped>>,
+    folder: PathBuf,
+    policy: Policy,
     tally: Tally,
 }
 
@@ -45,6 +71,9 @@ struct Tally {
     /// Answers with words that are no refusal.
     said: u64,
     asked: u64,
+    /// Replies in whose place the prompt was asked again.
+    asked_again: u64,
+    dropped: BTreeMap<&'static str, u64>,
     outcomes: BTreeMap<&'static str, u64>,
     models: BTreeMap<String, u64>,
     prompt_tokens: u64,
@@ -54,16 +83,20 @@ struct Tally {
 }
 
 impl Output {
-    /// Creates the files in a folder; `captures` where servers' log-probabilities are kept.
+    /// Creates the files in a folder; `captures` where servers' log-probabilities are kept. `policy` says what becomes of each
+    /// reply.
     ///
     /// # Errors
     /// If the folder cannot be written.
-    pub fn create(folder: &Path, captures: bool) -> Result<Self, Failure> {
+    pub fn create(folder: &Path, captures: bool, policy: Policy) -> Result<Self, Failure> {
         let captured = captures.then(|| JsonlWriter::create(&folder.join(CAPTURED_FILE))).transpose()?;
-        Ok(Self { answers: write_answers(&folder.join(ANSWERS_FILE))?, captured, tally: Tally::default() })
+        let answers = write_answers(&folder.join(ANSWERS_FILE))?;
+        let (folder, tally) = (folder.to_owned(), Tally::default());
+        Ok(Self { answers, captured, dropped: None, folder, policy, tally })
     }
 
-    /// Writes the next answer; `tokens` are its ids, where the teacher runs here.
+    /// Takes the next reply, which is written as an answer unless the policy leaves it out or wants the prompt asked again;
+    /// `tokens` are its ids, where the teacher runs here.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -74,9 +107,23 @@ impl Output {
         tokens: Option<AnswerTokens>,
         origin: Origin,
     ) -> Result<(), Failure> {
-        self.tally.count(&reply, origin);
-        let (prompt, sample) = (&question.prompt, question.request.sample);
-        let Reply { outcome, text, finish, tokens: log_probs, .. } = reply;
+        let outcome = self.policy.outcome(&reply);
+        let (prompt, sample, attempt) = (&question.prompt, question.request.sample, question.request.attempt);
+        let verdict = self.policy.verdict(attempt, outcome);
+        self.tally.count(&reply, outcome, verdict, origin);
+        let Reply { text, finish, tokens: log_probs, .. } = reply;
+        match verdict {
+            Verdict::Keep => {}
+            Verdict::AskAgain => return Ok(()),
+            Verdict::Drop => {
+                let dropped = match &mut self.dropped {
+                    Some(dropped) => dropped,
+                    none => none.insert(JsonlWriter::create(&self.folder.join(DROPPED_FILE))?),
+                };
+                dropped.write(&Dropped { prompt: prompt.id.clone(), sample, attempt, outcome, finish, text })?;
+                return Ok(());
+            }
+        }
         if let Some(captured) = &mut self.captured {
             let tokens = log_probs.unwrap_or_default();
             captured.write(&Captured { prompt: prompt.id.clone(), sample, tokens })?;
@@ -94,10 +141,10 @@ impl Output {
         Ok(())
     }
 
-    /// Answers written so far.
+    /// Questions that are done with: answers written, and what was left out.
     #[must_use]
-    pub fn written(&self) -> u64 {
-        self.tally.answers
+    pub fn settled(&self) -> u64 {
+        self.tally.answers + self.tally.dropped.values().sum::<u64>()
     }
 
     /// Completes the files and gives the figures for the record: metrics, and the models as the server named them.
@@ -109,8 +156,12 @@ impl Output {
         teacher: &str,
         prices: Option<Prices>,
     ) -> Result<(serde_json::Value, serde_json::Value), Failure> {
+        let replies = self.settled() + self.tally.asked_again;
         self.tally.something_was_said(teacher)?;
         self.answers.finish()?;
+        if let Some(dropped) = self.dropped {
+            dropped.finish()?;
+        }
         if let Some(captured) = self.captured {
             captured.finish()?;
         }
@@ -118,11 +169,17 @@ impl Output {
         let mut metrics = json!({
             "answers": tally.answers,
             "asked": tally.asked,
-            "from-cache": tally.answers - tally.asked,
+            "from-cache": replies - tally.asked,
             "outcomes": tally.outcomes,
             "tokens": { "prompt": tally.prompt_tokens, "completion": tally.completion_tokens },
             "paid-tokens": { "prompt": tally.paid_prompt_tokens, "completion": tally.paid_completion_tokens },
         });
+        if !tally.dropped.is_empty() {
+            metrics["dropped"] = json!(tally.dropped);
+        }
+        if tally.asked_again > 0 {
+            metrics["asked-again"] = json!(tally.asked_again);
+        }
         if let Some(prices) = prices {
             metrics["spend-usd"] = json!(prices.of(tally.paid_prompt_tokens, tally.paid_completion_tokens));
         }
@@ -131,20 +188,27 @@ impl Output {
 }
 
 impl Tally {
-    fn count(&mut self, reply: &Reply, origin: Origin) {
+    /// Counts a reply: what was paid whatever becomes of it, the rest where it is an answer.
+    fn count(&mut self, reply: &Reply, outcome: Outcome, verdict: Verdict, origin: Origin) {
         let (prompt, completion) = (u64::from(reply.usage.prompt), u64::from(reply.usage.completion));
-        self.answers += 1;
-        let answered = matches!(reply.outcome, Outcome::Ok | Outcome::Cut) && !reply.text.trim().is_empty();
-        self.said += u64::from(answered);
-        *self.outcomes.entry(reply.outcome.name()).or_default() += 1;
-        let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
-        *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
-        self.prompt_tokens += prompt;
-        self.completion_tokens += completion;
         if origin == Origin::Asked {
             self.asked += 1;
             self.paid_prompt_tokens += prompt;
             self.paid_completion_tokens += completion;
+        }
+        let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
+        *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
+        match verdict {
+            Verdict::AskAgain => self.asked_again += 1,
+            Verdict::Drop => *self.dropped.entry(outcome.name()).or_default() += 1,
+            Verdict::Keep => {
+                self.answers += 1;
+                let answered = matches!(outcome, Outcome::Ok | Outcome::Cut | Outcome::Unparseable);
+                self.said += u64::from(answered && !reply.text.trim().is_empty());
+                *self.outcomes.entry(outcome.name()).or_default() += 1;
+                self.prompt_tokens += prompt;
+                self.completion_tokens += completion;
+            }
         }
     }
 
@@ -152,16 +216,24 @@ impl Tally {
         if self.said > 0 {
             return Ok(());
         }
-        let kinds: Vec<String> = self.outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+        let list = |counts: &BTreeMap<&str, u64>| {
+            let kinds: Vec<String> = counts.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+            kinds.join(", ")
+        };
+        if self.answers == 0 && !self.dropped.is_empty() {
+            let message = format!("every answer of teacher {teacher} was left out ({})", list(&self.dropped));
+            return Err(Failure::input(message).hint("see `outcomes`: change the prompts or `sampling`, or keep them"));
+        }
+        let kinds = list(&self.outcomes);
         let hint = if self.outcomes.contains_key(Outcome::Cut.name()) {
             "it used up its tokens before it said a word: raise `sampling.max-tokens`"
         } else {
             "its replies are kept and stay what they are: change the prompts, `system` or `sampling`, or ask another teacher"
         };
         let message = match self.answers {
-            1 => format!("the only answer of teacher {teacher} says nothing ({})", kinds.join(", ")),
+            1 => format!("the only answer of teacher {teacher} says nothing ({kinds})"),
             answers => {
-                format!("none of the {answers} answers of teacher {teacher} says anything ({})", kinds.join(", "))
+                format!("none of the {answers} answers of teacher {teacher} says anything ({kinds})")
             }
         };
         Err(Failure::input(message).hint(hint))

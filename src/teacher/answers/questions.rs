@@ -63,6 +63,7 @@ impl Questions {
             sampling: self.sampling.clone(),
             capture: self.answers.capture.as_ref().map(super::CaptureConfig::request),
             sample,
+            attempt: 0,
             seed: drawn.then(|| seed_of(self.seed, &prompt.id, sample)),
         };
         Question { prompt, number: self.number, request }

@@ -125,3 +125,51 @@ fn only_what_the_teacher_is_counts_in_a_key() {
     assert_ne!(base, described(teacher(|body| body["model"] = json!("n"))));
     assert_ne!(base, described(teacher(|body| body["revision"] = json!("q4"))));
 }
+
+#[test]
+fn a_policy_that_makes_no_sense_is_told() {
+    let answers = |change: serde_json::Value| {
+        let mut body = json!({ "prompts": "p", "teacher": "t" });
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        wrong::<AnswersConfig>(body)
+    };
+    assert_eq!(
+        answers(json!({ "format": { "regex": "(" } })),
+        ["`format.regex` is no regular expression: unclosed group | in TOML's 'single quotes' a backslash stands for \
+          itself: format = { regex = '^\\d+$' }"]
+    );
+    assert_eq!(
+        answers(json!({ "outcomes": { "unparseable": "drop" } })),
+        ["nothing is `unparseable` without a `format` | set `format = \"json\"` or `format = { regex = \"…\" }`"]
+    );
+    assert_eq!(
+        answers(json!({ "outcomes": { "cut": "ask-again" }, "sampling": { "temperature": 0.0 } })),
+        [
+            "`cut = \"ask-again\"` at temperature 0 brings the same | set `sampling = { temperature = 0.7 }`, or `\"drop\"`"
+        ]
+    );
+    assert_eq!(
+        answers(json!({ "outcomes": { "refusal": "forget" } })),
+        ["unknown choice `forget` | one of `keep`, `drop`, `ask-again`"]
+    );
+    assert_eq!(
+        answers(json!({ "format": "json", "outcomes": { "unparseable": "ask-again" }, "ask-again-times": 1 })),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_policy_at_its_defaults_moves_no_key() {
+    let key = |change: serde_json::Value| {
+        let mut body = json!({ "prompts": "p", "teacher": "t" });
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let decoded = AnswersConfig::decode(&Node::from_json(&body), &mut Diagnostics::default()).unwrap();
+        format!("{:?}", decoded.describe())
+    };
+    let bare = key(json!({}));
+    assert!(!bare.contains("outcomes") && !bare.contains("again") && !bare.contains("format"), "{bare}");
+    let defaults = json!({ "outcomes": { "cut": "keep" }, "ask-again-times": 2, "ask-again-then": "keep" });
+    assert_eq!(key(defaults), bare);
+    assert_ne!(key(json!({ "outcomes": { "cut": "drop" } })), bare);
+    assert_ne!(key(json!({ "format": "json" })), bare);
+}

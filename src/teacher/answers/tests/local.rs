@@ -168,3 +168,24 @@ fn a_prompt_that_leaves_no_room_is_named() {
     assert_eq!(failure.class, Class::Input);
     assert!(failure.message.starts_with("prompt 2 (") && failure.message.contains("has 6 tokens"), "{failure}");
 }
+
+#[test]
+fn a_local_teacher_is_asked_again_and_only_that_is_generated() {
+    let (bench, generated) = bench();
+    let texts = prompts(&["five", "one two", "three"]);
+    bench.run(&texts, teacher(), json!({})).unwrap();
+    assert_eq!(generated.swap(0, Ordering::Relaxed), 3);
+    let again = json!({
+        "outcomes": { "cut": "ask-again" }, "ask-again-then": "drop", "capture": { "full": true, "precision": "f32" },
+    });
+    let made = bench.run(&texts, teacher(), again.clone()).unwrap();
+    assert_eq!(generated.swap(0, Ordering::Relaxed), 2, "one of them is cut however often it is asked");
+    let said: Vec<_> = made.answers().into_iter().map(|answer| answer.text).collect();
+    assert_eq!(said, ["six seven", "four five six seven"]);
+    assert_eq!((made.metric("asked"), made.metric("asked-again"), made.metric("from-cache")), (2, 2, 3));
+    assert_eq!(made.outcome.metrics["dropped"], json!({ "cut": 1 }));
+    assert_eq!(SignalReader::open(&made.out.join(SIGNALS_FILE)).unwrap().len(), 2);
+    let once_more = bench.run(&texts, teacher(), again).unwrap();
+    assert_eq!((generated.load(Ordering::Relaxed), once_more.metric("from-cache")), (0, 5));
+    assert_eq!(made.bytes(), once_more.bytes());
+}

@@ -1,4 +1,5 @@
 mod bench;
 mod checks;
 mod local;
+mod outcomes;
 mod server;

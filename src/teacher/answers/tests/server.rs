@@ -12,13 +12,13 @@ use crate::answers::{CAPTURED_FILE, Captured};
 use crate::testing::{Act, Asked, FakeTeacher, answer_with};
 
 /// A server on threads of its own, because the stage blocks the test's.
-struct Server {
-    teacher: FakeTeacher,
+pub struct Server {
+    pub teacher: FakeTeacher,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Server {
-    fn start(script: impl Fn(&Asked) -> Act + Send + Sync + 'static) -> Self {
+    pub fn start(script: impl Fn(&Asked) -> Act + Send + Sync + 'static) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let teacher = runtime.block_on(FakeTeacher::start(script)).unwrap();
         Self { teacher, _runtime: runtime }
@@ -28,7 +28,7 @@ impl Server {
         Self::start(echo)
     }
 
-    fn definition(&self, limits: Value) -> Value {
+    pub fn definition(&self, limits: Value) -> Value {
         let base_url = self.teacher.base_url();
         json!({ "provider": "openai", "base-url": base_url, "model": "fake-1", "limits": limits })
     }

@@ -12,7 +12,7 @@ use stillhouse_stage::{Failure, Outcome};
 
 use super::Local;
 use super::signals::Signals;
-use crate::answers::{Output, Questions};
+use crate::answers::{Output, Policy, Questions, Verdict};
 use crate::asking::{Origin, Question};
 use crate::provider::{Job, terms};
 use crate::replies::{ReplyStore, RequestKey};
@@ -23,7 +23,8 @@ use crate::request::Identity;
 pub fn run(settings: &Local, job: &Job<'_>) -> Result<Outcome, Failure> {
     let mut teacher = Teacher::open(settings, job)?;
     let (mut questions, total) = Questions::of(job.context, job.answers)?;
-    let mut output = Output::create(&job.context.out(), false)?;
+    let policy = Policy::of(job.answers)?;
+    let mut output = Output::create(&job.context.out(), false, policy.clone())?;
     let mut signals = None;
     loop {
         let batch = questions.by_ref().take(*settings.batch).collect::<Result<Vec<_>, _>>()?;
@@ -33,8 +34,8 @@ pub fn run(settings: &Local, job: &Job<'_>) -> Result<Outcome, Failure> {
         if job.context.is_cancelled() {
             return Err(Failure::interrupted());
         }
-        let answered = teacher.answer(&batch)?;
-        if let Some(capture) = &job.answers.capture {
+        let (batch, answered) = teacher.answer_by(&policy, batch, &mut output)?;
+        if let (Some(capture), false) = (&job.answers.capture, answered.is_empty()) {
             let signals = match &mut signals {
                 Some(signals) => signals,
                 none => {
@@ -48,7 +49,7 @@ pub fn run(settings: &Local, job: &Job<'_>) -> Result<Outcome, Failure> {
         for (question, Reached { reply, tokens, origin }) in batch.iter().zip(answered) {
             output.write(question, reply, Some(tokens), origin)?;
         }
-        job.context.progress(output.written(), Some(total), "answers");
+        job.context.progress(output.settled(), Some(total), "answers");
     }
     let (mut metrics, _) = output.finish(job.teacher, None)?;
     if let Some(signals) = signals {
@@ -111,6 +112,45 @@ impl<'a> Teacher<'a> {
             }
         };
         Ok(self.loaded.insert(model).as_mut())
+    }
+
+    /// Answers a batch and asks again where the policy wants it. Gives the answers that stay, in the order of their questions; the
+    /// others are told to the output.
+    fn answer_by(
+        &mut self,
+        policy: &Policy,
+        batch: Vec<Question>,
+        output: &mut Output,
+    ) -> Result<(Vec<Question>, Vec<Reached>), Failure> {
+        let mut settled: Vec<Option<(Question, Reached)>> = batch.iter().map(|_| None).collect();
+        let mut places: Vec<usize> = (0..batch.len()).collect();
+        let mut waiting = batch;
+        while !waiting.is_empty() {
+            let answered = self.answer(&waiting)?;
+            let (mut next, mut next_places) = (Vec::new(), Vec::new());
+            for ((question, reached), place) in waiting.into_iter().zip(answered).zip(places) {
+                match policy.again(&question.request, &reached.reply) {
+                    None => settled[place] = Some((question, reached)),
+                    Some(request) => {
+                        next.push(Question { request, ..question.clone() });
+                        next_places.push(place);
+                        output.write(&question, reached.reply, Some(reached.tokens), reached.origin)?;
+                    }
+                }
+            }
+            (waiting, places) = (next, next_places);
+        }
+        let mut kept = (Vec::new(), Vec::new());
+        for (question, reached) in settled.into_iter().flatten() {
+            let attempt = question.request.attempt;
+            if policy.verdict(attempt, policy.outcome(&reached.reply)) == Verdict::Keep {
+                kept.0.push(question);
+                kept.1.push(reached);
+            } else {
+                output.write(&question, reached.reply, Some(reached.tokens), reached.origin)?;
+            }
+        }
+        Ok(kept)
     }
 
     /// Answers a batch, in its order.

@@ -8,7 +8,7 @@ use serde_json::json;
 use stillhouse_stage::{Failure, Outcome};
 
 use super::{Chat, OpenAi};
-use crate::answers::{Output, Questions};
+use crate::answers::{Output, Policy, Questions};
 use crate::asking::Asking;
 use crate::provider::{Job, terms};
 use crate::replies::ReplyStore;
@@ -25,9 +25,11 @@ pub fn run(settings: &OpenAi, job: &Job<'_>) -> Result<Outcome, Failure> {
     let identity = Identity { family: FAMILY, model: settings.model.clone(), revision: settings.revision.clone() };
     let folder = job.context.store().replies_dir().join(identity.folder());
     let store = ReplyStore::shared(&folder)?;
-    let asking = Asking::new(identity, store, connection(settings, job));
+    let policy = Policy::of(job.answers)?;
+    let again = policy.asks_again().then(|| policy.clone().into_again());
+    let asking = Asking::with_again(identity, store, again, connection(settings, job));
     let (questions, total) = Questions::of(job.context, job.answers)?;
-    let mut output = Output::create(&job.context.out(), job.answers.capture.is_some())?;
+    let mut output = Output::create(&job.context.out(), job.answers.capture.is_some(), policy)?;
     let runtime = Failure::io(
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("teacher").enable_all().build(),
         "cannot start the threads that ask",
@@ -49,7 +51,7 @@ pub fn run(settings: &OpenAi, job: &Job<'_>) -> Result<Outcome, Failure> {
     telling.abort();
     warn_of_masked(job, asking.chat());
     asked?;
-    job.context.progress(output.written(), Some(total), "answers");
+    job.context.progress(output.settled(), Some(total), "answers");
     let (metrics, models) = output.finish(job.teacher, settings.limits().prices)?;
     warn_of_another_model(settings, job, &models);
     let provenance = json!({

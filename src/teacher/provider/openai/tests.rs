@@ -50,6 +50,7 @@ fn request(prompt: &str) -> Request {
         sampling: Sampling { temperature: 0.5, top_p: 1.0, top_k: None, max_tokens: 16, stop: vec![] },
         capture: None,
         sample: 0,
+        attempt: 0,
         seed: Some(3),
     }
 }
