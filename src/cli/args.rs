@@ -206,6 +206,42 @@ pub enum CacheAction {
     Pin(Pin),
     /// Undo a pin.
     Unpin(Unpin),
+    /// Take teachers' replies to another store.
+    Replies(Replies),
+}
+
+/// `cache replies`
+#[derive(Debug, Args)]
+pub struct Replies {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub action: RepliesAction,
+}
+
+/// What to do with teachers' replies.
+#[derive(Debug, Subcommand)]
+pub enum RepliesAction {
+    /// Write them as lines of JSON.
+    Export(ExportReplies),
+    /// Put exported replies into this store.
+    Import(ImportReplies),
+}
+
+/// `cache replies export`
+#[derive(Debug, Args)]
+pub struct ExportReplies {
+    /// The file to write; standard output if left out.
+    pub file: Option<PathBuf>,
+    /// Only this teacher's: the name of its folder in the store's `replies/`.
+    #[arg(long, value_name = "FOLDER")]
+    pub teacher: Option<String>,
+}
+
+/// `cache replies import`
+#[derive(Debug, Args)]
+pub struct ImportReplies {
+    /// The exported file; `-` is standard input.
+    pub file: PathBuf,
 }
 
 /// `cache gc`

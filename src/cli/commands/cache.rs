@@ -1,5 +1,7 @@
-//! `stillhouse cache stats|verify|gc|pin|unpin`
+//! `stillhouse cache stats|verify|gc|pin|unpin|replies`
 
+use std::io::{BufReader, BufWriter};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,15 +9,21 @@ use serde_json::json;
 use stillhouse_report::format::bytes;
 use stillhouse_stage::{Class, Failure};
 use stillhouse_store::{GcOptions, PinTarget, Store};
-use stillhouse_teacher::replies;
+use stillhouse_teacher::replies::{self, exchange};
 
-use crate::args::{Cache, CacheAction, Format, Gc, Global};
+use crate::args::{Cache, CacheAction, ExportReplies, Format, Gc, Global, RepliesAction};
 use crate::commands::show;
 use crate::error::CliError;
 use crate::render;
 
 /// Looks after the store.
 pub fn run(command: &Cache, global: &Global) -> Result<ExitCode, CliError> {
+    if let CacheAction::Replies(replies) = &command.action
+        && let RepliesAction::Import(import) = &replies.action
+    {
+        // The store that replies are brought to may be a new one.
+        return import_replies(&Store::open(&global.cache)?, &import.file, global);
+    }
     let store = Store::open_existing(&global.cache)?;
     match &command.action {
         CacheAction::Stats => stats(&store, global),
@@ -41,7 +49,72 @@ pub fn run(command: &Cache, global: &Global) -> Result<ExitCode, CliError> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        CacheAction::Replies(replies) => match &replies.action {
+            RepliesAction::Export(export) => export_replies(&store, export, global),
+            RepliesAction::Import(import) => import_replies(&store, &import.file, global),
+        },
     }
+}
+
+fn export_replies(store: &Store, export: &ExportReplies, global: &Global) -> Result<ExitCode, CliError> {
+    let (replies, teacher) = (store.replies_dir(), export.teacher.as_deref());
+    let exported = match &export.file {
+        Some(path) => {
+            let file = fs_err::File::create(path).map_err(exchange::ExchangeError::Write).map_err(Failure::from)?;
+            exchange::export(&replies, teacher, &mut BufWriter::with_capacity(1 << 16, file))
+        }
+        None => exchange::export(&replies, teacher, &mut BufWriter::with_capacity(1 << 16, std::io::stdout().lock())),
+    };
+    let exported = match exported {
+        // A reader that went away (`| head`) is no fault.
+        Err(exchange::ExchangeError::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            return Ok(ExitCode::SUCCESS);
+        }
+        exported => exported.map_err(Failure::from)?,
+    };
+    if global.format == Format::Json && export.file.is_some() {
+        render::data(&json!(exported).to_string());
+    } else {
+        // The replies themselves may be on standard output.
+        render::words(&format!("exported {} replies of {} teachers", exported.replies, exported.teachers));
+    }
+    if exported.damaged > 0 {
+        render::words(&format!("warning: {} damaged replies were left out", exported.damaged));
+        render::words("hint: `cache verify` names their places");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn import_replies(store: &Store, file: &Path, global: &Global) -> Result<ExitCode, CliError> {
+    let replies = store.replies_dir();
+    let imported = if file == Path::new("-") {
+        exchange::import(&replies, &mut std::io::stdin().lock())
+    } else {
+        let open = fs_err::File::open(file).map_err(exchange::ExchangeError::Read).map_err(Failure::from)?;
+        exchange::import(&replies, &mut BufReader::with_capacity(1 << 16, open))
+    };
+    let imported = imported.map_err(Failure::from)?;
+    if global.format == Format::Json {
+        render::data(&json!(imported).to_string());
+    } else {
+        render::data(&format!("imported {} replies; {} were there already", imported.added, imported.known));
+        if imported.others > 0 {
+            render::words(&format!(
+                "note: {} requests have another reply here, which stays what it is",
+                imported.others
+            ));
+        }
+        for fault in &imported.faults {
+            render::words(&format!("error: {}, line {}: {}", file.display(), fault.line, fault.reason));
+        }
+        if imported.bad_lines > 0 {
+            let lines = imported.bad_lines;
+            render::words(&format!(
+                "hint: {lines} lines were left out; importing a mended file again adds only what is missing"
+            ));
+        }
+    }
+    Ok(if imported.bad_lines == 0 { ExitCode::SUCCESS } else { ExitCode::from(Class::Input.exit_code()) })
 }
 
 fn stats(store: &Store, global: &Global) -> Result<ExitCode, CliError> {
