@@ -383,6 +383,17 @@ mod tests {
     }
 
     #[test]
+    fn the_line_is_pinned() {
+        let folder = tempfile::tempdir().unwrap();
+        let plain = Reply { token_ids: None, tokens: None, ..reply("a") };
+        let store = ReplyStore::open(&folder.path().join("one")).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(store.put(key(1), 16, &plain)).unwrap();
+        let line = r#"{"teacher":"one","key":"0101010101010101010101010101010101010101010101010101010101010101","max-tokens":16,"reply":{"outcome":"ok","text":"a","finish":"stop","model":"m","usage":{"prompt":1,"completion":3}},"check":"cd58acc43cd3b965"}"#;
+        assert_eq!(exported(folder.path()).0.trim_end(), line);
+    }
+
+    #[test]
     fn bad_lines_are_named_and_the_others_imported() {
         let from = store();
         let lines = exported(from.path()).0;
