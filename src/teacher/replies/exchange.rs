@@ -307,6 +307,10 @@ impl From<ExchangeError> for stillhouse_stage::Failure {
         match error {
             ExchangeError::Store(error) => error.into(),
             ExchangeError::UnknownTeacher { .. } => Self::input(message).hint(hint),
+            // A path that names nothing is a slip of the user's.
+            ExchangeError::Read(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Self::input(message).hint(hint)
+            }
             ExchangeError::Read(_) | ExchangeError::Write(_) => Self::environment(message).hint(hint),
         }
     }
