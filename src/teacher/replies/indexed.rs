@@ -142,7 +142,13 @@ impl IndexedSegment {
         let mut entries: Vec<IndexEntry> = fresh.chain(rest).collect();
         if entries.len() >= self.due_at() {
             entries.sort_unstable_by_key(IndexEntry::order);
-            match self.merge(&entries).and_then(|merge| merge.write_unless_it_is_written_elsewhere(&self.segment)) {
+            let written = self.covered().and_then(|covered| {
+                let merge = self.merge(covered, std::mem::take(&mut entries));
+                let index = merge.write_unless_it_is_written_elsewhere(&self.segment);
+                entries = merge.fresh;
+                index
+            });
+            match written {
                 Ok(index) => return self.install(Arc::new(index)),
                 Err(error) => self.put_off(&error, entries.len()),
             }
@@ -178,11 +184,10 @@ impl IndexedSegment {
             return None;
         }
         let entry = |(&(prefix, offset), &limit): (&(u128, u32), &Limit)| IndexEntry { prefix, offset, limit };
-        let entries: Vec<IndexEntry> = self.fresh.iter().map(entry).collect();
-        match self.merge(&entries) {
-            Ok(merge) => Some(merge),
+        match self.covered() {
+            Ok(covered) => Some(self.merge(covered, self.fresh.iter().map(entry).collect())),
             Err(error) => {
-                self.put_off(&error, entries.len());
+                self.put_off(&error, self.fresh.len());
                 None
             }
         }
@@ -196,10 +201,14 @@ impl IndexedSegment {
         }
     }
 
-    fn merge(&self, fresh: &[IndexEntry]) -> std::io::Result<Merge> {
+    /// What an index of all that was seen covers.
+    fn covered(&self) -> std::io::Result<Covered> {
         let last_check = segment::head_check(&self.segment.file(), self.last)?;
-        let covered = Covered { segment: self.number, end: self.segment.seen(), last: self.last, last_check };
-        Ok(Merge { path: index_path(&self.path), covered, old: self.index.clone(), fresh: fresh.to_vec() })
+        Ok(Covered { segment: self.number, end: self.segment.seen(), last: self.last, last_check })
+    }
+
+    fn merge(&self, covered: Covered, fresh: Vec<IndexEntry>) -> Merge {
+        Merge { path: index_path(&self.path), covered, old: self.index.clone(), fresh }
     }
 
     /// The entries of a key, ascending by offset.
