@@ -51,7 +51,7 @@ mod measured {
     use stillhouse_student::loss::forward_kl::ForwardKl;
     use stillhouse_student::loss::{Loss, Tail, Teacher, Weight};
     use stillhouse_student::model::llama::LlamaShape;
-    use stillhouse_student::model::{DecoderConfig, RotaryTable};
+    use stillhouse_student::model::{DecoderConfig, FreshShape, RotaryTable};
     use stillhouse_student::optimizer::AdamW;
     use stillhouse_student::precision::Precision;
     use stillhouse_student::throughput::gpu_peak;
@@ -149,6 +149,7 @@ mod measured {
             layers,
             hidden,
             heads,
+            head_width: None,
             kv_heads: Some(kv_heads),
             intermediate: Some(intermediate),
             context: None,
@@ -162,10 +163,12 @@ mod measured {
         ]
     }
 
+    type NamedLoss = (&'static str, Box<dyn Loss>);
+
     /// What a step trains on. A new kind of work is a line here.
     struct Work {
         name: &'static str,
-        losses: fn() -> Vec<(&'static str, Box<dyn Loss>)>,
+        losses: fn() -> Vec<NamedLoss>,
         /// Whether a frozen teacher of the student's shape runs beside it.
         teacher: bool,
     }
