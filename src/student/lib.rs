@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`model`] | what is computed: families, decoder |
 //! | [`weights`], [`init`], [`cut`] | with which numbers |
-//! | [`kernels`], [`backend`], [`device`], [`cpu`] | on what |
+//! | [`kernels`], [`precision`], [`backend`], [`device`], [`cpu`] | on what |
 //! | [`kind`] | the stage `[student.X]` |
 //! | [`generate`], [`score`], [`language_model`] | how it is used |
 //! | [`loss`], [`optimizer`], [`schedule`], [`trainer`] | how numbers become better ones |
@@ -23,6 +23,7 @@ pub mod language_model;
 pub mod loss;
 pub mod model;
 pub mod optimizer;
+pub mod precision;
 pub mod schedule;
 pub mod score;
 pub mod throughput;

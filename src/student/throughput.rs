@@ -19,6 +19,7 @@ use burn::tensor::{Distribution, Tensor};
 use crate::backend::Cpu;
 use crate::device::DeviceChoice;
 use crate::model::DecoderConfig;
+use crate::precision::Precision;
 
 /// Floating-point operations that a trained token needs, forward and backward, in rows of `length` positions.
 pub fn operations_per_token(config: &DecoderConfig, length: usize) -> f64 {
@@ -29,12 +30,12 @@ pub fn operations_per_token(config: &DecoderConfig, length: usize) -> f64 {
     (6 * weights + scores) as f64
 }
 
-/// Operations a second that a device can do at most in f32 matrix products: measured on the processor, the maker's figure
-/// of a known GPU, none of any other.
-pub fn peak(device: DeviceChoice) -> Option<f64> {
+/// Operations a second that a device can do at most in matrix products of a precision: measured on the processor (in f32,
+/// which is how it computes bf16 too), the maker's figure of a known GPU, none of any other.
+pub fn peak(device: DeviceChoice, precision: Precision) -> Option<f64> {
     match device {
         DeviceChoice::Cpu => Some(processor_peak()),
-        DeviceChoice::Cuda(_) => gpu_peak(&gpu_name()?),
+        DeviceChoice::Cuda(_) => gpu_peak(&gpu_name()?, precision),
     }
 }
 
@@ -55,24 +56,30 @@ fn processor_peak() -> f64 {
     })
 }
 
-/// Dense TF32 tensor-core peaks of NVIDIA's data sheets, in operations a second: f32 products run there.
-const GPUS: &[(&str, f64)] = &[
-    ("H200", 989e12 / 2.0),
-    ("H100 PCIe", 756e12 / 2.0),
-    ("H100 80GB HBM3", 989e12 / 2.0),
-    ("A100", 156e12),
-    ("L40S", 183e12),
-    ("L4", 60e12),
-    ("RTX 4090", 82.6e12),
-    ("RTX 3090", 35.6e12),
+/// Dense tensor-core peaks, in operations a second, with sums in f32: TF32, where f32 products run, and bf16. From NVIDIA's
+/// data sheets of each product, which give H100's and H200's with sparsity, twice as much, and those of the RTX cards from
+/// the white papers of the Ada (AD102) and Ampere (GA102) architectures.
+const GPUS: &[(&str, f64, f64)] = &[
+    ("H200", 494.5e12, 989e12),
+    ("H100 PCIe", 378e12, 756e12),
+    ("H100 80GB HBM3", 494.5e12, 989e12),
+    ("A100", 156e12, 312e12),
+    ("L40S", 183e12, 362e12),
+    ("L4", 60e12, 121e12),
+    ("RTX 4090", 82.6e12, 165.2e12),
+    ("RTX 3090", 35.6e12, 71e12),
 ];
 
 /// The peak of a GPU by the name that its driver gives it.
-fn gpu_peak(name: &str) -> Option<f64> {
+pub fn gpu_peak(name: &str, precision: Precision) -> Option<f64> {
     let is = |known: &str| {
         name.split_once(known).is_some_and(|(_, rest)| !rest.starts_with(|next: char| next.is_alphanumeric()))
     };
-    GPUS.iter().find(|(known, _)| is(known)).map(|(_, peak)| *peak)
+    let (_, in_tf32, in_bf16) = GPUS.iter().find(|(known, _, _)| is(known))?;
+    Some(match precision {
+        Precision::F32 => *in_tf32,
+        Precision::Bf16 => *in_bf16,
+    })
 }
 
 /// The name of the machine's GPUs as the driver tells it, if they are all the same.
@@ -114,12 +121,14 @@ mod tests {
 
     #[test]
     fn a_processor_is_measured_and_an_unknown_gpu_is_not_guessed() {
-        assert!(peak(DeviceChoice::Cpu).is_some_and(|peak| peak > 1e8));
+        assert!(peak(DeviceChoice::Cpu, Precision::F32).is_some_and(|peak| peak > 1e8));
+        let gpu_peak = |name: &str| gpu_peak(name, Precision::F32);
         assert_eq!(gpu_peak("NVIDIA L4"), Some(60e12));
         assert_eq!(gpu_peak("NVIDIA L40S"), Some(183e12));
         assert_eq!(gpu_peak("NVIDIA A100-SXM4-80GB"), Some(156e12));
         assert_eq!(gpu_peak("NVIDIA H100 80GB HBM3"), Some(494.5e12));
         assert_eq!(gpu_peak("NVIDIA L400"), None);
         assert_eq!(gpu_peak("GeForce 256"), None);
+        assert_eq!(super::gpu_peak("NVIDIA A100-SXM4-80GB", Precision::Bf16), Some(312e12));
     }
 }

@@ -1,4 +1,5 @@
-"""The shapes of gpu.rs in PyTorch alone: scaled dot-product attention, fused AdamW, f32 (products in tf32) and bf16 autocast.
+"""The shapes of gpu.rs in PyTorch alone: scaled dot-product attention, fused AdamW; bf16 autocast over f32 master weights, or
+f32 (products in tf32). The frozen teacher is held in the student's precision.
 
 Needs torch with CUDA and nothing else. Prints the same columns as gpu.rs.
 """
@@ -8,7 +9,7 @@ import statistics
 import sys
 import time
 
-ROWS, LENGTH, TOP = 8, 1024, 64
+ROWS, LENGTH = 8, 1024
 SHAPES = {
     "smollm2-135m": dict(layers=30, hidden=576, heads=9, kv_heads=3, intermediate=1536, vocabulary=49152, tied=True),
     "llama-1.1b": dict(layers=22, hidden=2048, heads=32, kv_heads=4, intermediate=5632, vocabulary=32000, tied=False),
@@ -84,38 +85,42 @@ class Decoder(nn.Module):
         return self.head(self.norm(x))
 
 
-def sft(logits, labels, ids, log_probs):
-    return F.cross_entropy(logits.float(), labels)
+def sft(logits, labels, teacher):
+    return F.cross_entropy(logits.float(), labels, reduction="sum")
 
 
-def forward_kl(logits, labels, ids, log_probs):
-    student = F.log_softmax(logits.float(), -1).gather(1, ids)
-    teacher = F.log_softmax(log_probs, -1)
-    return (teacher.exp() * (teacher - student)).sum() / len(labels)
+def forward_kl(logits, labels, teacher):
+    log_q, log_p = F.log_softmax(logits.float(), -1), F.log_softmax(teacher.float(), -1)
+    return F.kl_div(log_q, log_p, log_target=True, reduction="sum")
 
 
-def measure(name, shape, work, loss_of, bf16, wanted):
+def measure(name, shape, work, loss_of, with_teacher, wanted):
+    bf16 = wanted.precision == "bf16"
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     torch.manual_seed(1)
     model = Decoder(shape).cuda()
+    teacher = Decoder(shape).cuda().requires_grad_(False) if with_teacher else None
+    if teacher and bf16:
+        teacher.bfloat16()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     tokens = torch.randint(0, shape["vocabulary"], (ROWS, LENGTH + 1), device="cuda")
-    ids = torch.randint(0, shape["vocabulary"], (ROWS, LENGTH, TOP), device="cuda")
-    log_probs = torch.log(0.9 / 2.0 ** (torch.arange(TOP, device="cuda").clamp(max=20) + 1)).expand(ROWS, LENGTH, TOP)
 
     def step():
         optimizer.zero_grad()
+        value = 0.0
         for first in range(0, ROWS, wanted.micro_rows):
             rows = slice(first, first + wanted.micro_rows)
             with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
                 logits = model(tokens[rows, :-1]).flatten(0, 1)
-            part = tokens[rows, 1:].flatten()
-            loss = loss_of(logits, part, ids[rows].flatten(0, 1), log_probs[rows].flatten(0, 1))
-            (loss * len(part) / (ROWS * LENGTH)).backward()
+                with torch.no_grad():
+                    said = teacher(tokens[rows, :-1]).flatten(0, 1) if teacher else None
+            loss = loss_of(logits, tokens[rows, 1:].flatten(), said) / (ROWS * LENGTH)
+            loss.backward()
+            value = value + loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        return loss.item(), norm.item()
+        return value.item(), norm.item()
 
     times = []
     for number in range(wanted.steps + 3):
@@ -128,7 +133,7 @@ def measure(name, shape, work, loss_of, bf16, wanted):
     median = statistics.median(times)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
-        f"{name:<14} {work + (', bf16' if bf16 else ', f32 (tf32)'):<26} {parameters / 1e6:>8.0f} M {median * 1e3:>7.0f} ms "
+        f"{name:<14} {work:<26} {wanted.precision:<9} {parameters / 1e6:>8.0f} M {median * 1e3:>7.0f} ms "
         f"{ROWS * LENGTH / median:>10.0f} {torch.cuda.max_memory_reserved() / 2**30:>6.1f} GiB",
         flush=True,
     )
@@ -139,14 +144,14 @@ if __name__ == "__main__":
     parser.add_argument("--shape", choices=SHAPES)
     parser.add_argument("--micro-rows", type=int, default=ROWS)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="bf16")
     wanted = parser.parse_args()
     torch.set_float32_matmul_precision("high")
     print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name()}")
     for name, shape in SHAPES.items():
         if wanted.shape in (None, name):
-            for work, loss_of in (("SFT", sft), ("forward KL, top 64", forward_kl)):
-                for bf16 in (False, True):
-                    try:
-                        measure(name, shape, work, loss_of, bf16, wanted)
-                    except torch.cuda.OutOfMemoryError:
-                        print(f"{name:<14} {work}: out of memory with {wanted.micro_rows} rows at once")
+            for work, loss_of, with_teacher in (("SFT", sft, False), ("forward KL, frozen teacher", forward_kl, True)):
+                try:
+                    measure(name, shape, work, loss_of, with_teacher, wanted)
+                except torch.cuda.OutOfMemoryError:
+                    print(f"{name:<14} {work}: out of memory with {wanted.micro_rows} rows at once")

@@ -3,11 +3,13 @@
 //! ```text
 //! cargo bench -p stillhouse-student --bench gpu
 //! cargo bench -p stillhouse-student --bench gpu -- --shape smollm2-135m --micro-rows 4 --steps 5 --peak-tflops 495
+//! cargo bench -p stillhouse-student --bench gpu -- --precision f32
 //! ```
 //!
-//! Where a CUDA device is found, every kernel is compared with the processor's; then training steps are timed, and beside
-//! them the same in PyTorch, where `python3` (or `PYTHON`) has it. Where there is none, that is said. For a machine without
-//! cargo, `cargo bench --no-run` says where the program is that it built: it needs no other file.
+//! Steps are in bf16 with f32 master weights, unless `--precision` says otherwise. Where a CUDA device is found, every kernel
+//! is compared with the processor's; then training steps are timed, and beside them the same in PyTorch, where `python3` (or
+//! `PYTHON`) has it. Where there is none, that is said. For a machine without cargo, `cargo bench --no-run` says where the
+//! program is that it built: it needs no other file.
 
 #![allow(
     clippy::print_stdout,
@@ -38,25 +40,26 @@ mod measured {
     use std::time::{Duration, Instant};
 
     use burn::backend::cuda::CudaDevice;
+    use burn::tensor::FloatDType;
     use cubecl::Runtime;
     use cubecl::cuda::CudaRuntime;
     use stillhouse_data::batch::Batch;
-    use stillhouse_data::signals::TopK;
     use stillhouse_student::backend::{Cuda, CudaTape};
     use stillhouse_student::init::fresh;
     use stillhouse_student::kernels::parity;
     use stillhouse_student::loss::cross_entropy::CrossEntropy;
     use stillhouse_student::loss::forward_kl::ForwardKl;
     use stillhouse_student::loss::{Loss, Tail, Teacher, Weight};
-    use stillhouse_student::model::DecoderConfig;
     use stillhouse_student::model::llama::LlamaShape;
+    use stillhouse_student::model::{DecoderConfig, FreshShape, RotaryTable};
     use stillhouse_student::optimizer::AdamW;
-    use stillhouse_student::trainer::{Losses, State, StepBatch};
+    use stillhouse_student::precision::Precision;
+    use stillhouse_student::throughput::gpu_peak;
+    use stillhouse_student::trainer::{LiveTeacher, Losses, Method, State, StepBatch};
+    use stillhouse_student::weights::LoadedModel;
 
     const ROWS: usize = 8;
     const LENGTH: usize = 1024;
-    /// Tokens a position that a teacher's stored signals tell of.
-    const TOP: usize = 64;
 
     /// What the command line asks for.
     struct Wanted {
@@ -64,11 +67,12 @@ mod measured {
         micro_rows: usize,
         steps: usize,
         peak: Option<f64>,
+        precision: Precision,
     }
 
     impl Wanted {
         fn read() -> Self {
-            let mut wanted = Self { shape: None, micro_rows: ROWS, steps: 8, peak: None };
+            let mut wanted = Self { shape: None, micro_rows: ROWS, steps: 8, peak: None, precision: Precision::Bf16 };
             let mut words = std::env::args().skip(1);
             while let Some(word) = words.next() {
                 let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
@@ -77,6 +81,7 @@ mod measured {
                     "--micro-rows" => wanted.micro_rows = value().parse().unwrap(),
                     "--steps" => wanted.steps = value().parse().unwrap(),
                     "--peak-tflops" => wanted.peak = Some(value().parse().unwrap()),
+                    "--precision" => wanted.precision = precision(&value()),
                     // What cargo itself adds.
                     "--bench" => {}
                     other => panic!("unknown option {other}"),
@@ -86,6 +91,12 @@ mod measured {
         }
     }
 
+    fn precision(name: &str) -> Precision {
+        let known = [Precision::F32, Precision::Bf16];
+        let found = known.into_iter().find(|precision| precision.name() == name);
+        found.unwrap_or_else(|| panic!("there is no precision {name}"))
+    }
+
     pub(super) fn run() {
         let wanted = Wanted::read();
         let device = CudaDevice::new(0);
@@ -93,16 +104,14 @@ mod measured {
         println!("device: {name}\n");
         compare_kernels(&device);
 
-        let peak = wanted.peak.map(|tera| tera * 1e12).or_else(|| peak_of(&name));
+        let peak = wanted.peak.map(|tera| tera * 1e12).or_else(|| gpu_peak(&name, wanted.precision));
         match peak {
-            Some(peak) => {
-                println!("MFU against {:.0} TFLOP/s (f32 stored, products in tf32 on matrix units)", peak / 1e12)
-            }
+            Some(peak) => println!("MFU against {:.0} TFLOP/s ({} on matrix units)", peak / 1e12, on_units(&wanted)),
             None => println!("no MFU: this device's peak is not known here, give it with --peak-tflops"),
         }
         println!(
-            "\n{:<14} {:<26} {:>10} {:>10} {:>10} {:>10} {:>6}",
-            "shape", "work", "parameters", "step", "tokens/s", "memory", "MFU"
+            "\n{:<14} {:<26} {:<9} {:>10} {:>10} {:>10} {:>10} {:>6}",
+            "shape", "work", "precision", "parameters", "step", "tokens/s", "memory", "MFU"
         );
         for (name, config) in shapes() {
             if wanted.shape.as_ref().is_none_or(|wanted| wanted == name) {
@@ -114,9 +123,18 @@ mod measured {
         beside_pytorch(&wanted);
     }
 
+    /// What matrix units compute in.
+    fn on_units(wanted: &Wanted) -> &'static str {
+        match wanted.precision {
+            Precision::F32 => "tf32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
     fn compare_kernels(device: &CudaDevice) {
         stillhouse_student::cpu::prepare(0);
-        let differences = parity::compare::<Cuda>(device);
+        let mut differences = parity::compare::<Cuda>(device);
+        differences.extend(parity::compare_in::<Cuda>(FloatDType::BF16, device));
         for difference in &differences {
             let verdict = if difference.is_fine() { "" } else { "   WRONG" };
             println!("{:9.1e} of {:.0e}  {}{verdict}", difference.largest, difference.allowed, difference.what);
@@ -131,6 +149,7 @@ mod measured {
             layers,
             hidden,
             heads,
+            head_width: None,
             kv_heads: Some(kv_heads),
             intermediate: Some(intermediate),
             context: None,
@@ -144,27 +163,30 @@ mod measured {
         ]
     }
 
+    type NamedLoss = (&'static str, Box<dyn Loss>);
+
     /// What a step trains on. A new kind of work is a line here.
     struct Work {
         name: &'static str,
-        losses: fn() -> Vec<(&'static str, Box<dyn Loss>)>,
-        teacher: fn(&Batch, usize) -> Teacher,
+        losses: fn() -> Vec<NamedLoss>,
+        /// Whether a frozen teacher of the student's shape runs beside it.
+        teacher: bool,
     }
 
     const WORKS: &[Work] = &[
         Work {
-            name: "SFT, f32",
+            name: "SFT",
             losses: || vec![("cross-entropy", Box::new(CrossEntropy { weight: Weight::Constant(1.0) }))],
-            teacher: |_, _| Teacher::default(),
+            teacher: false,
         },
         Work {
-            name: "forward KL, top 64, f32",
+            name: "forward KL, frozen teacher",
             losses: || {
                 let weight = Weight::Constant(1.0);
-                let loss = ForwardKl { weight, temperature: 1.0, t_squared: true, tail: Tail::RenormaliseTeacher };
+                let loss = ForwardKl { weight, temperature: 1.0, t_squared: true, tail: Tail::Bucket };
                 vec![("forward-kl", Box::new(loss))]
             },
-            teacher: stored_signals,
+            teacher: true,
         },
     ];
 
@@ -176,14 +198,15 @@ mod measured {
         peak: Option<f64>,
         device: &CudaDevice,
     ) {
-        let batch = batch(config.vocabulary as u32);
-        let teacher = (work.teacher)(&batch, config.vocabulary);
-        let step = StepBatch { batch, teacher };
+        let step = StepBatch { batch: batch(config.vocabulary as u32), teacher: Teacher::default() };
         let losses = (work.losses)();
         let losses = Losses::new(losses.iter().map(|(name, loss)| (*name, loss.as_ref())));
         let optimizer =
             AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: false };
-        let mut state = Some(State::<CudaTape>::new(fresh::<Cuda>(config, 1, device).unwrap(), config));
+        let method = Method { precision: wanted.precision, ..Method::default() };
+        let teacher = work.teacher.then(|| teacher(config, wanted.precision, device));
+        let student = State::<CudaTape>::begin(fresh::<Cuda>(config, 1, device).unwrap(), config, &method).unwrap();
+        let mut state = Some(student.beside(teacher));
         // A step ends with a read of the loss and the gradient's norm; the update after it is waited for by the next.
         let mut times: Vec<Duration> = (0..wanted.steps + 3)
             .map(|_| {
@@ -199,11 +222,14 @@ mod measured {
         let median = times[times.len() / 2].as_secs_f64();
         let tokens = (ROWS * LENGTH) as f64;
         let reserved = CudaRuntime::client(device).memory_usage().map_or(0, |usage| usage.bytes_reserved);
-        let utilisation = peak
-            .map_or_else(|| "-".into(), |peak| format!("{:.1} %", 100.0 * operations(config) * tokens / median / peak));
+        let utilisation = peak.map_or_else(
+            || "-".into(),
+            |peak| format!("{:.1} %", 100.0 * operations(config, work) * tokens / median / peak),
+        );
         println!(
-            "{shape:<14} {:<26} {:>8.0} M {:>7.0} ms {:>10.0} {:>6.1} GiB {utilisation:>6}",
+            "{shape:<14} {:<26} {:<9} {:>8.0} M {:>7.0} ms {:>10.0} {:>6.1} GiB {utilisation:>6}",
             work.name,
+            wanted.precision.name(),
             config.parameters() as f64 / 1e6,
             median * 1e3,
             tokens / median,
@@ -213,12 +239,20 @@ mod measured {
         CudaRuntime::client(device).memory_cleanup();
     }
 
+    /// A teacher of the student's shape, frozen, in the student's precision.
+    fn teacher(config: &DecoderConfig, precision: Precision, device: &CudaDevice) -> LiveTeacher<Cuda> {
+        let decoder = fresh::<Cuda>(config, 2, device).unwrap();
+        let model = LoadedModel { decoder, rotary: RotaryTable::new(config), config: config.clone() };
+        LiveTeacher::new(model, config.vocabulary).in_precision(precision)
+    }
+
     /// Operations a token: six a weight that is multiplied with, and the causal half of attention's products (Chowdhery et
-    /// al., 2022, appendix B, which counts the whole square).
-    fn operations(config: &DecoderConfig) -> f64 {
+    /// al., 2022, appendix B, which counts the whole square). A teacher of the same shape runs forward only: a third more.
+    fn operations(config: &DecoderConfig, work: &Work) -> f64 {
         let embedding = if config.tied { 0 } else { config.vocabulary * config.hidden };
         let multiplied = (config.parameters() - embedding) as f64;
-        6.0 * multiplied + 6.0 * (config.layers * config.heads * config.head_width * LENGTH) as f64
+        let student = 6.0 * multiplied + 6.0 * (config.layers * config.heads * config.head_width * LENGTH) as f64;
+        if work.teacher { student * 4.0 / 3.0 } else { student }
     }
 
     fn batch(vocabulary: u32) -> Batch {
@@ -236,15 +270,6 @@ mod measured {
         }
     }
 
-    fn stored_signals(batch: &Batch, vocabulary: usize) -> Teacher {
-        let said = batch.targets.iter().map(|target| {
-            let ids: Vec<u32> = (0..TOP as u32).map(|nth| (target + nth * 97) % vocabulary as u32).collect();
-            let log_probs = (0..TOP).map(|nth| (0.9f32 / 2f32.powi(nth.min(20) as i32 + 1)).ln()).collect();
-            TopK { ids, log_probs }
-        });
-        Teacher::new(said.collect())
-    }
-
     fn device_name() -> String {
         let asked = Command::new("nvidia-smi").args(["--query-gpu=name", "--format=csv,noheader", "--id=0"]).output();
         let told = asked.ok().filter(|output| output.status.success());
@@ -253,25 +278,12 @@ mod measured {
             .unwrap_or_else(|| "CUDA device 0 (nvidia-smi does not tell its name)".into())
     }
 
-    /// Dense tf32 peak of matrix units, from the makers' data sheets.
-    fn peak_of(name: &str) -> Option<f64> {
-        let known = [
-            ("H200", 494.5),
-            ("H100 PCIe", 378.0),
-            ("H100", 494.5),
-            ("A100", 156.0),
-            ("L40S", 183.0),
-            ("L4", 60.0),
-            ("4090", 82.6),
-        ];
-        known.iter().find(|(part, _)| name.contains(part)).map(|(_, tera)| tera * 1e12)
-    }
-
     fn beside_pytorch(wanted: &Wanted) {
         let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
         println!("\nPyTorch ({python}):");
         let mut command = Command::new(&python);
         command.arg("-").args(["--micro-rows", &wanted.micro_rows.to_string(), "--steps", &wanted.steps.to_string()]);
+        command.args(["--precision", wanted.precision.name()]);
         if let Some(shape) = &wanted.shape {
             command.args(["--shape", shape]);
         }

@@ -26,6 +26,7 @@ use stillhouse_student::model::FreshShape;
 use stillhouse_student::model::llama::LlamaShape;
 use stillhouse_student::model::{DecoderConfig, ModelInput};
 use stillhouse_student::optimizer::{AdamW, Muon, Optimizer};
+use stillhouse_student::precision::Precision;
 use stillhouse_student::trainer::{Lora, Losses, Method, State, StepBatch};
 
 #[global_allocator]
@@ -69,7 +70,7 @@ fn smollm2() -> DecoderConfig {
 }
 
 /// The ways to train that are measured.
-const WAYS: [&str; 6] = ["plain", "gradient-checkpointing", "ema", "lora", "freeze", "muon"];
+const WAYS: [&str; 7] = ["plain", "gradient-checkpointing", "ema", "lora", "freeze", "muon", "bf16"];
 
 /// Each way in a process of its own, so that its peak of memory is its own.
 fn measure_ways() {
@@ -92,6 +93,7 @@ fn measure_way(way: &str) {
         seed: 1,
         ema: (way == "ema").then_some(0.999),
         gradient_checkpointing: way == "gradient-checkpointing",
+        precision: if way == "bf16" { Precision::Bf16 } else { Precision::F32 },
     };
     let adamw = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: false };
     let optimizer = match way {

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Tensor, TensorPrimitive};
+use burn::tensor::{Tensor, TensorMetadata, TensorPrimitive};
 
 use super::{AdamWStep, Kernels, Moments, Visibility};
 
@@ -50,10 +50,15 @@ impl AttentionShape {
 /// any backend could run: attention written with tensor operations holds a matrix of all scores, which is how a long
 /// sequence runs out of memory without a word about why.
 ///
-/// Shapes are those of [`Kernels`]; a gradient has the shape of what it belongs to.
+/// Shapes are those of [`Kernels`]; a gradient has the shape of what it belongs to. Outputs and gradients have the type of
+/// the input that they belong to, which may be shorter than f32; sums are in f32, and so are norms' weights, rotations,
+/// and everything that log-softmax and optimizer see.
 pub trait FusedKernels: Backend {
     /// The logarithm of every softmax's mass, kept by attention for its backward pass.
     type Masses: Clone + Debug + Send + Sync + 'static;
+
+    /// `left · right` of two matrices of one type, in f32 whatever the type: sums are never rounded to it.
+    fn product_in_f32(left: FloatTensor<Self>, right: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// `x / √(mean(x²) + ε) · weight`.
     fn rms_norm(input: &FloatTensor<Self>, weight: &FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
@@ -119,6 +124,11 @@ pub trait FusedKernels: Backend {
     fn adamw(state: [FloatTensor<Self>; 3], gradient: &FloatTensor<Self>, step: &AdamWStep) -> [FloatTensor<Self>; 3];
 }
 
+/// A tensor in another's type; itself where that is its own.
+pub(super) fn in_type_of<B: Backend>(tensor: FloatTensor<B>, other: &FloatTensor<B>) -> FloatTensor<B> {
+    if tensor.dtype() == other.dtype() { tensor } else { B::float_cast(tensor, other.dtype().into()) }
+}
+
 /// A burn tensor's own storage.
 pub(super) fn storage<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
     tensor.into_primitive().tensor()
@@ -131,6 +141,7 @@ pub(super) fn wrap<B: Backend, const D: usize>(storage: FloatTensor<B>) -> Tenso
 
 impl<B: FusedKernels> Kernels for B {
     fn projection(input: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let weight = weight.cast(input.dtype());
         input.matmul(weight.transpose())
     }
 

@@ -64,7 +64,7 @@ pub struct Moments<B: Backend> {
 
 /// A backend a decoder runs on.
 pub trait Kernels: Backend {
-    /// `input · weightᵀ`.
+    /// `input · weightᵀ`, in the input's type: a weight of another type is cast where it is used. The weight's gradient is f32.
     ///
     /// # Shapes
     /// - input: `[rows, in]`

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use burn::backend::{Autodiff, Flex};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -30,19 +30,30 @@ impl Difference {
     }
 }
 
-/// Compares every kernel on every shape.
+/// Compares every kernel on every shape, in f32.
 pub fn compare<B: FusedKernels>(device: &Device<B>) -> Vec<Difference> {
-    let compare = |case: Case| {
-        let started = Instant::now();
-        let theirs = case.compute::<B>(device);
-        let took = started.elapsed();
-        let ours = case.compute::<Flex>(&Default::default());
-        let largest = ours.iter().zip(&theirs).map(|(ours, theirs)| difference(ours, theirs)).fold(0.0, worse);
-        // A tensor that is missing is as far off as can be.
-        let largest = if ours.len() == theirs.len() { largest } else { f32::INFINITY };
-        Difference { what: format!("{case:?}"), largest, allowed: case.allowed(), took }
+    cases().iter().map(|case| compared::<B>(case, FloatDType::F32, device)).collect()
+}
+
+/// Compares the kernels that layers are made of, with what layers hand to each other in another type: whatever the device
+/// does with such numbers, each result is at most rounded to the next one.
+pub fn compare_in<B: FusedKernels>(stored: FloatDType, device: &Device<B>) -> Vec<Difference> {
+    cases().iter().filter(|case| case.is_of_layers()).map(|case| compared::<B>(case, stored, device)).collect()
+}
+
+fn compared<B: FusedKernels>(case: &Case, stored: FloatDType, device: &Device<B>) -> Difference {
+    let started = Instant::now();
+    let theirs = case.compute::<B>(stored, device);
+    let took = started.elapsed();
+    let ours = case.compute::<Flex>(stored, &Default::default());
+    let largest = ours.iter().zip(&theirs).map(|(ours, theirs)| difference(ours, theirs)).fold(0.0, worse);
+    // A tensor that is missing is as far off as can be.
+    let largest = if ours.len() == theirs.len() { largest } else { f32::INFINITY };
+    let what = match stored {
+        FloatDType::F32 => format!("{case:?}"),
+        other => format!("{case:?} in {other:?}"),
     };
-    cases().into_iter().map(compare).collect()
+    Difference { what, largest, allowed: case.allowed(stored), took }
 }
 
 /// The larger of two, where no number is larger than any.
@@ -146,6 +157,8 @@ fn cases() -> Vec<Case> {
 /// The same made-up numbers for both: normal enough, and never the same twice in a case.
 struct Numbers<'a, B: FusedKernels> {
     generator: ChaCha8Rng,
+    /// The type of what layers hand to each other.
+    stored: FloatDType,
     device: &'a Device<B>,
 }
 
@@ -157,7 +170,14 @@ impl<B: FusedKernels> Numbers<'_, B> {
         Tensor::from_data(TensorData::new(numbers, shape), self.device)
     }
 
-    fn tracked<const D: usize>(&mut self, shape: [usize; D]) -> Tensor<Autodiff<B>, D> {
+    /// What a layer reads.
+    fn read<const D: usize>(&mut self, shape: [usize; D]) -> Tensor<Autodiff<B>, D> {
+        let stored = self.stored;
+        Tensor::from_inner(self.plain(shape).cast(stored)).require_grad()
+    }
+
+    /// What a layer has: f32 whatever it reads.
+    fn weight<const D: usize>(&mut self, shape: [usize; D]) -> Tensor<Autodiff<B>, D> {
         Tensor::from_inner(self.plain(shape)).require_grad()
     }
 
@@ -175,7 +195,7 @@ fn read<B: FusedKernels, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
 macro_rules! output_and_gradients {
     ($numbers:expr, $output:expr, [$($input:expr),+]) => {{
         let output = $output;
-        let factors = $numbers.fixed(output.dims());
+        let factors = $numbers.fixed(output.dims()).cast(output.dtype());
         let mut read_all = vec![read(output.clone().inner())];
         let mut gradients = (output * factors).sum().backward();
         $(read_all.extend($input.grad_remove(&mut gradients).map(read));)+
@@ -184,7 +204,24 @@ macro_rules! output_and_gradients {
 }
 
 impl Case {
-    fn allowed(&self) -> f32 {
+    /// Whether its numbers may be shorter than f32.
+    fn is_of_layers(&self) -> bool {
+        !matches!(self, Self::LogSoftmax { .. } | Self::SumOfSquares { .. } | Self::AdamW { .. })
+    }
+
+    fn allowed(&self, stored: FloatDType) -> f32 {
+        // One step from number to number, as a part of the largest: sums that differ in their last places may be rounded to
+        // neighbours. Attention's gradients then go on from an output that was.
+        let step = match stored {
+            FloatDType::BF16 => 1.0 / 128.0,
+            FloatDType::F16 => 1.0 / 1024.0,
+            _ => 0.0,
+        };
+        let steps = if matches!(self, Self::Attention { .. }) { 2.0 } else { 1.0 };
+        self.allowed_in_f32() + steps * step
+    }
+
+    fn allowed_in_f32(&self) -> f32 {
         match self {
             // Matrix units may round their factors to 11 bits (tf32).
             Self::Projection { .. } => 2e-3,
@@ -194,29 +231,29 @@ impl Case {
         }
     }
 
-    fn compute<B: FusedKernels>(&self, device: &Device<B>) -> Vec<Vec<f32>> {
-        let mut numbers = Numbers::<B> { generator: ChaCha8Rng::seed_from_u64(7), device };
+    fn compute<B: FusedKernels>(&self, stored: FloatDType, device: &Device<B>) -> Vec<Vec<f32>> {
+        let mut numbers = Numbers::<B> { generator: ChaCha8Rng::seed_from_u64(7), stored, device };
         match *self {
             Self::Projection { rows, inner, columns } => {
-                let (input, weight) = (numbers.tracked([rows, inner]), numbers.tracked([columns, inner]));
+                let (input, weight) = (numbers.read([rows, inner]), numbers.weight([columns, inner]));
                 let output = Autodiff::<B>::projection(input.clone(), weight.clone());
                 output_and_gradients!(numbers, output, [input, weight])
             }
             Self::RmsNorm { rows, width } => {
-                let (input, weight) = (numbers.tracked([rows, width]), numbers.tracked([width]));
+                let (input, weight) = (numbers.read([rows, width]), numbers.weight([width]));
                 let output = <Autodiff<B> as Kernels>::rms_norm(input.clone(), weight.clone(), 1e-5);
                 output_and_gradients!(numbers, output, [input, weight])
             }
             Self::Rotary { shape } => {
                 let [batch, time, _, width] = shape;
-                let input = numbers.tracked(shape);
+                let input = numbers.read(shape);
                 let tables = [batch, time, 1, width / 2];
                 let (cosine, sine) = (numbers.fixed(tables), numbers.fixed(tables));
                 let output = <Autodiff<B> as Kernels>::rotary(input.clone(), cosine, sine);
                 output_and_gradients!(numbers, output, [input])
             }
             Self::SwiGlu { rows, width } => {
-                let (gate, up) = (numbers.tracked([rows, width]), numbers.tracked([rows, width]));
+                let (gate, up) = (numbers.read([rows, width]), numbers.read([rows, width]));
                 let output = <Autodiff<B> as Kernels>::swiglu(gate.clone(), up.clone());
                 output_and_gradients!(numbers, output, [gate, up])
             }
@@ -227,9 +264,9 @@ impl Case {
             }
             Self::Attention { seen, heads, groups, width } => {
                 let (visibility, batch, queries, keys) = seen.visibility();
-                let query = numbers.tracked([batch, queries, heads, width]);
-                let key = numbers.tracked([batch, keys, groups, width]);
-                let value = numbers.tracked([batch, keys, groups, width]);
+                let query = numbers.read([batch, queries, heads, width]);
+                let key = numbers.read([batch, keys, groups, width]);
+                let value = numbers.read([batch, keys, groups, width]);
                 let output = Autodiff::<B>::causal_attention(query.clone(), key.clone(), value.clone(), &visibility);
                 output_and_gradients!(numbers, output, [query, key, value])
             }

@@ -8,7 +8,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 
-use super::fused::storage;
+use super::fused::{in_type_of, storage};
 use super::{AdamWStep, AttentionShape, FusedKernels, Kernels, Moments, Visibility};
 
 /// Registers an operation whose backward pass gives one gradient a parent.
@@ -50,10 +50,11 @@ impl<B: FusedKernels> Backward<B, 2> for Projection {
         let [input_node, weight_node] = ops.parents;
         // Both products come out row by row, as the parameters lie: nothing is transposed afterwards.
         if let (Some(node), Some(weight)) = (input_node, weight) {
+            let weight = in_type_of::<B>(weight, &gradient);
             grads.register::<B>(node.id, B::float_matmul(gradient.clone(), weight));
         }
         if let (Some(node), Some(input)) = (weight_node, input) {
-            grads.register::<B>(node.id, B::float_matmul(B::float_transpose(gradient), input));
+            grads.register::<B>(node.id, B::product_in_f32(B::float_transpose(gradient), input));
         }
     }
 }
@@ -139,7 +140,9 @@ impl<B: FusedKernels> Backward<B, 3> for Attention {
 impl<B: FusedKernels> Kernels for Autodiff<B> {
     fn projection(input: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
         let (input, weight) = (storage(input), storage(weight));
-        let output = B::float_matmul(input.primitive.clone(), B::float_transpose(weight.primitive.clone()));
+        // The weight is held as it is and made short again when it is needed: a copy would outlive the forward pass.
+        let short = in_type_of::<B>(weight.primitive.clone(), &input.primitive);
+        let output = B::float_matmul(input.primitive.clone(), B::float_transpose(short));
         let state = [
             (!weight.node.requirement.is_none()).then(|| input.primitive.clone()),
             (!input.node.requirement.is_none()).then(|| weight.primitive.clone()),

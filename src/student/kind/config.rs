@@ -6,6 +6,7 @@ use stillhouse_spec::{Config, Diagnostic, Diagnostics, Each, Execution, Node, On
 use super::initial::Initial;
 use crate::loss::{Loss, Weight};
 use crate::optimizer::Optimizer;
+use crate::precision::Precision;
 use crate::schedule::Schedule;
 use crate::trainer::{EarlyStop, Keep, Lora, OnPolicy, Spike};
 
@@ -41,6 +42,10 @@ pub struct StudentConfig {
     /// Gradients are scaled down to this norm; 0 leaves them as they are.
     #[config(default = 1.0, min = 0)]
     pub clip: f64,
+    /// In which numbers forward and backward are computed; a `teacher` beside it reads in the same. Weights, optimizer and
+    /// losses are f32 in either. `bf16` needs a GPU that has it; the processor only imitates it, slowly.
+    #[config(default = Precision::F32)]
+    pub precision: Precision,
     /// Weights that stay as they are: `embed`, `head`, `norms`; `attention` or `mlp` of every layer; `layers.0-3`; or names
     /// as in the weights file, `*` standing for anything.
     #[config(default = Vec::new())]

@@ -36,7 +36,7 @@ pub(super) fn description(
         ("revision", Canonical::from(REVISION)),
         ("model", shape),
         ("begins", Canonical::from(begins)),
-        ("precision", Canonical::from("f32")),
+        ("precision", Canonical::from(config.precision.name())),
         ("optimizer", canonical(config.optimizer.describe())),
         ("losses", losses(config)),
         ("clip", Canonical::Float(config.clip)),

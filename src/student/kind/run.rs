@@ -22,6 +22,7 @@ use crate::error::{Result, StudentError};
 use crate::init::fresh;
 use crate::loss::Loss;
 use crate::model::{Decoder, DecoderConfig, bytes_in_words, read_config};
+use crate::precision::Precision;
 use crate::throughput;
 use crate::trainer::{
     BatchSource, DatasetSource, HoldoutSource, Keep, Losses, Method, Options, Rollout, Sampler, StoredCheckpoints,
@@ -74,7 +75,8 @@ impl<'a> Job<'a> {
         let longest = data.examples(TRAIN)?.lengths()?.into_iter().max().unwrap_or(1) as usize;
         let length = config.batch.length.unwrap_or(longest.saturating_sub(1)).max(1);
         let (shape, begins, pretrained) = beginning(context, &config, &tokenizer, length + 1)?;
-        fits_memory(&shape, config.lora.is_none() && config.freeze.is_empty(), chosen.device)?;
+        let trains_everything = config.lora.is_none() && config.freeze.is_empty();
+        fits_memory(&shape, trains_everything, 0, chosen.device)?;
         if length > shape.context {
             return Err(Failure::input(format!(
                 "rows of {length} positions do not fit the model, whose longest sequence is {}",
@@ -83,6 +85,9 @@ impl<'a> Job<'a> {
             .hint("a smaller `batch.length` (and dataset `max-length`), or a model with a longer context"));
         }
         let teacher = TeacherBeside::open(context, &config, &tokenizer, &shape, length)?;
+        if let Some(teacher) = &teacher {
+            fits_memory(&shape, trains_everything, teacher.bytes(config.precision), chosen.device)?;
+        }
         let read = match &teacher {
             _ if !Losses::new(losses(&config)).need_teacher() => None,
             Some(teacher) => Some(TeacherIdentity::Weights(weights_digest(&teacher.folder)?)),
@@ -109,6 +114,7 @@ impl<'a> Job<'a> {
 
     fn train<B: TrainBackend>(&self, device: &Device<B>, choice: DeviceChoice) -> Result<Trained, Failure> {
         let Self { context, config, shape, .. } = self;
+        can_compute::<B>(config.precision, device, choice, context)?;
         let losses = Losses::new(losses(config));
         let mut source = self.source(&losses)?;
         let method = Method {
@@ -117,6 +123,7 @@ impl<'a> Job<'a> {
             seed: context.seed(),
             ema: config.ema,
             gradient_checkpointing: *config.gradient_checkpointing,
+            precision: config.precision,
         };
         let mut holdout = config.early_stop.is_some().then(|| self.holdout(&losses)).transpose()?;
         let validation = config.early_stop.as_ref().zip(holdout.as_mut()).map(|(rule, source)| {
@@ -125,7 +132,8 @@ impl<'a> Job<'a> {
         });
         // Where part of the model is frozen, backward does less than the formula says.
         let operations = method.trains_everything().then(|| throughput::operations_per_token(shape, self.length));
-        let operations = operations.and_then(|per_token| Some((per_token, throughput::peak(choice)?)));
+        let operations =
+            operations.and_then(|per_token| Some((per_token, throughput::peak(choice, config.precision)?)));
         let training = Training {
             description: &self.description,
             config: shape,
@@ -149,7 +157,7 @@ impl<'a> Job<'a> {
         let checkpoints = StoredCheckpoints::new(context.store());
         let device_memory = || B::device_memory(device);
         let mut narrator = Narrator::new(context, *config.log_every, operations, &device_memory);
-        let teacher = self.teacher.as_ref().map(|teacher| teacher.load::<B>(device)).transpose()?;
+        let teacher = self.teacher.as_ref().map(|teacher| teacher.load::<B>(config.precision, device)).transpose()?;
         let fresh = || self.first_weights::<B>(device);
         let trained = training.run_beside::<B>(teacher, &mut source, &checkpoints, &mut narrator, device, fresh);
         trained.map_err(|error| stopped(error, config))
@@ -351,17 +359,47 @@ fn beginning(
     })
 }
 
-/// Refuses a model that this machine can't train, before it takes the memory and is killed for it.
-fn fits_memory(shape: &DecoderConfig, trains_everything: bool, device: DeviceChoice) -> Result<(), Failure> {
+/// Whether a device has a precision. The processor computes in f32 and rounds what it stores, which is said once.
+fn can_compute<B: TrainBackend>(
+    precision: Precision,
+    device: &Device<B>,
+    choice: DeviceChoice,
+    context: &Context,
+) -> Result<(), Failure> {
+    if !B::supports_dtype(device, precision.stored().into()) {
+        let message = format!("{choice} can't compute in {}", precision.name());
+        return Err(
+            Failure::input(message).hint("leave `precision` out, or take a GPU of NVIDIA's Ampere generation or later")
+        );
+    }
+    if precision != Precision::F32 && choice == DeviceChoice::Cpu {
+        context.warn(format!(
+            "the processor imitates {}: the numbers are right, and slower to make than in f32",
+            precision.name()
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a model that this machine can't train beside a teacher of so many bytes (0: none), before it takes the memory and
+/// is killed for it. Weights, gradients and moments are f32 in every precision.
+fn fits_memory(
+    shape: &DecoderConfig,
+    trains_everything: bool,
+    teacher: usize,
+    device: DeviceChoice,
+) -> Result<(), Failure> {
     // What is frozen has neither gradient nor moments.
     let needed = if trains_everything { shape.training_bytes() } else { shape.training_bytes() / 4 };
+    let needed = needed.saturating_add(teacher);
     let there = crate::cpu::memory_bytes().unwrap_or(usize::MAX);
     if device != DeviceChoice::Cpu || needed <= there {
         return Ok(());
     }
+    let beside = if teacher > 0 { " beside its teacher" } else { "" };
     let (parameters, needed, there) = (shape.parameters(), bytes_in_words(needed), bytes_in_words(there));
     Err(Failure::input(format!(
-        "a student of {parameters} parameters takes {needed} and more to train, this machine has {there}"
+        "a student of {parameters} parameters{beside} takes {needed} and more to train, this machine has {there}"
     ))
     .hint("fewer layers or a smaller width in `init`, or another machine"))
 }

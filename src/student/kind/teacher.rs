@@ -10,17 +10,20 @@ use crate::backend::Inner;
 use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::model::{DecoderConfig, read_config};
+use crate::precision::Precision;
 use crate::trainer::LiveTeacher;
 use crate::weights::read_model;
 
 /// A teacher's folder, checked against the student it shall run beside.
 pub(super) struct TeacherBeside {
-    /// Its weights.
+    /// Its files.
     pub folder: ModelFolder,
     /// Token ids that both know.
     shared: usize,
     /// Its longest sequence.
     context: usize,
+    /// Its weights.
+    parameters: usize,
 }
 
 impl TeacherBeside {
@@ -52,9 +55,19 @@ impl TeacherBeside {
         let (_, shape) = read_config(&folder.label, &folder.read_text("config.json")?)?;
         tokenizer.vocabulary_fits(&folder.label, shape.vocabulary)?;
         // One tokenizer, so ids that only one of them has are padding, which no text ever holds.
-        let beside = Self { folder, shared: shape.vocabulary.min(student.vocabulary), context: shape.context };
+        let beside = Self {
+            folder,
+            shared: shape.vocabulary.min(student.vocabulary),
+            context: shape.context,
+            parameters: shape.parameters(),
+        };
         beside.fits("rows", length, "a smaller `batch.length` (and dataset `max-length`)")?;
         Ok(Some(beside))
+    }
+
+    /// Bytes of its weights.
+    pub(super) fn bytes(&self, precision: Precision) -> usize {
+        self.parameters.saturating_mul(precision.bytes())
     }
 
     /// Whether it reads `rows` of so many positions.
@@ -71,15 +84,19 @@ impl TeacherBeside {
         Err(Failure::input(message).hint(hint))
     }
 
-    /// Its weights on the student's device.
+    /// Its weights on the student's device, in the precision that the student trains in.
     ///
     /// # Errors
     /// A damaged folder.
-    pub(super) fn load<B: AutodiffBackend>(&self, device: &B::Device) -> Result<LiveTeacher<Inner<B>>>
+    pub(super) fn load<B: AutodiffBackend>(
+        &self,
+        precision: Precision,
+        device: &B::Device,
+    ) -> Result<LiveTeacher<Inner<B>>>
     where
         Inner<B>: Kernels,
     {
-        Ok(LiveTeacher::new(read_model(&self.folder, device)?, self.shared))
+        Ok(LiveTeacher::new(read_model(&self.folder, device)?, self.shared).in_precision(precision))
     }
 }
 

@@ -534,6 +534,7 @@ fn a_table_that_can_not_be_trained_is_refused_before_anything_runs() {
         ("schedule", json!({ "wsd": { "warmup": 2, "decay": 2 } }), "do not fit into 2 steps"),
         ("loss", json!({ "cross-entropy": { "weight": 0.0 } }), "nothing to learn"),
         ("loss", json!({ "forward-ki": {} }), "unknown loss `forward-ki`"),
+        ("precision", json!("fp16"), "unknown choice `fp16`"),
         ("ema", json!(1.0), "`ema` must be less than 1, not 1"),
         ("ema", json!(1.5), "`ema` must be less than 1, not 1.5"),
         ("optimizer", json!({ "adamw": { "lr": 1e-3, "beta1": 1.0 } }), "`beta1` must be less than 1, not 1"),
@@ -595,6 +596,7 @@ fn only_what_changes_the_weights_is_in_the_key() {
     }
     let identity = [
         ("clip", json!(0.5)),
+        ("precision", json!("bf16")),
         ("freeze", json!(["embed"])),
         ("lora", json!({})),
         ("ema", json!(0.9)),
@@ -607,6 +609,32 @@ fn only_what_changes_the_weights_is_in_the_key() {
         config[field] = value;
         assert_ne!(described(&config), described(&base), "{field}");
     }
+}
+
+#[test]
+fn a_student_trains_in_bf16_from_the_start_and_its_folder_is_as_any_other() {
+    let world = World::new(false);
+    let long = table(4, json!("cross-entropy"));
+    world.run(&long).unwrap();
+    let mut short = long.clone();
+    short["precision"] = json!("bf16");
+    // Nothing of the other's trajectory is its own.
+    let (outcome, out) = world.run(&short).unwrap();
+    assert!(!outcome.resumed);
+    let warned =
+        |event: &StageEvent| matches!(event, StageEvent::Warning { message } if message.contains("imitates bf16"));
+    assert_eq!(world.heard.0.lock().unwrap().iter().filter(|event| warned(event)).count(), 1);
+    let longer = {
+        let mut config = short.clone();
+        config["steps"] = json!(6);
+        config
+    };
+    assert!(world.run(&longer).unwrap().0.resumed);
+    let bytes = weights(&out);
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert!(tensors.tensors().iter().all(|(_, tensor)| tensor.dtype() == safetensors::Dtype::F32));
+    let folder = ModelFolder::open(&out).unwrap();
+    assert_eq!(BurnLoader.load(&folder, "cpu").unwrap().vocabulary(), VOCABULARY as usize);
 }
 
 /// What is held out is read only where it is measured, and then its content is in the key.

@@ -2,12 +2,13 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 
 use super::config::DecoderConfig;
 use super::layers::{Layer, Linear, Positions, RmsNorm, empty};
 use super::rotary::RotaryTable;
 use crate::kernels::{Kernels, Visibility};
+use crate::precision::Precision;
 
 /// Rows of tokens with where each token stands.
 #[derive(Debug, Clone)]
@@ -56,6 +57,9 @@ pub struct Decoder<B: Backend> {
     lm_head: Option<Linear<B>>,
     /// How far back the layers look whose window slides.
     window: Option<usize>,
+    /// In which numbers the layers compute. Weights of any type serve either.
+    #[module(skip)]
+    precision: Precision,
 }
 
 impl<B: Backend> Decoder<B> {
@@ -69,7 +73,14 @@ impl<B: Backend> Decoder<B> {
             },
             lm_head: (!config.tied).then(|| Linear::empty(config.hidden, config.vocabulary, false, device)),
             window: config.sliding_window.as_ref().map(|window| window.width),
+            precision: Precision::F32,
         }
+    }
+
+    /// The same weights, computed with in another precision.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Weight of the output head, `[vocabulary, hidden]`.
@@ -107,7 +118,7 @@ impl<B: Kernels> Decoder<B> {
         self.model.norm.forward(stream)
     }
 
-    /// The embedding of every token: what the first layer reads.
+    /// The embedding of every token: what the first layer reads. Its type is that of everything up to the logits.
     ///
     /// # Shapes
     /// - output: `[batch × time, hidden]`
@@ -115,7 +126,7 @@ impl<B: Kernels> Decoder<B> {
         let tokens: Vec<i32> = input.tokens.iter().map(|&token| token as i32).collect();
         let count = tokens.len();
         let tokens = Tensor::<B, 1, Int>::from_data(TensorData::new(tokens, [count]), &self.device());
-        self.model.embed_tokens.weight.val().select(0, tokens)
+        self.model.embed_tokens.weight.val().select(0, tokens).cast(self.precision.stored())
     }
 
     /// What every layer of a pass shares.
@@ -139,10 +150,20 @@ impl<B: Kernels> Decoder<B> {
     ///
     /// # Shapes
     /// - hidden: `[rows, hidden]`
-    /// - output: `[rows, vocabulary]`
+    /// - output: `[rows, vocabulary]`, f32
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        B::projection(hidden, self.head())
+        logits(hidden, self.head())
     }
+}
+
+/// Logits of hidden states under a head. Whatever the precision, losses and samplers read f32.
+///
+/// # Shapes
+/// - hidden: `[rows, hidden]`
+/// - head: `[vocabulary, hidden]`
+/// - output: `[rows, vocabulary]`, f32
+pub fn logits<B: Kernels>(hidden: Tensor<B, 2>, head: Tensor<B, 2>) -> Tensor<B, 2> {
+    B::projection(hidden, head).cast(FloatDType::F32)
 }
 
 /// Keys and values of the positions seen so far, for generation.

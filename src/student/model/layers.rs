@@ -36,7 +36,10 @@ impl<B: Kernels> Linear<B> {
         let output = B::projection(input, self.weight.val());
         match &self.bias {
             None => output,
-            Some(bias) => output + bias.val().unsqueeze(),
+            Some(bias) => {
+                let bias = bias.val().cast(output.dtype());
+                output + bias.unsqueeze()
+            }
         }
     }
 }

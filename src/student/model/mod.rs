@@ -14,7 +14,7 @@ mod written;
 
 pub(crate) use config::bytes_in_words;
 pub use config::{Biases, DecoderConfig, LinearScaling, Llama3Scaling, RotaryScaling, SlidingWindow};
-pub use decoder::{Decoder, KeyValueCache, ModelInput};
+pub use decoder::{Decoder, KeyValueCache, ModelInput, logits};
 pub use fields::Fields;
 pub use rotary::RotaryTable;
 pub use shape::FreshShape;

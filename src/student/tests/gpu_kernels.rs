@@ -13,7 +13,8 @@
 mod support;
 
 use burn::backend::Autodiff;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use stillhouse_student::backend::{Cpu, CpuTape, Device, Inner, TrainBackend, Vulkan, VulkanTape};
 use stillhouse_student::kernels::parity;
 use stillhouse_student::kernels::{FusedKernels, Kernels};
@@ -33,6 +34,26 @@ fn every_kernel_agrees_with_the_processor() {
     let wrong: Vec<_> = differences.iter().filter(|difference| !difference.is_fine()).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(differences.len() > 30);
+}
+
+/// In bf16 and f16, where the device has them. Says where it does not.
+#[test]
+fn kernels_on_short_numbers_agree_with_the_processor() {
+    let device = Default::default();
+    for stored in [FloatDType::BF16, FloatDType::F16] {
+        let itself = parity::compare_in::<Cpu>(stored, &Default::default());
+        assert!(itself.len() > 20 && itself.iter().all(|difference| difference.largest == 0.0), "{itself:#?}");
+        if !Vulkan::supports_dtype(&device, stored.into()) {
+            println!("this device has no {stored:?}");
+            continue;
+        }
+        let differences = parity::compare_in::<Vulkan>(stored, &device);
+        for difference in &differences {
+            println!("{:9.1e} of {:.0e}  {}", difference.largest, difference.allowed, difference.what);
+        }
+        let wrong: Vec<_> = differences.iter().filter(|difference| !difference.is_fine()).collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
 }
 
 #[test]

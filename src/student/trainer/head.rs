@@ -10,6 +10,7 @@ use super::live_teacher::LiveHidden;
 use super::state::Losses;
 use crate::backend::{Inner, TrainBackend};
 use crate::loss::{LiveLogits, Positions, TeacherPositions};
+use crate::model::logits;
 
 /// Numbers a chunk's logits may have: 64 MB in f32.
 const CHUNK_ELEMENTS: usize = 1 << 24;
@@ -68,14 +69,15 @@ fn in_chunks<B: TrainBackend>(
     let device = hidden.device();
     let mut hidden_parts = Vec::with_capacity(positions.div_ceil(chunk));
     let is_trained = head.is_require_grad();
-    let head = head.inner();
+    // Cast once for all chunks; its gradient is f32 nevertheless.
+    let head = head.inner().cast(hidden.dtype());
     let mut head_gradient: Option<Tensor<Inner<B>, 2>> = None;
     let mut sums = vec![None; losses.len()];
     for start in (0..positions).step_by(chunk) {
         let end = (start + chunk).min(positions);
         let input = Tensor::<B, 2>::from_inner(hidden.clone().narrow(0, start, end - start)).require_grad();
         let weight = Tensor::<B, 2>::from_inner(head.clone()).set_require_grad(is_trained);
-        let logits = B::projection(input.clone(), weight.clone());
+        let logits = logits(input.clone(), weight.clone());
         let live = live.map(|live| on_no_tape::<B>(live.logits(start..end)));
         let chunk = Positions::new(logits, &labels[start..end], teacher.part(start..end)).beside(live);
         let mut gradients = match weighted_sum(&chunk, losses, divisor, &mut sums) {

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use stillhouse_data::batch::Batch;
 
+use super::state::Method;
 use crate::model::DecoderConfig;
 
 /// Positions on a device at once where the user chooses nothing.
@@ -37,17 +38,17 @@ impl MicroRows {
     }
 }
 
-/// Bytes that a step needs beyond the weights, roughly: gradients and moments, what every layer holds for its backward
-/// pass, and a chunk of logits three times.
-pub(super) fn estimate(config: &DecoderConfig, rows: usize, length: usize, gradient_checkpointing: bool) -> u64 {
+/// Bytes that a step needs beyond the weights, roughly: gradients and moments in f32, what every layer holds for its
+/// backward pass in the training's precision, and a chunk of logits three times in f32.
+pub(super) fn estimate(config: &DecoderConfig, rows: usize, length: usize, method: &Method<'_>) -> u64 {
     let (queries, keys) = (config.heads * config.head_width, config.kv_heads * config.head_width);
     let layer = 4 * config.hidden + 2 * queries + 2 * keys + 3 * config.intermediate;
-    let held = match gradient_checkpointing {
+    let held = match method.gradient_checkpointing {
         true => config.layers * config.hidden + 3 * layer,
         false => (config.layers + 2) * layer,
     };
     let logits = (rows * length * config.vocabulary).min(1 << 24) * 3;
-    4 * (3 * config.parameters() + rows * length * held + logits) as u64
+    (4 * (3 * config.parameters() + logits) + method.precision.bytes() * rows * length * held) as u64
 }
 
 /// Bytes of memory that this process holds; none where the system does not say.

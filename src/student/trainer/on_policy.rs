@@ -18,6 +18,7 @@ use crate::backend::TrainBackend;
 use crate::error::Result;
 use crate::generate::generate;
 use crate::model::DecoderConfig;
+use crate::precision::Precision;
 use crate::weights::LoadedModel;
 
 /// Which completions the student writes itself. Each row then holds one example.
@@ -78,7 +79,8 @@ impl Sampler<'_> {
         if drawn.is_empty() {
             return Ok((StepBatch { batch, teacher: step.teacher }, Vec::new()));
         }
-        let decoder = state.decoder().valid();
+        // It writes with its weights as they are, as it will when it is used.
+        let decoder = state.decoder().valid().in_precision(Precision::F32);
         let model = LoadedModel { decoder, config: config.clone(), rotary: state.rotary().clone() };
         let (rows, requests): (Vec<usize>, Vec<GenerateRequest>) = drawn.into_iter().unzip();
         let written = generate(&model, &requests, &mut |_, _| true)?;

@@ -318,7 +318,7 @@ impl Training<'_, '_> {
     fn fit_into_memory(&self, batch: &StepBatch, micro_rows: &mut MicroRows, observer: &mut dyn Observer) {
         let Some(there) = self.options.memory else { return };
         let (rows, length) = (micro_rows.of(&batch.batch), batch.batch.length);
-        let needed = memory::estimate(self.config, rows, length, self.options.method.gradient_checkpointing);
+        let needed = memory::estimate(self.config, rows, length, &self.options.method);
         if needed <= there {
             return;
         }

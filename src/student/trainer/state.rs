@@ -21,6 +21,7 @@ use crate::error::{Result, StudentError};
 use crate::loss::{Loss, Weight};
 use crate::model::{Decoder, DecoderConfig, RotaryTable};
 use crate::optimizer::{OptimizerState, OptimizerStep, Parameter, UpdateRule, clip_factor, global_norm};
+use crate::precision::Precision;
 use crate::weights::{NamedGradients, take_gradients};
 
 /// The losses of a step with their weights, by name.
@@ -116,6 +117,8 @@ pub struct Method<'a> {
     pub ema: Option<f64>,
     /// Hold one layer's intermediate results at a time and compute the others again.
     pub gradient_checkpointing: bool,
+    /// In which numbers forward and backward are computed.
+    pub precision: Precision,
 }
 
 impl Method<'_> {
@@ -174,7 +177,7 @@ impl<B: TrainBackend> State<B> {
             Some(lora) => targets(&shapes, lora)?,
             None => trained(&shapes, method.freeze)?,
         };
-        let mut state = Self::with(decoder, config, shapes, trained);
+        let mut state = Self::with(decoder.in_precision(method.precision), config, shapes, trained);
         state.segmented = method.gradient_checkpointing;
         if let Some(lora) = method.lora {
             let base = flat_weights(&state.decoder, &state.trained);

@@ -48,8 +48,8 @@ fn swiglu_backward_kernel<F: Float>(
 #[cube(launch_unchecked)]
 fn rotary_kernel<F: Float>(
     input: &Array<F>,
-    cosine: &Array<F>,
-    sine: &Array<F>,
+    cosine: &Array<f32>,
+    sine: &Array<f32>,
     output: &mut Array<F>,
     pairs: u32,
     heads: u32,
@@ -65,8 +65,8 @@ fn rotary_kernel<F: Float>(
         let angle = head / heads as usize * half + within;
         let first = head * half * 2 + within;
         let second = first + half;
-        let c = f32::cast_from(cosine[angle]);
-        let s = f32::cast_from(sine[angle]) * turn;
+        let c = cosine[angle];
+        let s = sine[angle] * turn;
         let x1 = f32::cast_from(input[first]);
         let x2 = f32::cast_from(input[second]);
         output[first] = F::cast_from(x1 * c - x2 * s);
@@ -155,7 +155,7 @@ pub(super) fn swiglu_backward<R: CubeRuntime>(
 
 /// # Shapes
 /// - input, output: `[batch, time, heads, head width]`
-/// - cosine, sine: `[batch, time, 1, head width / 2]`
+/// - cosine, sine: `[batch, time, 1, head width / 2]`, f32
 pub(super) fn rotary<R: CubeRuntime>(
     input: &CubeTensor<R>,
     cosine: &CubeTensor<R>,

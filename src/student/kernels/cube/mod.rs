@@ -9,6 +9,9 @@ mod launch;
 mod rows;
 
 use burn::tensor::backend::Backend;
+use burn::tensor::ops::FloatTensorOps;
+use burn::tensor::{DType, FloatDType};
+use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
 
@@ -43,6 +46,15 @@ where
     B: BoolElement,
 {
     type Masses = CubeTensor<R>;
+
+    fn product_in_f32(left: CubeTensor<R>, right: CubeTensor<R>) -> CubeTensor<R> {
+        let as_it_is = matmul(left.clone(), right.clone(), None, MatmulStrategy::default(), DType::F32);
+        as_it_is.unwrap_or_else(|_| {
+            // A device without a kernel for short factors and a long product.
+            let [left, right] = [left, right].map(|part| Self::float_cast(part, FloatDType::F32));
+            Self::float_matmul(left, right)
+        })
+    }
 
     fn rms_norm(input: &CubeTensor<R>, weight: &CubeTensor<R>, epsilon: f32) -> CubeTensor<R> {
         rows::rms_norm(input, weight, epsilon)

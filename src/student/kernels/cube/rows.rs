@@ -41,7 +41,7 @@ fn cube_sum(value: f32, shared: &mut SharedMemory<f32>, #[comptime] units: usize
 #[cube(launch_unchecked)]
 fn rms_norm_kernel<F: Float>(
     input: &Array<F>,
-    weight: &Array<F>,
+    weight: &Array<f32>,
     output: &mut Array<F>,
     rows: u32,
     epsilon: f32,
@@ -74,7 +74,7 @@ fn rms_norm_kernel<F: Float>(
     for item in 0..items {
         let column = item * units + unit;
         if column < width {
-            output[row * width + column] = F::cast_from(held[item] * scale * f32::cast_from(weight[column]));
+            output[row * width + column] = F::cast_from(held[item] * scale * weight[column]);
         }
     }
 }
@@ -83,7 +83,7 @@ fn rms_norm_kernel<F: Float>(
 #[cube(launch_unchecked)]
 fn rms_norm_backward_kernel<F: Float>(
     input: &Array<F>,
-    weight: &Array<F>,
+    weight: &Array<f32>,
     gradient: &Array<F>,
     to_input: &mut Array<F>,
     parts: &mut Array<f32>,
@@ -125,7 +125,7 @@ fn rms_norm_backward_kernel<F: Float>(
             if column < width {
                 x[item] = f32::cast_from(input[row * width + column]);
                 g[item] = f32::cast_from(gradient[row * width + column]);
-                along += f32::cast_from(weight[column]) * g[item] * x[item];
+                along += weight[column] * g[item] * x[item];
             }
             squares += x[item] * x[item];
         }
@@ -137,7 +137,7 @@ fn rms_norm_backward_kernel<F: Float>(
         for item in 0..items {
             let column = item * units + unit;
             if column < width {
-                let straight = scale * f32::cast_from(weight[column]) * g[item];
+                let straight = scale * weight[column] * g[item];
                 to_input[row * width + column] = F::cast_from(straight - x[item] * pull);
                 to_weight[item] += g[item] * x[item] * scale;
             }
@@ -154,13 +154,7 @@ fn rms_norm_backward_kernel<F: Float>(
 
 /// Sums the rows of a matrix. A cube is `COLUMNS × SLICES` units: each slice sums every `SLICES`-th row.
 #[cube(launch_unchecked)]
-fn column_sum_kernel<F: Float>(
-    parts: &Array<f32>,
-    output: &mut Array<F>,
-    rows: u32,
-    width: u32,
-    #[define(F)] _dtype: StorageType,
-) {
+fn column_sum_kernel(parts: &Array<f32>, output: &mut Array<f32>, rows: u32, width: u32) {
     let width = width as usize;
     let local = UNIT_POS_X as usize;
     let slice = UNIT_POS_Y as usize;
@@ -181,7 +175,7 @@ fn column_sum_kernel<F: Float>(
         for other in 0..SLICES {
             all += shared[other * COLUMNS + local];
         }
-        output[column] = F::cast_from(all);
+        output[column] = all;
     }
 }
 
@@ -320,7 +314,7 @@ fn rows_of<R: CubeRuntime>(tensor: &CubeTensor<R>) -> (usize, usize) {
 
 /// # Shapes
 /// - input, output: `[rows, width]`
-/// - weight: `[width]`
+/// - weight: `[width]`, f32
 pub(super) fn rms_norm<R: CubeRuntime>(input: &CubeTensor<R>, weight: &CubeTensor<R>, epsilon: f32) -> CubeTensor<R> {
     let (input, weight) = (contiguous(input), contiguous(weight));
     let (rows, width) = rows_of(&input);
@@ -358,10 +352,10 @@ pub(super) fn rms_norm_backward<R: CubeRuntime>(
     let run = rows.div_ceil(PARTS).max(1);
     let count = rows.div_ceil(run);
     let to_input = empty_like(&input, input.dtype);
-    let to_weight = empty_like(&weight, weight.dtype);
+    let to_weight = empty_like(&weight, DType::F32);
     let parts = empty(&input, [count, width], DType::F32);
     let client = input.client.clone();
-    let (dtype, weight_dtype) = (input.dtype.into(), weight.dtype.into());
+    let dtype = input.dtype.into();
     #[expect(unsafe_code, reason = "both kernels compare rows and columns with the matrices'")]
     unsafe {
         rms_norm_backward_kernel::launch_unchecked::<R>(
@@ -388,7 +382,6 @@ pub(super) fn rms_norm_backward<R: CubeRuntime>(
             to_weight.clone().into_array_arg(),
             count as u32,
             width as u32,
-            weight_dtype,
         );
     }
     [to_input, to_weight]

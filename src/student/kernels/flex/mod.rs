@@ -10,16 +10,24 @@ mod rows;
 mod simd;
 
 use burn::backend::Flex;
+use burn::tensor::DType;
+use burn::tensor::ops::FloatTensorOps;
 use burn_flex::FlexTensor;
 
 use super::{AdamWStep, AttentionShape, FusedKernels, Visibility};
-use numbers::numbers;
+use numbers::{numbers, stored_as};
 
 impl FusedKernels for Flex {
     type Masses = std::sync::Arc<Vec<f32>>;
 
+    fn product_in_f32(left: FlexTensor, right: FlexTensor) -> FlexTensor {
+        // What lies in f32 already keeps its layout: the product reads a transposed matrix as it is.
+        let [left, right] = [left, right].map(|part| if part.dtype() == DType::F32 { part } else { numbers(&part) });
+        Flex::float_matmul(left, right)
+    }
+
     fn rms_norm(input: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> FlexTensor {
-        rows::rms_norm(input, weight, epsilon)
+        stored_as(input.dtype(), rows::rms_norm(input, weight, epsilon))
     }
 
     fn rms_norm_backward(
@@ -28,19 +36,21 @@ impl FusedKernels for Flex {
         epsilon: f32,
         gradient: &FlexTensor,
     ) -> [FlexTensor; 2] {
-        rows::rms_norm_backward(input, weight, epsilon, gradient).into()
+        let (to_input, to_weight) = rows::rms_norm_backward(input, weight, epsilon, gradient);
+        [stored_as(input.dtype(), to_input), to_weight]
     }
 
     fn rotary(input: &FlexTensor, cosine: &FlexTensor, sine: &FlexTensor, back: bool) -> FlexTensor {
-        elementwise::rotary(input, cosine, sine, back)
+        stored_as(input.dtype(), elementwise::rotary(input, cosine, sine, back))
     }
 
     fn swiglu(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
-        elementwise::swiglu(gate, up)
+        stored_as(gate.dtype(), elementwise::swiglu(gate, up))
     }
 
     fn swiglu_backward(gate: &FlexTensor, up: &FlexTensor, gradient: &FlexTensor) -> [FlexTensor; 2] {
-        elementwise::swiglu_backward(gate, up, gradient).into()
+        let (to_gate, to_up) = elementwise::swiglu_backward(gate, up, gradient);
+        [to_gate, to_up].map(|part| stored_as(gate.dtype(), part))
     }
 
     fn log_softmax_forward(input: &FlexTensor) -> FlexTensor {
@@ -57,7 +67,7 @@ impl FusedKernels for Flex {
         visibility: &Visibility,
     ) -> (FlexTensor, Self::Masses) {
         let (output, masses) = attention::attention_forward(shape, query, key, value, visibility);
-        (output, masses.into())
+        (stored_as(query.dtype(), output), masses.into())
     }
 
     fn attention_backward(
@@ -68,7 +78,8 @@ impl FusedKernels for Flex {
         masses: &Self::Masses,
         gradient: &FlexTensor,
     ) -> [FlexTensor; 3] {
-        attention::attention_backward(shape, inputs, visibility, output, masses, gradient)
+        let gradients = attention::attention_backward(shape, inputs, visibility, output, masses, gradient);
+        gradients.map(|part| stored_as(gradient.dtype(), part))
     }
 
     fn sum_of_squares(input: &FlexTensor) -> FlexTensor {
@@ -83,5 +94,7 @@ impl FusedKernels for Flex {
     }
 }
 
+#[cfg(test)]
+mod short_tests;
 #[cfg(test)]
 mod tests;

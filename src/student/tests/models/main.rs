@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bf16;
 mod damaged_folders;
 mod distillation;
 mod generation;
