@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use super::batch::{MicroBatch, select_counted};
 use crate::kernels::Kernels;
 use crate::loss::LiveLogits;
+use crate::model::DecoderConfig;
 use crate::weights::LoadedModel;
 
 /// A frozen teacher on the student's device. It reads the student's micro-batches, without a tape, and gives its
@@ -22,11 +23,17 @@ impl<B: Kernels> LiveTeacher<B> {
         Self { shared: shared.min(model.config.vocabulary), model }
     }
 
-    /// What it thinks of a micro-batch, before its head.
-    pub(super) fn read(&self, micro: &MicroBatch<'_>) -> LiveHidden<B> {
-        let hidden = self.model.decoder.hidden(&micro.input, &self.model.rotary, None);
+    /// Its shape.
+    pub(super) fn config(&self) -> &DecoderConfig {
+        &self.model.config
+    }
+
+    /// What it thinks of a micro-batch, before its head, and its residual streams after some numbers of layers.
+    pub(super) fn read(&self, micro: &MicroBatch<'_>, after: &[usize]) -> LiveHidden<B> {
+        let (hidden, streams) = self.model.decoder.hidden_and_streams(&micro.input, &self.model.rotary, after);
+        let streams = streams.into_iter().map(|stream| select_counted(stream, micro)).collect();
         let hidden = select_counted(hidden, micro);
-        LiveHidden::new(hidden, self.model.decoder.head(), self.shared)
+        LiveHidden { streams, ..LiveHidden::new(hidden, self.model.decoder.head(), self.shared) }
     }
 }
 
@@ -38,6 +45,8 @@ pub struct LiveHidden<B: Kernels> {
     /// `[the teacher's vocabulary, the teacher's hidden]`
     head: Tensor<B, 2>,
     shared: usize,
+    /// Residual streams that losses compare: `[positions, the teacher's hidden]` each.
+    pub(super) streams: Vec<Tensor<B, 2>>,
 }
 
 impl<B: Kernels> LiveHidden<B> {
@@ -47,7 +56,7 @@ impl<B: Kernels> LiveHidden<B> {
     /// - hidden: `[positions, the teacher's hidden]`
     /// - head: `[the teacher's vocabulary, the teacher's hidden]`
     pub fn new(hidden: Tensor<B, 2>, head: Tensor<B, 2>, shared: usize) -> Self {
-        Self { hidden, head, shared }
+        Self { hidden, head, shared, streams: Vec::new() }
     }
 
     /// Logits of some of the positions.
