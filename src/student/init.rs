@@ -22,16 +22,21 @@ pub fn fresh<B: Backend>(config: &DecoderConfig, seed: u64, device: &B::Device) 
         if shape.len() == 1 {
             return Ok(vec![if name.ends_with(".bias") { 0.0 } else { 1.0 }; count]);
         }
-        let mut stream = stream(seed, name);
-        let mut values: Vec<f32> = Vec::with_capacity(count + 1);
-        while values.len() < count {
-            let (one, other) = normal_pair(&mut stream);
-            values.push((one * config.initializer_range) as f32);
-            values.push((other * config.initializer_range) as f32);
-        }
-        values.truncate(count);
-        Ok(values)
+        Ok(normal(seed, name, count, config.initializer_range))
     })
+}
+
+/// Normal numbers of a standard deviation, from the stream of a tensor's name.
+pub(crate) fn normal(seed: u64, name: &str, count: usize, deviation: f64) -> Vec<f32> {
+    let mut stream = stream(seed, name);
+    let mut values: Vec<f32> = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        let (one, other) = normal_pair(&mut stream);
+        values.push((one * deviation) as f32);
+        values.push((other * deviation) as f32);
+    }
+    values.truncate(count);
+    values
 }
 
 fn stream(seed: u64, name: &str) -> ChaCha8Rng {

@@ -24,7 +24,7 @@ use stillhouse_student::loss::cross_entropy::CrossEntropy;
 use stillhouse_student::loss::forward_kl::ForwardKl;
 use stillhouse_student::loss::jsd::Jsd;
 use stillhouse_student::loss::{Loss, Positions, Tail, TeacherPositions, Weight};
-use stillhouse_student::trainer::{LiveHidden, Losses, head_gradients};
+use stillhouse_student::trainer::{HeadInput, LiveHidden, Losses, head_gradients};
 
 /// Hands out mimalloc's memory and counts it.
 struct Counting;
@@ -119,15 +119,15 @@ impl Sides {
     fn in_chunks(&self, name: &str, loss: &dyn Loss) {
         let losses = Losses::new([(name, loss)]);
         let live = loss.needs_teacher().then_some(&self.teacher);
-        let made = head_gradients::<CpuTape>(
-            self.hidden.clone(),
-            Tensor::from_inner(self.head.clone()).require_grad(),
-            &self.labels,
-            &TeacherPositions::none(),
+        let input = HeadInput::<CpuTape> {
+            hidden: self.hidden.clone(),
+            head: Tensor::from_inner(self.head.clone()).require_grad(),
+            labels: &self.labels,
+            teacher: TeacherPositions::none(),
             live,
-            &losses,
-            self.labels.len() as f64,
-        );
+            streams: None,
+        };
+        let made = head_gradients(input, &losses, self.labels.len() as f64);
         drop(made);
     }
 

@@ -11,6 +11,7 @@ use super::config::StudentConfig;
 use super::initial::Beginning;
 use super::teacher::OTHER_TOKENIZER;
 use crate::model::{DecoderConfig, read_config};
+use crate::trainer::{ComparedLayers, Losses, Misfit};
 
 /// Students cut from students, at most: more is a ring, which the names' resolution reports.
 const LONGEST_LINE: usize = 32;
@@ -20,11 +21,16 @@ const LONGEST_LINE: usize = 32;
 pub(super) fn teacher(view: &View<'_>, report: &mut Diagnostics) {
     let Some(config) = view.config_as::<StudentConfig>() else { return };
     let losses = config.loss.values.iter().filter(|(_, loss)| !loss.weight().is_zero());
-    let reading: Vec<&str> = losses.filter(|(_, loss)| loss.needs_teacher()).map(|(name, _)| *name).collect();
-    match (view.follow("teacher"), reading.first()) {
-        (Some(teacher), _) => live(view, config, &teacher, &reading, report),
+    let reading: Vec<_> = losses.filter(|(_, loss)| loss.needs_teacher()).collect();
+    // Hidden states without a teacher beside the student are reported where the table is read: no data holds them.
+    let distributions = reading.iter().find(|(_, loss)| loss.hidden().is_none());
+    match (view.follow("teacher"), distributions) {
+        (Some(teacher), _) => {
+            let reading: Vec<&str> = reading.iter().map(|(name, _)| **name).collect();
+            live(view, config, &teacher, &reading, report);
+        }
         // A name that leads nowhere is reported where names are resolved.
-        (None, Some(name)) if config.teacher.is_none() => signals(view, config, name, report),
+        (None, Some((name, _))) if config.teacher.is_none() => signals(view, config, name, report),
         (None, _) => {}
     }
 }
@@ -39,7 +45,9 @@ fn live(view: &View<'_>, config: &StudentConfig, teacher: &View<'_>, reading: &[
     };
     let Some(model) = teacher.follow("model") else {
         let message = format!("{} is a server, which can't run beside a student", teacher.label);
-        let hint = format!("`{name}` needs whole distributions: name a teacher with `provider = \"local\"`");
+        let hidden = config.loss.values.get(name).is_some_and(|loss| loss.hidden().is_some());
+        let what = if hidden { "hidden states" } else { "whole distributions" };
+        let hint = format!("`{name}` needs {what}: name a teacher with `provider = \"local\"`");
         report.push(Diagnostic::error(at, message).hint(hint).related(teacher.at, "this teacher is a server"));
         return;
     };
@@ -105,6 +113,20 @@ fn signals(view: &View<'_>, config: &StudentConfig, name: &str, report: &mut Dia
 
 fn captures(answers: &View<'_>) -> bool {
     matches!(answers.config.described(), Described::Table(members) if members.contains_key("capture"))
+}
+
+/// Layers whose hidden states are compared must be there on both sides, as far as both shapes are known.
+pub(super) fn layers(view: &View<'_>, report: &mut Diagnostics) {
+    let Some(config) = view.config_as::<StudentConfig>() else { return };
+    let Some(named) = &config.teacher else { return };
+    let teacher = view.follow("teacher").and_then(|teacher| teacher.follow("model"));
+    let shapes = (known_shape(view, LONGEST_LINE), teacher.and_then(|model| known_shape(&model, LONGEST_LINE)));
+    let (Some(student), Some(teacher)) = shapes else { return };
+    let losses = Losses::new(config.loss.values.iter().map(|(name, loss)| (*name, loss.as_ref())));
+    if let Err(misfit) = ComparedLayers::of(&losses, &student, Some(&teacher)) {
+        let Misfit { at, message, hint } = *misfit;
+        report.push(Diagnostic::error(at.unwrap_or(named.at), message).hint(hint));
+    }
 }
 
 /// A student can only be cut from a model that has what it keeps.

@@ -8,7 +8,7 @@ use crate::loss::{Loss, Weight};
 use crate::optimizer::Optimizer;
 use crate::precision::Precision;
 use crate::schedule::Schedule;
-use crate::trainer::{EarlyStop, Keep, Lora, OnPolicy, Spike};
+use crate::trainer::{EarlyStop, Keep, Lora, Misfit, OnPolicy, Spike, no_teacher};
 
 /// Trains a student on a dataset, from scratch or from a model's weights, on labels, on a teacher's distributions, or on
 /// both. Makes a model folder that transformers loads.
@@ -23,7 +23,7 @@ pub struct StudentConfig {
     #[config(parts = "train,tokenizer,signals", part_from = early_stop)]
     pub data: Ref<Datasets>,
     /// A teacher that runs beside it while it trains: one with `provider = "local"` and the same tokenizer. Losses then
-    /// compare with its whole distributions, and stored signals are not read.
+    /// compare with its whole distributions or its hidden states, and stored signals are not read.
     pub teacher: Option<Ref<Teachers>>,
     /// Lets it write some completions itself, which the teacher beside it then judges token by token.
     pub on_policy: Option<OnPolicy>,
@@ -151,6 +151,13 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
     }
     if config.loss.values.values().all(|loss| loss.weight().is_zero()) {
         report.push(Diagnostic::error(at("loss"), "every loss has the weight 0, so there is nothing to learn"));
+    }
+    for (name, loss) in &config.loss.values {
+        if config.teacher.is_none() && loss.hidden().is_some() && !loss.weight().is_zero() {
+            let place = node.at_path(&["loss".to_owned(), (*name).to_owned()]).map_or(at("loss"), |value| value.at);
+            let Misfit { message, hint, .. } = no_teacher(name);
+            report.push(Diagnostic::error(place, message).hint(hint));
+        }
     }
     if config.lora.is_some() && !config.freeze.is_empty() {
         report.push(Diagnostic::error(at("freeze"), "with `lora` everything but the adapters is frozen already"));

@@ -6,7 +6,7 @@ use stillhouse_spec::{Canonical, Config, Described};
 
 use super::config::StudentConfig;
 use crate::error::{Result, StudentError};
-use crate::loss::Weight;
+use crate::loss::{Loss, Projection, Weight};
 use crate::model::DecoderConfig;
 
 /// Bumped when equal settings give other weights: 1, the first.
@@ -52,6 +52,12 @@ pub(super) fn description(
     if let Some(lora) = &config.lora {
         members.insert("lora", canonical(lora.describe()));
         members.insert("lora-seed", Canonical::from(seed.to_string()));
+    }
+    let learns_maps = |loss: &dyn Loss| {
+        loss.hidden().is_some_and(|hidden| hidden.projection == Projection::Learned) && !loss.weight().is_zero()
+    };
+    if config.loss.values.values().any(|loss| learns_maps(loss.as_ref())) {
+        members.insert("projection-seed", Canonical::from(seed.to_string()));
     }
     if let Some(decay) = config.ema {
         members.insert("ema", Canonical::Float(decay));
@@ -126,6 +132,28 @@ mod tests {
             weight(0.8)
         );
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn maps_between_hidden_states_name_their_seed() {
+        let described = |loss: Value, seed: u64| {
+            let mut table = table(2, loss);
+            table["teacher"] = json!("bard");
+            let mut report = Diagnostics::default();
+            let config = StudentConfig::decode(&Node::from_json(&table), &mut report);
+            let config = config.unwrap_or_else(|| panic!("{:?}", report.sorted()));
+            let text = include_str!("../tests/golden/llama-gqa-tied/config.json");
+            let shape = crate::model::read_config("m", text).unwrap().1;
+            let teacher = TeacherIdentity::Weights("t".into());
+            description(&config, &shape, "weights w", seed, Some(&teacher), None, &[]).unwrap()
+        };
+        let both = |loss: Value| [described(loss.clone(), 1), described(loss, 2)];
+        let [one, other] = both(json!({ "hidden-mse": {} }));
+        assert!(one != other && one.contains("projection-seed"), "{one}");
+        for without in [json!({ "hidden-mse": { "projection": "none" } }), json!({ "forward-kl": {} })] {
+            let [one, other] = both(without);
+            assert!(one == other && !one.contains("projection-seed"), "{one}");
+        }
     }
 
     #[test]

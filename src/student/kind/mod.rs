@@ -26,6 +26,7 @@ impl Kind for Student {
 
     fn check(&self, view: &View<'_>, report: &mut Diagnostics) {
         check::teacher(view, report);
+        check::layers(view, report);
         check::cut(view, report);
     }
 }

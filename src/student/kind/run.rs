@@ -91,6 +91,7 @@ impl<'a> Job<'a> {
         let read = match &teacher {
             _ if !Losses::new(losses(&config)).need_teacher() => None,
             Some(teacher) => Some(TeacherIdentity::Weights(weights_digest(&teacher.folder)?)),
+            None if !Losses::new(losses(&config)).need_distributions() => None,
             None => Some(TeacherIdentity::Signals(artifact.tree.part(&["signals"]).digest().to_string())),
         };
         let measured = config.early_stop.is_some().then(|| artifact.tree.part(&[HOLDOUT]).digest().to_string());
@@ -165,7 +166,7 @@ impl<'a> Job<'a> {
 
     fn source(&self, losses: &Losses<'_>) -> Result<DatasetSource, Failure> {
         let data = DatasetArtifact::new(self.context.input("data")?);
-        let reads_signals = losses.need_teacher() && self.teacher.is_none();
+        let reads_signals = losses.need_distributions() && self.teacher.is_none();
         let signals = if reads_signals { data.signals()? } else { None };
         if reads_signals && signals.is_none() {
             return Err(Failure::input("a loss compares with a teacher's distributions, but the data has none").hint(
@@ -215,7 +216,7 @@ impl<'a> Job<'a> {
             teacher.fits("held-out rows", length, hint)?;
         }
         let plan = || BatchPlan::new(&lengths, self.config.batch.rows, length, self.context.seed(), true);
-        let signals = if losses.need_teacher() && self.teacher.is_none() { data.signals()? } else { None };
+        let signals = if losses.need_distributions() && self.teacher.is_none() { data.signals()? } else { None };
         let teacher = DatasetSource::new(examples()?, plan()?, signals);
         let digest = self.tokenizer.digest();
         teacher

@@ -535,6 +535,8 @@ fn a_table_that_can_not_be_trained_is_refused_before_anything_runs() {
         ("loss", json!({ "cross-entropy": { "weight": 0.0 } }), "nothing to learn"),
         ("loss", json!({ "forward-ki": {} }), "unknown loss `forward-ki`"),
         ("precision", json!("fp16"), "unknown choice `fp16`"),
+        ("loss", json!("hidden-mse"), "`hidden-mse` compares with the hidden states of a teacher beside the student"),
+        ("loss", json!({ "cross-entropy": {}, "hidden-cosine": {} }), "and none is named"),
         ("ema", json!(1.0), "`ema` must be less than 1, not 1"),
         ("ema", json!(1.5), "`ema` must be less than 1, not 1.5"),
         ("optimizer", json!({ "adamw": { "lr": 1e-3, "beta1": 1.0 } }), "`beta1` must be less than 1, not 1"),

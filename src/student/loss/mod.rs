@@ -13,6 +13,9 @@ mod compared;
 mod comparison;
 pub mod cross_entropy;
 pub mod forward_kl;
+mod hidden;
+pub mod hidden_cosine;
+pub mod hidden_mse;
 pub mod jsd;
 pub mod reverse_kl;
 pub mod reverse_skewed_kl;
@@ -25,6 +28,7 @@ mod weight;
 
 pub use compared::{Compared, log_mixture};
 pub use comparison::{Comparison, Tail};
+pub use hidden::{HiddenLayers, HiddenPair, LayerPair, Projection};
 pub use targets::{LiveLogits, Teacher, TeacherPositions};
 pub use weight::{Weight, WeightLine};
 
@@ -54,6 +58,8 @@ pub static LOSSES: &[Entry<dyn Loss>] = &[
     entry!("adaptive-kl", adaptive_kl::AdaptiveKl as dyn Loss),
     entry!("total-variation", total_variation::TotalVariation as dyn Loss),
     entry!("sampled-cross-entropy", sampled_cross_entropy::SampledCrossEntropy as dyn Loss),
+    entry!("hidden-mse", hidden_mse::HiddenMse as dyn Loss),
+    entry!("hidden-cosine", hidden_cosine::HiddenCosine as dyn Loss),
 ];
 
 impl Registry for dyn Loss {
@@ -65,7 +71,7 @@ impl Registry for dyn Loss {
 
 /// Some counted positions: what the student says of them, and what it should say.
 pub struct Positions<'a, B: Backend> {
-    /// The student's logits, `[positions, vocabulary]`.
+    /// The student's logits, `[positions, vocabulary]`; one column of zeros where no loss reads them.
     pub logits: Tensor<B, 2>,
     /// The token that follows each.
     pub labels: &'a [u32],
@@ -73,13 +79,15 @@ pub struct Positions<'a, B: Backend> {
     pub teacher: TeacherPositions<'a>,
     /// A live teacher's logits at each, which then take the place of stored distributions.
     pub live: Option<LiveLogits<B>>,
+    /// Hidden states of both, for a loss that compares them: one a pair of its layers.
+    pub hidden: Vec<HiddenPair<B>>,
     log_probs: OnceCell<Tensor<B, 2>>,
 }
 
 impl<'a, B: Kernels> Positions<'a, B> {
     /// Positions with logits `[positions, vocabulary]`, one label each.
     pub fn new(logits: Tensor<B, 2>, labels: &'a [u32], teacher: TeacherPositions<'a>) -> Self {
-        Self { logits, labels, teacher, live: None, log_probs: OnceCell::new() }
+        Self { logits, labels, teacher, live: None, hidden: Vec::new(), log_probs: OnceCell::new() }
     }
 
     /// The same positions beside a live teacher.
@@ -135,11 +143,16 @@ pub struct LossSum<B: Backend> {
 
 /// A loss as its file writes it: a config struct that computes on any backend.
 pub trait Formula: Config + std::fmt::Debug + Send + Sync {
-    /// Whether it compares with a teacher's distributions.
+    /// Whether it compares with a teacher: with its distributions or, where [`Formula::hidden`] says so, its hidden states.
     const NEEDS_TEACHER: bool;
 
     /// Factor in the total.
     fn weight(&self) -> Weight;
+
+    /// The hidden states that it compares; a loss that names some reads no logits and no distributions.
+    fn hidden(&self) -> Option<HiddenLayers<'_>> {
+        None
+    }
 
     /// Sum over the positions.
     fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B>;
@@ -182,6 +195,8 @@ pub trait Loss: Component + Send + Sync {
     fn needs_teacher(&self) -> bool;
     /// See [`Formula::weight`].
     fn weight(&self) -> Weight;
+    /// See [`Formula::hidden`].
+    fn hidden(&self) -> Option<HiddenLayers<'_>>;
     /// [`Formula::sum`] on the processor.
     fn sum_on_cpu(&self, positions: &Positions<'_, CpuTape>) -> LossSum<CpuTape>;
     /// [`Formula::sum`] on a GPU.
@@ -199,6 +214,10 @@ impl<F: Formula> Loss for F {
 
     fn weight(&self) -> Weight {
         Formula::weight(self)
+    }
+
+    fn hidden(&self) -> Option<HiddenLayers<'_>> {
+        Formula::hidden(self)
     }
 
     fn sum_on_cpu(&self, positions: &Positions<'_, CpuTape>) -> LossSum<CpuTape> {

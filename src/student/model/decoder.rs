@@ -108,14 +108,49 @@ impl<B: Kernels> Decoder<B> {
         rotary: &RotaryTable,
         cache: Option<&mut KeyValueCache<B>>,
     ) -> Tensor<B, 2> {
+        self.pass(input, rotary, cache, &[]).0
+    }
+
+    /// Normed hidden states, and the residual stream after each of some numbers of layers (0: the embedding), which
+    /// ascend.
+    ///
+    /// # Shapes
+    /// - outputs: `[batch × time, hidden]` each
+    pub(crate) fn hidden_and_streams(
+        &self,
+        input: &ModelInput,
+        rotary: &RotaryTable,
+        after: &[usize],
+    ) -> (Tensor<B, 2>, Vec<Tensor<B, 2>>) {
+        self.pass(input, rotary, None, after)
+    }
+
+    fn pass(
+        &self,
+        input: &ModelInput,
+        rotary: &RotaryTable,
+        cache: Option<&mut KeyValueCache<B>>,
+        after: &[usize],
+    ) -> (Tensor<B, 2>, Vec<Tensor<B, 2>>) {
         let positions = self.positions(input, rotary);
-        let mut stream = self.embed(input);
+        let mut streams = Vec::with_capacity(after.len());
+        let mut watched = |layers: usize, stream: Tensor<B, 2>| {
+            if !after.contains(&layers) {
+                return stream;
+            }
+            streams.push(stream.clone());
+            // A node of its own for what comes above, so that its gradient is a whole sum before the watcher's is added:
+            // with gradient checkpointing it is, and both are to give the same bits.
+            let shape = stream.dims();
+            stream.reshape(shape)
+        };
+        let mut stream = watched(0, self.embed(input));
         let mut caches = cache.map(|cache| cache.layers.iter_mut());
-        for layer in &self.model.layers {
+        for (below, layer) in self.model.layers.iter().enumerate() {
             let cache = caches.as_mut().and_then(Iterator::next);
-            stream = layer.forward(stream, &positions, cache);
+            stream = watched(below + 1, layer.forward(stream, &positions, cache));
         }
-        self.model.norm.forward(stream)
+        (self.model.norm.forward(stream), streams)
     }
 
     /// The embedding of every token: what the first layer reads. Its type is that of everything up to the logits.

@@ -17,8 +17,8 @@ use stillhouse_spec::Config;
 use super::{AdamW, OptimizerState, OptimizerStep, Parameter, UpdateRule, taken};
 use crate::kernels::Kernels;
 
-/// Muon: orthogonalised momentum for the matrices of the layers; embedding, head, norms and biases follow `adamw`, whose
-/// rate takes the same schedule.
+/// Muon: orthogonalised momentum for the matrices of the layers; embedding, head, norms, biases and maps between hidden
+/// states follow `adamw`, whose rate takes the same schedule.
 #[derive(Clone, Debug, Config)]
 pub struct Muon {
     /// Learning rate of the layers' matrices, before the schedule's factor.

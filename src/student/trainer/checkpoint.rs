@@ -19,6 +19,8 @@ pub struct Checkpoint {
     pub step: u64,
     /// Weights by name.
     pub weights: NamedValues,
+    /// Learned maps between hidden states, which are no part of the model; none where no loss compares those.
+    pub projections: NamedValues,
     /// The optimizer's means.
     pub optimizer: SavedState,
     /// Moving average of the weights, where there is one.
@@ -42,15 +44,16 @@ impl Checkpoint {
     /// A weight with a value that is no number.
     pub(super) fn not_finite(&self) -> Option<&str> {
         let broken = |values: &Values| values.data.iter().any(|value| !value.is_finite());
-        self.weights.iter().find(|(_, values)| broken(values)).map(|(name, _)| name.as_str())
+        self.weights.iter().chain(&self.projections).find(|(_, values)| broken(values)).map(|(name, _)| name.as_str())
     }
 
     /// Its files by role; those that are not always there come last.
     fn parts(&self) -> Vec<(&'static str, &NamedValues)> {
         let always = [(WEIGHTS, &self.weights), (FIRST, &self.optimizer.first), (SECOND, &self.optimizer.second)];
         let average = self.average.iter().map(|values| (AVERAGE, values));
+        let projections = Some((PROJECTIONS, &self.projections)).filter(|(_, values)| !values.is_empty());
         let best = self.history.best.iter().map(|values| (BEST, values));
-        always.into_iter().chain(average).chain(best).collect()
+        always.into_iter().chain(projections).chain(average).chain(best).collect()
     }
 }
 
@@ -82,6 +85,7 @@ pub struct StoredCheckpoints<'a> {
 }
 
 const WEIGHTS: &str = "weights";
+const PROJECTIONS: &str = "projections";
 const FIRST: &str = "first-moments";
 const SECOND: &str = "second-moments";
 const AVERAGE: &str = "average";
@@ -143,6 +147,7 @@ impl CheckpointStore for StoredCheckpoints<'_> {
         Ok(Some(Checkpoint {
             step: manifest.step,
             weights,
+            projections: parts.remove(PROJECTIONS).unwrap_or_default(),
             optimizer: SavedState { first, second },
             average: parts.remove(AVERAGE),
             history: History { measured, best: parts.remove(BEST) },
@@ -252,6 +257,7 @@ mod tests {
             NamedValues::from_iter([("w".to_owned(), Values::new(vec![2, 100], vec![first + step as f32; 200]))])
         };
         Checkpoint {
+            projections: NamedValues::default(),
             step,
             weights: values(0.5),
             optimizer: SavedState { first: values(0.25), second: values(0.125) },

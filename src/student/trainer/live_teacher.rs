@@ -6,7 +6,7 @@ use super::batch::{MicroBatch, select_counted};
 use super::parameters::replace;
 use crate::kernels::Kernels;
 use crate::loss::LiveLogits;
-use crate::model::logits;
+use crate::model::{DecoderConfig, logits};
 use crate::precision::Precision;
 use crate::weights::LoadedModel;
 
@@ -38,11 +38,17 @@ impl<B: Kernels> LiveTeacher<B> {
         Self { model: LoadedModel { decoder, config, rotary }, shared }
     }
 
-    /// What it thinks of a micro-batch, before its head.
-    pub(super) fn read(&self, micro: &MicroBatch<'_>) -> LiveHidden<B> {
-        let hidden = self.model.decoder.hidden(&micro.input, &self.model.rotary, None);
+    /// Its shape.
+    pub(super) fn config(&self) -> &DecoderConfig {
+        &self.model.config
+    }
+
+    /// What it thinks of a micro-batch, before its head, and its residual streams after some numbers of layers.
+    pub(super) fn read(&self, micro: &MicroBatch<'_>, after: &[usize]) -> LiveHidden<B> {
+        let (hidden, streams) = self.model.decoder.hidden_and_streams(&micro.input, &self.model.rotary, after);
+        let streams = streams.into_iter().map(|stream| select_counted(stream, micro)).collect();
         let hidden = select_counted(hidden, micro);
-        LiveHidden::new(hidden, self.model.decoder.head(), self.shared)
+        LiveHidden { streams, ..LiveHidden::new(hidden, self.model.decoder.head(), self.shared) }
     }
 }
 
@@ -54,6 +60,8 @@ pub struct LiveHidden<B: Kernels> {
     /// `[the teacher's vocabulary, the teacher's hidden]`
     head: Tensor<B, 2>,
     shared: usize,
+    /// Residual streams that losses compare: `[positions, the teacher's hidden]` each.
+    pub(super) streams: Vec<Tensor<B, 2>>,
 }
 
 impl<B: Kernels> LiveHidden<B> {
@@ -63,7 +71,7 @@ impl<B: Kernels> LiveHidden<B> {
     /// - hidden: `[positions, the teacher's hidden]`
     /// - head: `[the teacher's vocabulary, the teacher's hidden]`
     pub fn new(hidden: Tensor<B, 2>, head: Tensor<B, 2>, shared: usize) -> Self {
-        Self { hidden, head, shared }
+        Self { hidden, head, shared, streams: Vec::new() }
     }
 
     /// Logits of some of the positions.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::batch::StepBatch;
 use super::checkpoint::{Checkpoint, CheckpointStore};
+use super::compared_layers::ComparedLayers;
 use super::guard::{Spike, SpikeGuard};
 use super::keeper::{Keep, Keeper};
 use super::live_teacher::LiveTeacher;
@@ -121,7 +122,7 @@ impl Training<'_, '_> {
     /// [`Training::run`] beside a live teacher, from whose distributions losses then read instead of stored ones.
     ///
     /// # Errors
-    /// As [`Training::run`].
+    /// As [`Training::run`]; layers to compare that one of both does not have.
     pub fn run_beside<B: TrainBackend>(
         &self,
         teacher: Option<LiveTeacher<Inner<B>>>,
@@ -131,8 +132,11 @@ impl Training<'_, '_> {
         device: &Device<B>,
         fresh: impl FnOnce() -> Result<Decoder<Inner<B>>>,
     ) -> Result<Trained> {
+        let beside = teacher.as_ref().map(LiveTeacher::config);
+        let compared = ComparedLayers::of(&self.losses, self.config, beside).map_err(|misfit| *misfit)?;
         let (trajectory, positions) = self.survey(source)?;
-        let (state, resumed_from) = self.starting_state::<B>(&trajectory, checkpoints, observer, device, fresh)?;
+        let (state, resumed_from) =
+            self.starting_state::<B>(&compared, &trajectory, checkpoints, observer, device, fresh)?;
         let mut trained =
             self.train(state.beside(teacher), resumed_from, &trajectory, source, checkpoints, observer)?;
         let steps = usize::try_from(trained.checkpoint.step).unwrap_or(usize::MAX);
@@ -164,6 +168,7 @@ impl Training<'_, '_> {
 
     fn starting_state<B: TrainBackend>(
         &self,
+        compared: &ComparedLayers,
         trajectory: &Trajectory,
         checkpoints: &dyn CheckpointStore,
         observer: &mut dyn Observer,
@@ -171,11 +176,14 @@ impl Training<'_, '_> {
         fresh: impl FnOnce() -> Result<Decoder<Inner<B>>>,
     ) -> Result<(State<B>, u64)> {
         let method = &self.options.method;
+        let begin = |model| -> Result<State<B>> {
+            Ok(State::begin(model, self.config, method)?.comparing(compared.clone(), method.seed))
+        };
         let mut limit = self.steps;
         loop {
             let step = trajectory.longest_prefix_up_to(limit, |key| checkpoints.has(key))?;
             let Some(key) = trajectory.key(step).filter(|_| step > 0) else {
-                return Ok((State::begin(fresh()?, self.config, method)?, 0));
+                return Ok((begin(fresh()?)?, 0));
             };
             let Some(checkpoint) = checkpoints.load(key)? else {
                 observer.warn(format!("the checkpoint of step {step} is damaged, an earlier one is taken"));
@@ -194,7 +202,7 @@ impl Training<'_, '_> {
                 true => Decoder::empty(self.config, device),
                 false => fresh()?,
             };
-            return Ok((State::begin(model, self.config, method)?.take_up(&checkpoint, device)?, step));
+            return Ok((begin(model)?.take_up(&checkpoint, device)?, step));
         }
     }
 

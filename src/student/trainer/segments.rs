@@ -4,7 +4,7 @@
 //! again on a tape of its own, and hands its gradient on. Each layer does the same operations on the same numbers as in
 //! one pass over everything, so on the processor the gradients have the same bits; the price is one more forward pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{AutodiffModule, Module};
 use burn::tensor::Tensor;
@@ -41,11 +41,18 @@ impl<'a, B: TrainBackend> Segments<'a, B> {
         self.inputs[self.inputs.len() - 1].clone()
     }
 
-    /// Gradients of every weight in `trained` that lies below the head, from the gradient of [`Segments::last`]. Goes down
-    /// only as far as there is something to train.
+    /// The residual streams after some numbers of layers.
+    pub(super) fn streams(&self, after: &[usize]) -> Vec<Tensor<Inner<B>, 2>> {
+        after.iter().map(|layers| self.inputs[*layers].clone()).collect()
+    }
+
+    /// Gradients of every weight in `trained` that lies below the head, from the gradient of [`Segments::last`] and those
+    /// that streams have beside what lies above them, by their numbers of layers. Goes down only as far as there is
+    /// something to train.
     pub(super) fn backward(
         mut self,
         mut gradient: Tensor<Inner<B>, 2>,
+        mut beside: BTreeMap<usize, Tensor<Inner<B>, 2>>,
         trained: &BTreeSet<String>,
     ) -> NamedGradients<Inner<B>> {
         let mut gradients = NamedGradients::new();
@@ -55,6 +62,9 @@ impl<'a, B: TrainBackend> Segments<'a, B> {
         self.inputs.pop();
         for (number, layer) in self.decoder.layers().iter().enumerate().rev() {
             let (Some(read), true) = (self.inputs.pop(), lowest.is_some_and(|lowest| lowest <= number)) else { break };
+            if let Some(more) = beside.remove(&(number + 1)) {
+                gradient = gradient + more;
+            }
             let read = Tensor::<B, 2>::from_inner(read).require_grad();
             let output = layer.forward(read.clone(), &positions, None);
             let (of_layer, of_input) = seeded_backward(layer, output, gradient, &read);
@@ -62,6 +72,9 @@ impl<'a, B: TrainBackend> Segments<'a, B> {
             gradient = of_input;
         }
         if embedding {
+            if let Some(more) = beside.remove(&0) {
+                gradient = gradient + more;
+            }
             let seeded = (self.decoder.embed(self.input) * Tensor::from_inner(gradient)).sum();
             gradients.extend(take_gradients(self.decoder, seeded.backward()));
         }
@@ -81,4 +94,14 @@ pub(super) fn seeded_backward<B: TrainBackend, M: Module<B>>(
     let mut gradients = (output * Tensor::from_inner(gradient)).sum().backward();
     let of_read = read.grad_remove(&mut gradients).unwrap_or_else(|| read.clone().inner().zeros_like());
     (take_gradients(part, gradients), of_read)
+}
+
+/// The gradient of what a part of the model read, from its output's.
+pub(super) fn seeded_gradient<B: TrainBackend>(
+    output: Tensor<B, 2>,
+    gradient: Tensor<Inner<B>, 2>,
+    read: &Tensor<B, 2>,
+) -> Tensor<Inner<B>, 2> {
+    let mut gradients = (output * Tensor::from_inner(gradient)).sum().backward();
+    read.grad_remove(&mut gradients).unwrap_or_else(|| read.clone().inner().zeros_like())
 }

@@ -9,11 +9,13 @@ use super::adapters::{Adapters, Lora, targets, to_device};
 use super::average::Average;
 use super::batch::{MicroBatch, StepBatch, select_counted};
 use super::checkpoint::Checkpoint;
-use super::head::{PartSum, head_gradients};
+use super::compared_layers::ComparedLayers;
+use super::head::{HeadInput, PartSum, head_gradients};
+use super::hidden::{CountedStreams, HiddenComparison};
 use super::live_teacher::LiveTeacher;
 use super::on_policy::Rollout;
 use super::parameters::{Shapes, flat_weights, on_tape, shapes, trained};
-use super::segments::{Segments, seeded_backward};
+use super::segments::{Segments, seeded_backward, seeded_gradient};
 use super::trained::check_shapes;
 use super::validation::History;
 use crate::backend::{Device, Inner, TrainBackend};
@@ -70,9 +72,30 @@ impl<'a> Losses<'a> {
         self.0.is_empty()
     }
 
-    /// Whether any of them needs a teacher's distributions at some step.
+    /// Whether any of them needs a teacher at some step.
     pub fn need_teacher(&self) -> bool {
         self.iter().any(|loss| loss.value.needs_teacher() && !loss.weights.is_zero())
+    }
+
+    /// Whether any of them needs a teacher's distributions at some step.
+    pub fn need_distributions(&self) -> bool {
+        self.iter().any(|loss| loss.reads_distributions() && !loss.weights.is_zero())
+    }
+
+    /// Whether any of them looks at a teacher's distributions, be it only to report itself.
+    pub(super) fn read_distributions(&self) -> bool {
+        self.iter().any(WeightedLoss::reads_distributions)
+    }
+
+    /// Whether any of them looks at the student's logits.
+    pub(super) fn read_logits(&self) -> bool {
+        self.iter().any(|loss| loss.value.hidden().is_none())
+    }
+}
+
+impl WeightedLoss<'_> {
+    fn reads_distributions(&self) -> bool {
+        self.value.needs_teacher() && self.value.hidden().is_none()
     }
 }
 
@@ -111,7 +134,7 @@ pub struct Method<'a> {
     pub freeze: &'a [String],
     /// Thin matrices in place of the weights.
     pub lora: Option<&'a Lora>,
-    /// Seed of fresh adapters.
+    /// Seed of fresh adapters, and of fresh maps between hidden states.
     pub seed: u64,
     /// Decay of the weights' moving average.
     pub ema: Option<f64>,
@@ -146,6 +169,8 @@ pub struct State<B: TrainBackend> {
     rotary: RotaryTable,
     tied: bool,
     pub(super) teacher: Option<LiveTeacher<Inner<B>>>,
+    /// Which hidden states are compared with the teacher's, and through which maps.
+    pub(super) hidden: HiddenComparison<Inner<B>>,
     segmented: bool,
     figures: BTreeMap<String, f64>,
 }
@@ -202,6 +227,7 @@ impl<B: TrainBackend> State<B> {
             rotary: RotaryTable::new(config),
             tied: config.tied,
             teacher: None,
+            hidden: HiddenComparison::none(),
             segmented: false,
             figures: BTreeMap::new(),
         }
@@ -211,6 +237,12 @@ impl<B: TrainBackend> State<B> {
     #[must_use]
     pub fn beside(self, teacher: Option<LiveTeacher<Inner<B>>>) -> Self {
         Self { teacher, ..self }
+    }
+
+    /// The same state with fresh maps between the hidden states that losses compare.
+    #[must_use]
+    pub fn comparing(self, layers: ComparedLayers, seed: u64) -> Self {
+        Self { hidden: HiddenComparison::new(layers, seed, &self.decoder.device()), ..self }
     }
 
     /// Takes up what a checkpoint holds; weights that are not trained stay as they are.
@@ -225,6 +257,8 @@ impl<B: TrainBackend> State<B> {
             check_shapes(checkpoint, "averaged weights", &saved, &shapes)?;
             average.weights = to_device(&saved, device);
         }
+        check_shapes(checkpoint, "projections", &checkpoint.projections, &self.hidden.shapes())?;
+        self.hidden.set(to_device(&checkpoint.projections, device));
         self.set_trained(to_device(&checkpoint.weights, device));
         self.optimizer = OptimizerState::restore(&checkpoint.optimizer, device);
         self.history = checkpoint.history.clone();
@@ -239,6 +273,7 @@ impl<B: TrainBackend> State<B> {
         Checkpoint {
             step: self.step,
             weights: self.trained_values(),
+            projections: self.hidden.values(),
             optimizer: self.optimizer.save(),
             average: self.average.as_ref().map(|average| self.on_host(&average.weights)),
             history: self.history.clone(),
@@ -326,7 +361,8 @@ impl<B: TrainBackend> State<B> {
         clip: Option<f64>,
     ) -> Result<(Self, StepReport)> {
         let Computed { mut gradients, parts, loss, gradient_norm } = computed;
-        if let Some(name) = self.trained_shapes().keys().find(|name| !gradients.contains_key(*name)) {
+        let moved = self.trained_shapes().into_iter().chain(self.hidden.shapes());
+        if let Some((name, _)) = moved.into_iter().find(|(name, _)| !gradients.contains_key(name)) {
             return Err(StudentError::training(
                 format!("the loss does not depend on `{name}`"),
                 "this is a fault of the model's code, please report it",
@@ -335,19 +371,18 @@ impl<B: TrainBackend> State<B> {
         let step = self.step + 1;
         let settings = OptimizerStep { lr, gradient_scale: clip_factor(gradient_norm, clip), step };
         let mut optimizer_state = std::mem::take(&mut self.optimizer);
-        let update = |name: &str, shape: &[usize], weight: Tensor<Inner<B>, 1>| match gradients.swap_remove(name) {
+        let mut update = |name: &str, shape: &[usize], weight: Tensor<Inner<B>, 1>| match gradients.swap_remove(name) {
             None => weight,
             Some(gradient) => {
                 optimizer.update(&Parameter { name, shape }, weight, gradient, &mut optimizer_state, &settings)
             }
         };
         match &mut self.adapters {
-            None => self.decoder = on_tape(self.decoder, &self.trained, update),
-            Some(adapters) => {
-                adapters.change(update);
-                self.merge();
-            }
+            None => self.decoder = on_tape(self.decoder, &self.trained, &mut update),
+            Some(adapters) => adapters.change(&mut update),
         }
+        self.hidden.change(&mut update);
+        self.merge();
         self.optimizer = optimizer_state;
         self.step = step;
         self.follow_average();
@@ -394,30 +429,48 @@ impl<B: TrainBackend> State<B> {
         losses: &Losses<'_>,
         divisor: f64,
     ) -> (NamedGradients<Inner<B>>, Vec<(f64, usize)>) {
+        let after = self.hidden.of_student();
         let segments = self.segmented.then(|| Segments::forward(&self.decoder, &micro.input, &self.rotary));
-        let last = segments.as_ref().map(|segments| Tensor::<B, 2>::from_inner(segments.last()).require_grad());
-        let hidden = match &last {
-            None => self.decoder.hidden(&micro.input, &self.rotary, None),
-            Some(last) => self.decoder.last_norm().forward(last.clone()),
+        let on_tape = |tensor| Tensor::<B, 2>::from_inner(tensor).require_grad();
+        let last = segments.as_ref().map(|segments| on_tape(segments.last()));
+        let (hidden, streams) = match (&segments, &last) {
+            (Some(segments), Some(last)) => {
+                let streams = segments.streams(after).into_iter().map(on_tape);
+                (self.decoder.last_norm().forward(last.clone()), streams.collect())
+            }
+            _ => self.decoder.hidden_and_streams(&micro.input, &self.rotary, after),
         };
         let counted = select_counted(hidden, micro);
-        let live = self.teacher.as_ref().map(|teacher| teacher.read(micro));
+        let counted_streams: Vec<_> = streams.iter().map(|stream| select_counted(stream.clone(), micro)).collect();
+        let live = self.teacher.as_ref().map(|teacher| teacher.read(micro, self.hidden.of_teacher()));
         let head_part = head_gradients::<B>(
-            counted.clone().inner(),
-            self.decoder.head(),
-            &micro.labels,
-            &micro.teacher,
-            live.as_ref(),
+            HeadInput {
+                hidden: counted.clone().inner(),
+                head: self.decoder.head(),
+                labels: &micro.labels,
+                teacher: micro.teacher,
+                live: live.as_ref(),
+                streams: CountedStreams::<B>::new(
+                    &self.hidden,
+                    counted_streams.iter().map(|stream| stream.clone().inner()).collect(),
+                    live.as_ref().map(|live| live.streams.as_slice()),
+                ),
+            },
             losses,
             divisor,
         );
+        let of_streams = counted_streams.into_iter().zip(head_part.streams);
         let mut gradients = match (segments, last) {
             // Without anything on the tape there is nothing to go back through.
             _ if self.trained.iter().all(|name| name == HEAD) => NamedGradients::new(),
             (Some(segments), Some(last)) => {
                 let norm = self.decoder.last_norm();
                 let (of_norm, of_last) = seeded_backward(norm, counted, head_part.hidden, &last);
-                let mut gradients = segments.backward(of_last, &self.trained);
+                let beside =
+                    after.iter().zip(&streams).zip(of_streams).map(|((layers, stream), (counted, gradient))| {
+                        (*layers, seeded_gradient(counted, gradient, stream))
+                    });
+                let mut gradients = segments.backward(of_last, beside.collect(), &self.trained);
                 gradients.extend(of_norm.into_iter().map(|(name, part)| (format!("model.norm.{name}"), part)));
                 // In the order of the model's fields, as in one pass: sums over all gradients have this order.
                 self.shapes.keys().filter_map(|name| Some((name.clone(), gradients.swap_remove(name)?))).collect()
@@ -425,6 +478,9 @@ impl<B: TrainBackend> State<B> {
             _ => {
                 // Seeds the body's backward pass with the head's gradient: d(Σ h·g)/dh = g.
                 let seeded = (counted * Tensor::from_inner(head_part.hidden)).sum();
+                let seeded = of_streams.fold(seeded, |seeded, (counted, gradient)| {
+                    seeded + (counted * Tensor::from_inner(gradient)).sum()
+                });
                 take_gradients(&self.decoder, seeded.backward())
             }
         };
@@ -438,10 +494,11 @@ impl<B: TrainBackend> State<B> {
             };
             gradients.insert(name.to_owned(), head_gradient);
         }
-        let gradients = match &self.adapters {
+        let mut gradients = match &self.adapters {
             Some(adapters) => adapters.gradients(gradients),
             None => gradients,
         };
+        gradients.extend(head_part.maps);
         (gradients, read_sums(head_part.sums))
     }
 }

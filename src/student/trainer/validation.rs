@@ -11,12 +11,13 @@ use stillhouse_data::example::ExampleReader;
 use stillhouse_spec::Config;
 
 use super::batch::select_counted;
-use super::head::{chunk_of, on_no_tape};
+use super::head::HeadInput;
+use super::hidden::CountedStreams;
 use super::source::{BatchSource, DatasetSource};
 use super::state::{LossPart, Losses, State, loss_parts, read_sums};
 use crate::backend::TrainBackend;
 use crate::error::Result;
-use crate::loss::{Positions, Teacher};
+use crate::loss::Teacher;
 use crate::weights::NamedValues;
 
 /// When a training ends before its last step. The student is what it was at its best measurement.
@@ -119,21 +120,31 @@ impl Validation<'_> {
                 if micro.counted.is_empty() {
                     continue;
                 }
-                let hidden = decoder.hidden(&micro.input, state.rotary(), None);
-                let counted = select_counted(hidden, &micro);
-                let live = state.teacher.as_ref().map(|teacher| teacher.read(&micro));
-                let [count, _] = counted.dims();
+                let (hidden, streams) =
+                    decoder.hidden_and_streams(&micro.input, state.rotary(), state.hidden.of_student());
+                let streams = streams.into_iter().map(|stream| select_counted(stream, &micro)).collect();
+                let live = state.teacher.as_ref().map(|teacher| teacher.read(&micro, state.hidden.of_teacher()));
+                let of_teacher = live.as_ref().map(|live| live.streams.as_slice());
+                let input = HeadInput::<B> {
+                    hidden: select_counted(hidden, &micro),
+                    head: Tensor::from_inner(decoder.head()),
+                    labels: &micro.labels,
+                    teacher: micro.teacher,
+                    live: live.as_ref(),
+                    streams: CountedStreams::new(&state.hidden, streams, of_teacher),
+                };
+                let [count, _] = input.hidden.dims();
                 // In chunks, as in a training step, so that no array is larger than there.
-                let chunk = chunk_of(decoder.head().dims()[0]);
+                let chunk = input.chunk();
                 for start in (0..count).step_by(chunk) {
                     let places = start..(start + chunk).min(count);
                     // Nothing on the tape asks for a gradient, so nothing is recorded.
-                    let some = counted.clone().narrow(0, start, places.len());
-                    let logits = Tensor::<B, 2>::from_inner(decoder.logits(some));
-                    let live = live.as_ref().map(|live| on_no_tape::<B>(live.logits(places.clone())));
-                    let teacher = micro.teacher.part(places.clone());
-                    let positions = Positions::new(logits, &micro.labels[places.clone()], teacher).beside(live);
+                    let some = Tensor::from_inner(input.hidden.clone().narrow(0, start, places.len()));
+                    let head = input.head.clone();
+                    let mut positions = input.positions(places.clone(), some, head, losses);
+                    let part = input.streams.as_ref().map(|streams| streams.part(places.clone(), false));
                     let sums = losses.iter().map(|loss| {
+                        positions.hidden = part.as_ref().map(|part| part.pairs_of(loss.name)).unwrap_or_default();
                         let part = B::loss_sum(loss.value, &positions);
                         part.sum.map(|sum| (sum.inner(), part.positions))
                     });

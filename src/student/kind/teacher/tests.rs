@@ -65,6 +65,33 @@ fn a_training_beside_a_teacher_goes_on_and_another_teacher_begins_another() {
     assert!(!other.resumed && weights(&out) != weights(&undisturbed));
 }
 
+#[test]
+fn a_student_learns_from_hidden_states_and_holds_no_map_to_them() {
+    let world = with_teacher();
+    let loss = json!({ "hidden-mse": { "layers": [{ "student": 1, "teacher": 1 }, { "student": 0, "teacher": 0 }] },
+                       "hidden-cosine": { "projection": "none" } });
+    let (outcome, out) = world.run(&beside(40, loss.clone())).unwrap();
+    assert!(outcome.metrics["hidden-cosine"].as_f64().unwrap() < 0.5, "{}", outcome.metrics);
+    let bytes = weights(&out);
+    let names = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert!(names.names().iter().all(|name| !name.contains("projections")), "{:?}", names.names());
+    // What was trained is taken up with its maps, and ends as if nobody had stopped it.
+    let (longer, went_on) = world.run(&beside(45, loss.clone())).unwrap();
+    assert_eq!(longer.provenance["resumed-from-step"], 40);
+    let at_once = with_teacher();
+    let (_, undisturbed) = at_once.run(&beside(45, loss)).unwrap();
+    assert!(weights(&went_on) == weights(&undisturbed));
+}
+
+#[test]
+fn held_out_hidden_states_are_measured() {
+    let world = with_teacher();
+    let mut config = beside(20, json!({ "hidden-mse": {} }));
+    config["early-stop"] = json!({ "every": 10, "patience": 0, "metric": "hidden-mse" });
+    let (outcome, _) = world.run(&config).unwrap();
+    assert!(outcome.metrics["validation"].as_f64().unwrap() > 0.0, "{}", outcome.metrics);
+}
+
 /// A copy of a world's teacher with another text in its files.
 fn changed(world: &World, name: &str, from: &str, to: &str) -> PathBuf {
     let folder = world.folder.path().join(name);
@@ -203,7 +230,32 @@ fn what_a_teacher_must_be_is_said_before_anything_runs() {
     assert!(message.starts_with("teacher.t is a server, which can't run beside a student / `forward-kl`"), "{message}");
     let message = said(beside(2, json!("cross-entropy")), Some("model.m"), &same);
     assert!(message.starts_with("no loss of student.s compares with teacher.t / leave `teacher` out"), "{message}");
+    let message = said(beside(2, json!("hidden-mse")), None, &same);
+    assert!(message.contains("can't run beside a student / `hidden-mse` needs hidden states"), "{message}");
     let message = said(table(2, json!({ "reverse-kl": {} })), None, &same);
     assert!(message.starts_with("`reverse-kl` needs a teacher's distributions, and dataset.d has none"), "{message}");
     assert!(message.contains("capture = { top-k = 64 }") && message.contains("`teacher = \"…\"`"), "{message}");
+}
+
+#[test]
+fn layers_that_are_not_there_are_said_before_anything_runs() {
+    let world = with_teacher();
+    let folder = world.files["teacher.model.path"].path.clone();
+    let said = |loss: Value| {
+        let complaints = tables(&beside(2, loss), Some("model.m"), [&folder, &folder]).complaints();
+        let [(message, hint)] = &complaints[..] else { return format!("{complaints:?}") };
+        format!("{message} / {}", hint.as_deref().unwrap_or_default())
+    };
+    let pair = |student: u32, teacher: u32| json!([{ "student": student, "teacher": teacher }]);
+    assert_eq!(
+        said(json!({ "hidden-mse": { "layers": pair(1, 0) }, "hidden-cosine": { "projection": "none" } })),
+        "[]"
+    );
+    assert_eq!(
+        said(json!({ "hidden-mse": { "layers": pair(2, 1) } })),
+        "`hidden-mse` compares layer 2 of the student, which has 1 layer / layers count from 0, the embedding, to 1, what the \
+         final norm reads"
+    );
+    let message = said(json!({ "hidden-cosine": { "layers": pair(1, 7) } }));
+    assert!(message.starts_with("`hidden-cosine` compares layer 7 of the teacher, which has 1 layer /"), "{message}");
 }

@@ -2,6 +2,7 @@
 
 mod extremes;
 mod golden;
+mod hidden;
 mod reference;
 mod refused;
 mod sampled;
@@ -20,7 +21,7 @@ use super::sampled_cross_entropy::SampledCrossEntropy;
 use super::skewed_kl::SkewedKl;
 use super::total_variation::TotalVariation;
 use super::*;
-use crate::backend::CpuTape;
+use crate::backend::{Cpu, CpuTape};
 
 /// The fixture of eight positions over four tokens.
 #[derive(Deserialize)]

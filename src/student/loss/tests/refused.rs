@@ -41,6 +41,9 @@ fn settings_out_of_range_say_so() {
         (json!({ "sampled-cross-entropy": { "samples": 0 } }), "`samples` must be at least 1"),
         (json!({ "forward-kl": { "weight": -1 } }), "`weight` must be at least 0"),
         (json!({ "forward-kl": { "tail": "zero" } }), "unknown choice `zero`"),
+        (json!({ "hidden-mse": { "projection": "linear" } }), "unknown choice `linear`"),
+        (json!({ "hidden-mse": { "layers": [{ "student": 1 }] } }), "missing `teacher`"),
+        (json!({ "hidden-cosine": { "layers": [{ "student": -1, "teacher": 2 }] } }), "-1"),
     ] {
         let said = complaints(&table);
         assert!(said.contains(what), "{table}: {said}");

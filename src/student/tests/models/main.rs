@@ -12,6 +12,7 @@ mod damaged_folders;
 mod distillation;
 mod generation;
 mod gguf;
+mod hidden_states;
 mod keeping;
 mod methods;
 mod on_policy;

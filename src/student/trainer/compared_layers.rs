@@ -1,0 +1,152 @@
+//! Which layers of student and teacher the losses of a training compare, checked against the models' shapes.
+
+use stillhouse_spec::Origin;
+
+use super::state::Losses;
+use crate::error::StudentError;
+use crate::loss::{HiddenLayers, LayerPair, Projection};
+use crate::model::DecoderConfig;
+
+/// The pairs of layers that losses compare.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ComparedLayers {
+    pub(super) pairs: Vec<ComparedPair>,
+    /// Numbers of layers after which the student's stream is read, ascending.
+    pub(super) of_student: Vec<usize>,
+    /// The same of the teacher.
+    pub(super) of_teacher: Vec<usize>,
+    /// Width of the student's stream.
+    pub(super) student_width: usize,
+    /// Width of the teacher's.
+    pub(super) teacher_width: usize,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ComparedPair {
+    /// Name of the loss that compares them.
+    pub(super) loss: String,
+    /// Place of the student's stream in [`ComparedLayers::of_student`].
+    pub(super) student: usize,
+    /// Place of the teacher's in [`ComparedLayers::of_teacher`].
+    pub(super) teacher: usize,
+    /// Name of the learned map between them, if there is one.
+    pub(super) map: Option<String>,
+}
+
+/// Why layers can't be compared.
+#[derive(Debug, Clone)]
+pub struct Misfit {
+    /// The pair at fault, where one is written.
+    pub at: Option<Origin>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl From<Misfit> for StudentError {
+    fn from(misfit: Misfit) -> Self {
+        Self::training(misfit.message, misfit.hint)
+    }
+}
+
+impl ComparedLayers {
+    /// The layers that losses compare; none at all where no loss with a weight compares hidden states.
+    ///
+    /// # Errors
+    /// No teacher, a layer that one of the models does not have, or widths that differ without a map between them.
+    pub fn of(
+        losses: &Losses<'_>,
+        student: &DecoderConfig,
+        teacher: Option<&DecoderConfig>,
+    ) -> Result<Self, Box<Misfit>> {
+        let mut found = Vec::new();
+        let comparing = losses.iter().filter(|loss| !loss.weights.is_zero());
+        for (name, hidden) in comparing.filter_map(|loss| Some((loss.name, loss.value.hidden()?))) {
+            let Some(teacher) = teacher else {
+                return Err(Box::new(no_teacher(name)));
+            };
+            for (number, pair) in pairs(&hidden, student, teacher).into_iter().enumerate() {
+                fits(name, hidden.projection, &pair, student, teacher)?;
+                let map = format!("projections.{name}.{number}.weight");
+                found.push((name, pair, (hidden.projection == Projection::Learned).then_some(map)));
+            }
+        }
+        let numbers = |of: fn(&LayerPair) -> usize| {
+            let mut numbers: Vec<usize> = found.iter().map(|(_, pair, _)| of(pair)).collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            numbers
+        };
+        let (of_student, of_teacher) = (numbers(|pair| pair.student), numbers(|pair| pair.teacher));
+        // Every number is in its list, so the fallback is never taken.
+        let place = |numbers: &[usize], number: usize| numbers.binary_search(&number).unwrap_or_default();
+        let pairs = found.into_iter().map(|(loss, pair, map)| ComparedPair {
+            loss: loss.to_owned(),
+            student: place(&of_student, pair.student),
+            teacher: place(&of_teacher, pair.teacher),
+            map,
+        });
+        Ok(Self {
+            pairs: pairs.collect(),
+            student_width: student.hidden,
+            teacher_width: teacher.map_or(0, |teacher| teacher.hidden),
+            of_student,
+            of_teacher,
+        })
+    }
+
+    /// Whether nothing is compared.
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+}
+
+/// The error of a loss that compares hidden states with no teacher's.
+pub(crate) fn no_teacher(loss: &str) -> Misfit {
+    Misfit {
+        at: None,
+        message: format!("`{loss}` compares with the hidden states of a teacher beside the student, and none is named"),
+        hint: "add `teacher = \"…\"`, a teacher with `provider = \"local\"`; no data holds hidden states".into(),
+    }
+}
+
+/// The pairs as written, or the last layers of both.
+fn pairs(hidden: &HiddenLayers<'_>, student: &DecoderConfig, teacher: &DecoderConfig) -> Vec<LayerPair> {
+    match hidden.pairs {
+        [] => vec![LayerPair::new(student.layers, teacher.layers)],
+        written => written.to_vec(),
+    }
+}
+
+fn fits(
+    loss: &str,
+    projection: Projection,
+    pair: &LayerPair,
+    student: &DecoderConfig,
+    teacher: &DecoderConfig,
+) -> Result<(), Box<Misfit>> {
+    let at = Some(pair.at).filter(|at| *at != LayerPair::new(0, 0).at);
+    for (who, number, config) in [("student", pair.student, student), ("teacher", pair.teacher, teacher)] {
+        let layers = config.layers;
+        if number > layers {
+            let s = if layers == 1 { "" } else { "s" };
+            let message = format!("`{loss}` compares layer {number} of the {who}, which has {layers} layer{s}");
+            let hint = format!("layers count from 0, the embedding, to {layers}, what the final norm reads");
+            return Err(Box::new(Misfit { at, message, hint }));
+        }
+    }
+    if projection == Projection::None && student.hidden != teacher.hidden {
+        let (student, teacher) = (student.hidden, teacher.hidden);
+        return Err(Box::new(Misfit {
+            at,
+            message: format!(
+                "`{loss}` with `projection = \"none\"` needs equal widths, but the student's hidden states have {student} \
+                 numbers and the teacher's {teacher}"
+            ),
+            hint: "take `projection = \"learned\"`".into(),
+        }));
+    }
+    Ok(())
+}
