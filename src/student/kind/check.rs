@@ -103,8 +103,14 @@ fn signals(view: &View<'_>, config: &StudentConfig, name: &str, report: &mut Dia
     }
 }
 
+/// Whether answers come with distributions; draws and hidden states are none.
 fn captures(answers: &View<'_>) -> bool {
-    matches!(answers.config.described(), Described::Table(members) if members.contains_key("capture"))
+    let Described::Table(members) = answers.config.described() else { return false };
+    match members.get("capture") {
+        Some(Described::Table(capture)) => !["samples", "hidden"].iter().any(|other| capture.contains_key(*other)),
+        Some(_) => true,
+        None => false,
+    }
 }
 
 /// A student can only be cut from a model that has what it keeps.

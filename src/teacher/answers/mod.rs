@@ -11,7 +11,7 @@ use stillhouse_stage::{Context, Failure, Kind, Needs, Outcome, StageKind, View, 
 #[cfg(test)]
 mod tests;
 
-pub use config::{AnswersConfig, CaptureConfig, PrecisionConfig, Prompts, SamplingConfig};
+pub use config::{AnswersConfig, CaptureConfig, Prompts, SamplingConfig};
 pub use output::{CAPTURED_FILE, Captured, Output};
 pub use questions::Questions;
 
