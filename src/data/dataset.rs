@@ -17,6 +17,7 @@ mod config;
 mod gate;
 mod output;
 mod select;
+mod signals;
 mod source;
 mod statistics;
 #[cfg(test)]
@@ -26,8 +27,10 @@ mod windows;
 use stillhouse_stage::{Context, Failure, Inherited, Kind, Needs, Outcome, StageKind, View, kind};
 
 pub use artifact::{DatasetArtifact, HOLDOUT, TRAIN};
-pub use config::{ChatTemplateChoice, DatasetConfig, JsonlRows, LongRows, LossOn, Source, TextRows, TextUnit};
-pub use statistics::{PartStatistics, Statistics};
+pub use config::{
+    ChatTemplateChoice, DatasetConfig, JsonlRows, LongRows, LossOn, SignalsConfig, Source, TextRows, TextUnit,
+};
+pub use statistics::{PartStatistics, SignalStatistics, Statistics};
 
 use crate::model::tokenizer_folder;
 use crate::tokenizer::Tokenizer;
@@ -81,7 +84,7 @@ impl StageKind for Dataset {
         let chosen = select::by_weight(&config.mix, &passed.kept)?;
         let parts = select::split(&passed.kept, &chosen, config.holdout);
 
-        let written = output::write(&mut passed, &parts, &sources, &tokenizer, &files, context)?;
+        let written = output::write(&config, &mut passed, &parts, &sources, &tokenizer, &files, context)?;
         let statistics = Statistics::new(&config, &tokenizer, &passed, &chosen, written)?;
         statistics.write(&context.out())?;
         Ok(Outcome::with_metrics(statistics.metrics()))

@@ -20,6 +20,14 @@ pub trait LanguageModel: Send {
     /// Within a row positions come in ascending order; rows may interleave, as an implementation batches as it likes.
     fn score(&mut self, sequences: &[Vec<u32>], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<(), LmError>;
 
+    /// As [`LanguageModel::score`], but `visit` gets the last hidden state: what the model's head makes the logits of. A model
+    /// that can't tell says so.
+    fn hidden(&mut self, sequences: &[Vec<u32>], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<(), LmError> {
+        let _ = (sequences, visit);
+        Err(LmError::new(LmErrorKind::Input, "this model doesn't tell its hidden states")
+            .with_hint("keep its distributions: `capture = { top-k = 128, encoding = \"compact\" }`"))
+    }
+
     /// Continues prompts. The results are in the order of the requests, and a request's result depends on the request
     /// only, not on its neighbours or the batch it ran in (up to rounding of the arithmetic).
     ///

@@ -1,41 +1,58 @@
-//! Teacher signals: for each predicted position of a sequence the log-probabilities a teacher gives, found **by
-//! content**, never by position in a file.
+//! Teacher signals: for each predicted position of a sequence what a teacher says, found **by content**, never by
+//! position in a file.
 //!
-//! One file, all numbers little-endian, pages in as it is read:
+//! What is kept is chosen by a selection ([`most_likely`], [`top_p`], [`draw`], hidden states, or all), how it is kept by an
+//! encoding ([`ENCODINGS`]), and what that costs is measured ([`Quality`]). The file is specified byte by byte in
+//! `docs/signals.md`:
 //!
 //! ```text
-//! "STHSIGN1"                                                8 bytes
+//! "STHSIGN1" or "STHSIGN2"                                  8 bytes
 //! header length u32, header: JSON of SignalHeader
-//! per entry (8-byte header, then by encoding):
-//!     encoding u8, zero u8 × 3, first position u32
-//!   top-k (0: f16, 1: f32):   ends u32 × positions          values before the end of position i, over all positions
-//!                             ids u16 or u32 × values       u16 when the vocabulary is at most 65,536
-//!                             log-probs f16 or f32 × values
-//!   dense (2: f16, 3: f32):   log-probs f16 or f32 × positions × vocabulary, by token id
+//! entries, each by its layout (see `layout.rs`)
+//! the model of the compact entries                          STHSIGN2
 //! index, sorted by key: key 32 bytes, offset u64, length u64, positions u32, zero u32
-//! footer: index offset u64, entries u64, "STHSIEND"         24 bytes
+//! footer: model offset u64, model length u64                STHSIGN2
+//!         index offset u64, entries u64, "STHSIEND"         24 bytes
 //! ```
 //!
 //! Log-probabilities are natural logs of the raw softmax (temperature 1). As f16 a log-probability `x` is off by at
 //! most `|x| · 2⁻¹¹` (4.9e-4 relative), so the cross-entropy against a distribution read back moves by less than
 //! 4.9e-4 of the teacher's entropy. Where that matters, [`Precision::F32`] is exact.
 
+mod compact;
+mod draw;
+mod encoding;
+mod hidden;
+mod layout;
+mod plain;
+mod quality;
 mod reader;
+mod select;
 mod signal;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod writer;
 
 use serde::{Deserialize, Serialize};
+use stillhouse_stage::spec::Config;
 
+pub use compact::Compact;
+pub use draw::draw;
+pub use encoding::{ENCODINGS, Encoding, Form, Plain};
+pub use hidden::HiddenPrecision;
+pub use quality::{Divergence, Exact, Quality};
 pub use reader::SignalReader;
-pub use signal::Signal;
-pub use writer::SignalWriter;
+pub use select::{Selection, most_likely, top_p};
+pub use signal::{Says, Signal};
+pub use trial::{Trial, Tried};
+pub use writer::{SignalWriter, Size};
 
 /// The file of an artifact's signals.
 pub const SIGNALS_FILE: &str = "signals/signals.bin";
 
 const HEAD: &[u8; 8] = b"STHSIGN1";
+const HEAD_2: &[u8; 8] = b"STHSIGN2";
 const TAIL: &[u8; 8] = b"STHSIEND";
 const FOOTER: u64 = 24;
 const INDEX_ENTRY: u64 = 56;
@@ -80,31 +97,14 @@ pub struct TopK {
     pub log_probs: Vec<f32>,
 }
 
-/// How log-probabilities are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// How plain log-probabilities are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Config)]
 pub enum Precision {
-    /// Two bytes each; see the module for the error.
+    /// Two bytes each: off by at most 1/2048 of the value.
     #[default]
     F16,
-    /// Four bytes each, exact.
+    /// Four bytes each: exact.
     F32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Encoding {
-    dense: bool,
-    precision: Precision,
-}
-
-impl Encoding {
-    fn byte(self) -> u8 {
-        u8::from(self.dense) * 2 + u8::from(self.precision == Precision::F32)
-    }
-
-    fn of(byte: u8) -> Option<Self> {
-        let precision = if byte & 1 == 1 { Precision::F32 } else { Precision::F16 };
-        (byte < 4).then_some(Self { dense: byte >= 2, precision })
-    }
 }
 
 impl Precision {

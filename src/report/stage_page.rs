@@ -15,10 +15,13 @@ pub fn stage_page(record: &Record, files: &Tree, layout: Layout) -> String {
     let recipe: Value = serde_json::from_str(&record.recipe).unwrap_or(Value::Null);
     let mut provenance = record.provenance.clone();
     let names = provenance.as_object_mut().and_then(|members| members.remove(NAMES)).unwrap_or(Value::Null);
+    let mut metrics = record.metrics.clone();
+    let encodings = encodings(&mut metrics);
     let sections = [
         (String::new(), facts(record, files)),
         ("recipe".to_owned(), grid_of(&recipe)),
-        ("metrics".to_owned(), grid_of(&record.metrics)),
+        ("metrics".to_owned(), grid_of(&metrics)),
+        ("what each encoding of the teacher's signals takes and costs".to_owned(), encodings),
         ("names, when it was made".to_owned(), grid_of(&names)),
         ("provenance".to_owned(), grid_of(&provenance)),
         ("files".to_owned(), file_grid(files)),
@@ -76,6 +79,25 @@ fn facts(record: &Record, files: &Tree) -> Grid {
     grid
 }
 
+/// The encodings that an `answers` stage tried on its first answers, taken out of its metrics.
+fn encodings(metrics: &mut Value) -> Grid {
+    let mut grid = Grid::new(["encoding", "k", "bytes/token", "KL mean", "KL max", "rounding KL mean", "mass outside"]);
+    let tried = metrics.get_mut("signals").and_then(Value::as_object_mut).and_then(|it| it.remove("encodings"));
+    for row in tried.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        let number = |name: &str| leaf(&row[name]);
+        grid.row([
+            row["encoding"].as_str().unwrap_or("–").to_owned(),
+            number("k"),
+            number("bytes-per-token"),
+            number("kl-mean"),
+            number("kl-max"),
+            number("kept-kl-mean"),
+            number("outside-mean"),
+        ]);
+    }
+    grid
+}
+
 fn file_grid(files: &Tree) -> Grid {
     let mut grid = Grid { words: 2, ..Grid::new(["path", "digest", "size"]) };
     for file in files.entries() {
@@ -125,4 +147,23 @@ fn short(digest: &str) -> String {
 
 fn plural(count: usize, word: &str) -> String {
     if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tried_encodings_are_a_table_and_no_metrics() {
+        let mut metrics = json!({ "signals": { "positions": 7, "encodings": [
+            { "encoding": "compact kl 0.001", "k": 50, "bytes-per-token": 77.4, "kl-mean": 0.538, "kl-max": 2.31,
+              "kept-kl-mean": 0.00066, "outside-mean": 0.148 }] } });
+        let grid = encodings(&mut metrics);
+        assert_eq!(grid.rows.len(), 1);
+        assert_eq!(grid.rows[0][..3], ["compact kl 0.001", "50", "77.4"]);
+        assert_eq!(metrics, json!({ "signals": { "positions": 7 } }));
+        assert!(encodings(&mut json!({ "rows": 3 })).rows.is_empty());
+    }
 }

@@ -4,6 +4,7 @@ use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, FilePath, Node, On
 
 use crate::filters::Filter;
 use crate::model::TokenizerSource;
+use crate::signals::{Encoding, Form, Precision, Selection};
 use crate::string_or::StringOr;
 use crate::tokenizer_kind::Answers;
 
@@ -34,6 +35,48 @@ pub struct DatasetConfig {
     /// What becomes of longer rows.
     #[config(default = LongRows::Drop)]
     pub long_rows: LongRows,
+    /// What is kept of the teachers' signals; all as it is if left out.
+    pub signals: Option<SignalsConfig>,
+}
+
+/// What a dataset keeps of the signals that its answers have: made of what is stored, so that another choice asks no
+/// teacher again.
+#[derive(Clone, Debug, Config)]
+#[config(check = sound_signals)]
+pub struct SignalsConfig {
+    /// The k most likely tokens at each position.
+    #[config(min = 1)]
+    pub top_k: Option<u32>,
+    /// As many of the most likely tokens at each position as hold this much probability, between `min-k` and `max-k`.
+    #[config(above = 0, max = 1)]
+    pub top_p: Option<f64>,
+    /// With `top-p`: at least so many tokens.
+    #[config(default = 1, min = 1)]
+    pub min_k: u32,
+    /// With `top-p`: at most so many tokens.
+    #[config(default = 128, min = 1)]
+    pub max_k: u32,
+    /// How exactly plain log-probabilities are kept: two bytes each (`f16`) or four (`f32`).
+    #[config(default = Precision::F16)]
+    pub precision: Precision,
+    /// How they are kept: `plain` if left out.
+    pub encoding: Option<OneOf<dyn Encoding>>,
+}
+
+impl SignalsConfig {
+    /// What is kept of a distribution.
+    pub(super) fn selection(&self) -> Selection {
+        match (self.top_k, self.top_p) {
+            (Some(k), _) => Selection::MostLikely(k as usize),
+            (_, Some(mass)) => Selection::TopP { mass, bounds: [self.min_k as usize, self.max_k as usize] },
+            _ => Selection::Whole,
+        }
+    }
+
+    /// How.
+    pub(super) fn form(&self) -> Form {
+        self.encoding.as_ref().map_or(Form::Plain(self.precision), |encoding| encoding.value.form(self.precision))
+    }
 }
 
 /// A source of rows: exactly one of `answers`, `jsonl` and `text`.
@@ -145,6 +188,16 @@ fn sound(config: &DatasetConfig, node: &Node, report: &mut Diagnostics) {
             Diagnostic::error(node.at, "some sources of `mix` have a weight and some have none")
                 .hint("give each a `weight`, or none: then every row is taken"),
         );
+    }
+}
+
+fn sound_signals(config: &SignalsConfig, node: &Node, report: &mut Diagnostics) {
+    if config.top_k.is_some() && config.top_p.is_some() {
+        report
+            .push(Diagnostic::error(node.at, "`signals` is cut by `top-k` or by `top-p`, not both").hint("remove one"));
+    }
+    if config.min_k > config.max_k {
+        report.push(Diagnostic::error(node.at, "`min-k` is more than `max-k`").hint("`max-k` is 128 if left out"));
     }
 }
 

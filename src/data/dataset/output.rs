@@ -1,29 +1,32 @@
 //! Writing the artifact's parts.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use stillhouse_stage::{Context, Failure};
 
 use super::artifact::{HOLDOUT, TOKENIZER, TRAIN};
 use super::assemble::{CONTENT_FILTER, EMPTY};
+use super::config::DatasetConfig;
 use super::gate::Passed;
 use super::select::Parts;
+use super::signals::Signals;
 use super::source::OpenSource;
-use super::statistics::PartStatistics;
+use super::statistics::{PartStatistics, SignalStatistics};
 use crate::error::{DataError, DataResult};
 use crate::example::{ExampleWriter, Row};
 use crate::model_folder::ModelFolder;
-use crate::signals::{Precision, SIGNALS_FILE, SequenceKey, SignalHeader, SignalReader, SignalWriter};
+use crate::signals::SignalReader;
 use crate::tokenizer::Tokenizer;
 
 /// The figures of the two parts.
 pub(super) struct Written {
     pub(super) train: PartStatistics,
     pub(super) holdout: PartStatistics,
+    pub(super) signals: Option<SignalStatistics>,
 }
 
 pub(super) fn write(
+    config: &DatasetConfig,
     passed: &mut Passed,
     parts: &Parts,
     sources: &[OpenSource],
@@ -40,12 +43,12 @@ pub(super) fn write(
         .iter()
         .map(|source| source.signals.as_ref().filter(|signals| signals.header().tokenizer == tokenizer.digest()))
         .collect();
-    let mut signals = Signals::create(&readers, &out)?;
+    let mut signals = Signals::create(config.signals.as_ref(), &readers, &out)?;
     let train = write_part(passed, &parts.train, &out.join(TRAIN), &mut signals)?;
     let holdout = write_part(passed, &parts.holdout, &out.join(HOLDOUT), &mut signals)?;
-    signals.finish()?;
+    let signals = signals.finish()?;
     copy_tokenizer(tokenizer_files, &out.join(TOKENIZER))?;
-    Ok(Written { train, holdout })
+    Ok(Written { train, holdout, signals })
 }
 
 fn reasons(passed: &Passed) -> String {
@@ -96,53 +99,6 @@ fn row_at(rows: &mut impl Iterator<Item = (usize, DataResult<Row>)>, place: usiz
     rows.find(|(number, _)| *number == place)
         .map(|(_, row)| row)
         .unwrap_or_else(|| Err(DataError::corrupt("rows.jsonl", format!("row {place} is gone"))))
-}
-
-/// The signals of all sources, those of kept rows only.
-struct Signals<'a> {
-    readers: &'a [Option<&'a SignalReader>],
-    writer: Option<SignalWriter>,
-}
-
-impl<'a> Signals<'a> {
-    fn create(readers: &'a [Option<&'a SignalReader>], out: &Path) -> DataResult<Self> {
-        let headers: Vec<&SignalHeader> = readers.iter().flatten().map(|reader| reader.header()).collect();
-        let Some(first) = headers.first() else { return Ok(Self { readers, writer: None }) };
-        if let Some(other) = headers.iter().find(|header| header.vocabulary != first.vocabulary) {
-            return Err(DataError::invalid(
-                format!(
-                    "teachers of {} and of {} tokens cannot share a dataset, though their tokenizers are the same",
-                    first.vocabulary, other.vocabulary
-                ),
-                "make a dataset for each teacher",
-            ));
-        }
-        let teachers: BTreeSet<&String> = headers.iter().flat_map(|header| &header.teachers).collect();
-        let header = SignalHeader { teachers: teachers.into_iter().cloned().collect(), ..(*first).clone() };
-        let writer = SignalWriter::create(&out.join(SIGNALS_FILE), header, Precision::default())?;
-        Ok(Self { readers, writer: Some(writer) })
-    }
-
-    /// Copies what the row's source has under `known` (a key for each of its teachers) to the row's own tokens, which
-    /// begin like the sequence it was made for; tells whether there was anything.
-    fn copy(&mut self, source: u32, known: &[SequenceKey], tokens: &[u32]) -> DataResult<bool> {
-        let (Some(writer), Some(reader)) = (&mut self.writer, self.readers[source as usize]) else {
-            return Ok(false);
-        };
-        let mut found = false;
-        for (teacher, key) in reader.header().teachers.iter().zip(known) {
-            if let Some(signal) = reader.get(key)? {
-                let positions = tokens.len().saturating_sub(signal.first_position() as usize);
-                writer.copy(SequenceKey::of(teacher, tokens), &signal, positions)?;
-                found = true;
-            }
-        }
-        Ok(found)
-    }
-
-    fn finish(self) -> DataResult<()> {
-        self.writer.map_or(Ok(0), SignalWriter::finish).map(drop)
-    }
 }
 
 fn copy_tokenizer(files: &ModelFolder, folder: &Path) -> DataResult<()> {

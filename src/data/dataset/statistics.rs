@@ -11,6 +11,7 @@ use super::output::Written;
 use crate::batch::BatchPlan;
 use crate::error::{DataError, DataResult};
 use crate::example::Example;
+use crate::signals::Quality;
 use crate::tokenizer::Tokenizer;
 
 /// The artifact's file of figures.
@@ -34,6 +35,24 @@ pub struct Statistics {
     pub vocabulary: usize,
     /// [`crate::tokenizer::Tokenizer::digest`].
     pub tokenizer: String,
+    /// The signals, where they are kept otherwise than they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signals: Option<SignalStatistics>,
+}
+
+/// Signals in figures.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SignalStatistics {
+    /// How they are kept.
+    pub encoding: String,
+    /// Positions.
+    pub positions: u64,
+    /// Bytes of their file a position.
+    pub bytes_per_token: f64,
+    /// What is lost, where whole distributions were stored to compare with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
 }
 
 /// A part in figures.
@@ -131,6 +150,7 @@ impl Statistics {
             max_length: config.max_length,
             vocabulary: tokenizer.vocabulary(),
             tokenizer: tokenizer.digest().to_owned(),
+            signals: written.signals,
         })
     }
 

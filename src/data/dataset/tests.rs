@@ -359,3 +359,37 @@ fn a_table_that_cannot_be_is_refused() {
     );
     assert_eq!(faults(json!([{ "answers": "a", "weight": 0.0 }])), ["`weight` must be more than 0, not 0"]);
 }
+
+#[test]
+fn signals_are_made_smaller_of_what_is_stored_and_no_teacher_is_asked() {
+    let mut fixture = Fixture::new();
+    let digest = fixture.tokenizer.digest().to_owned();
+    let ids = |text: &str| fixture.tokenizer.encode_start(text, true).unwrap();
+    let tokens = AnswerTokens { tokenizer: digest.clone(), prompt: ids("a"), completion: ids("It is four.") };
+    let key = SequenceKey::of("w", &tokens.sequence());
+    let said = Answer { tokens: Some(tokens), ..answer("a", "It is four.", Reply::Ok) };
+    // A whole distribution: token i has a probability ∝ 1 / (i + 1)².
+    let sum: f32 = (1..=290).map(|i| 1.0 / (i * i) as f32).sum();
+    let whole = TopK { ids: vec![], log_probs: (1..=290).map(|i| (1.0 / (i * i) as f32 / sum).ln()).collect() };
+    let header = SignalHeader { teachers: vec!["w".into()], tokenizer: digest, vocabulary: 290 };
+    answers(&mut fixture.bench, "replies", &[said], Some((header, vec![(key, whole)])));
+    let with = |signals: Value| fixture.run(json!({ "mix": [{ "answers": "replies" }], "signals": signals })).unwrap();
+    let kept = |made: &Made| {
+        let signals = SignalReader::open(&made.out.join(SIGNALS_FILE)).unwrap();
+        signals.get(&part(made, TRAIN).0[0].signal_key("w")).unwrap().unwrap().position(0)
+    };
+    let cut = with(json!({ "top-k": 7, "precision": "f32" }));
+    assert_eq!(kept(&cut).ids, [0, 1, 2, 3, 4, 5, 6]);
+    let compact = with(json!({ "top-p": 0.9, "encoding": { "compact": { "kl": 0.0001 } } }));
+    let found = kept(&compact);
+    assert_eq!(found.ids, [0, 1, 2, 3, 4, 5], "6 tokens hold 0.9");
+    assert!((found.log_probs[0] - (1.0 / sum).ln()).abs() < 0.02);
+    let figures = &compact.outcome.metrics["signals"];
+    assert_eq!(figures["encoding"], "compact kl 0.0001");
+    assert!(figures["quality"]["kept-kl-max"].as_f64().unwrap() <= 1.1e-4, "{figures}");
+    assert!(figures["quality"]["outside-mean"].as_f64().unwrap() < 0.1);
+    assert_eq!(
+        faults(&Dataset, &json!({ "mix": [{ "jsonl": "x" }], "signals": { "top-k": 5, "top-p": 0.5 } })).len(),
+        1
+    );
+}

@@ -1,54 +1,48 @@
 //! One sequence's signal.
 
-use half::f16;
+use super::compact::Decoded;
+use super::{HiddenPrecision, Precision, TopK, hidden, plain};
 
-use super::{ENTRY_HEAD, Encoding, Precision, TopK, id_width};
-use crate::mapped::Cursor;
-
-/// One sequence's signal, decoded position by position.
-#[derive(Debug, Clone, Copy)]
+/// One sequence's signal, read position by position.
+#[derive(Debug, Clone)]
 pub struct Signal<'a> {
-    first_position: u32,
-    precision: Precision,
-    vocabulary: u32,
-    positions: usize,
-    /// Ends (u32) and ids; `None` when dense.
-    sparse: Option<(&'a [u8], &'a [u8])>,
-    log_probs: &'a [u8],
+    pub(super) first_position: u32,
+    pub(super) positions: usize,
+    pub(super) body: Body<'a>,
 }
 
-impl<'a> Signal<'a> {
-    /// Checks every length once, so that reading a position cannot fail.
-    pub(super) fn parse(record: &'a [u8], positions: usize, vocabulary: u32) -> Option<Self> {
-        let mut cursor = Cursor::new(record);
-        let encoding = Encoding::of(cursor.take(4)?[0])?;
-        let first_position = cursor.u32()?;
-        let (sparse, values) = if encoding.dense {
-            (None, positions.checked_mul(vocabulary as usize)?)
-        } else {
-            let ends = cursor.take(positions.checked_mul(4)?)?;
-            let mut last = 0;
-            for end in ends.chunks_exact(4).map(read_u32) {
-                if end < last {
-                    return None;
-                }
-                last = end;
-            }
-            let ids = cursor.take(last as usize * id_width(vocabulary))?;
-            (Some((ends, ids)), last as usize)
-        };
-        let log_probs = cursor.take(values.checked_mul(encoding.precision.width())?)?;
-        let whole = ENTRY_HEAD + sparse.map_or(0, |(ends, ids)| ends.len() + ids.len()) + log_probs.len();
-        (whole == record.len()).then_some(Self {
-            first_position,
-            precision: encoding.precision,
-            vocabulary,
-            positions,
-            sparse,
-            log_probs,
-        })
-    }
+/// What an entry is.
+#[derive(Debug, Clone)]
+pub(super) enum Body<'a> {
+    Plain(plain::Entry<'a>),
+    Decoded(Decoded),
+    Hidden(hidden::Entry<'a>),
+}
 
+/// What a signal's positions say, which decides what a loss may do with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Says {
+    /// The whole distribution, by token id.
+    Whole,
+    /// The probabilities of some tokens, the likeliest ones; what is missing to 1 is the mass of all others.
+    MostLikely,
+    /// The shares of tokens among so many draws from the whole distribution. Their mean over draws is the distribution
+    /// (Anshumann et al., 2025), so only a loss that is linear in it (cross-entropy, forward KL) at temperature 1 may take
+    /// them for one.
+    Drawn {
+        /// Number of draws.
+        samples: u32,
+    },
+    /// The last hidden state; a position has no distribution before the teacher's head.
+    Hidden {
+        /// Numbers a position.
+        width: usize,
+        /// How they are kept.
+        precision: HiddenPrecision,
+    },
+}
+
+impl Signal<'_> {
     /// Index in the sequence of the token that the first position predicts.
     pub fn first_position(&self) -> u32 {
         self.first_position
@@ -64,14 +58,27 @@ impl<'a> Signal<'a> {
         self.positions == 0
     }
 
-    /// How its log-probabilities are kept.
-    pub fn precision(&self) -> Precision {
-        self.precision
+    /// What its positions say.
+    pub fn says(&self) -> Says {
+        match &self.body {
+            Body::Plain(entry) if entry.is_dense() => Says::Whole,
+            Body::Plain(_) | Body::Decoded(Decoded::Levels(_)) => Says::MostLikely,
+            Body::Decoded(Decoded::Drawn(samples, _)) => Says::Drawn { samples: *samples },
+            Body::Hidden(entry) => Says::Hidden { width: entry.width, precision: entry.precision },
+        }
+    }
+
+    /// How plain log-probabilities are kept; none where they are not.
+    pub fn precision(&self) -> Option<Precision> {
+        match &self.body {
+            Body::Plain(entry) => Some(entry.precision),
+            _ => None,
+        }
     }
 
     /// Whether every position holds the whole vocabulary.
     pub fn is_dense(&self) -> bool {
-        self.sparse.is_none()
+        self.says() == Says::Whole
     }
 
     /// The distribution for the token at `first_position + place`.
@@ -84,39 +91,31 @@ impl<'a> Signal<'a> {
         out
     }
 
-    /// As [`Signal::position`], into buffers that are used again.
+    /// As [`Signal::position`], into buffers that are used again. Hidden states give an empty one.
     ///
     /// # Panics
     /// When `place` is not below [`Signal::len`].
     pub fn read(&self, place: usize, out: &mut TopK) {
         assert!(place < self.positions, "position {place} of a signal with {}", self.positions);
-        out.ids.clear();
-        out.log_probs.clear();
-        let values = match self.sparse {
-            None => place * self.vocabulary as usize..(place + 1) * self.vocabulary as usize,
-            Some((ends, ids)) => {
-                let end = |place: usize| read_u32(&ends[place * 4..place * 4 + 4]) as usize;
-                let values = if place == 0 { 0 } else { end(place - 1) }..end(place);
-                let width = id_width(self.vocabulary);
-                let bytes = &ids[values.start * width..values.end * width];
-                match width {
-                    2 => out.ids.extend(bytes.chunks_exact(2).map(|id| u32::from(u16::from_le_bytes([id[0], id[1]])))),
-                    _ => out.ids.extend(bytes.chunks_exact(4).map(read_u32)),
-                }
-                values
+        match &self.body {
+            Body::Plain(entry) => entry.read(place, out),
+            Body::Decoded(decoded) => decoded.read(place, out),
+            Body::Hidden(_) => {
+                out.ids.clear();
+                out.log_probs.clear();
             }
-        };
-        let width = self.precision.width();
-        let bytes = &self.log_probs[values.start * width..values.end * width];
-        match self.precision {
-            Precision::F16 => {
-                out.log_probs.extend(bytes.chunks_exact(2).map(|x| f16::from_le_bytes([x[0], x[1]]).to_f32()))
-            }
-            Precision::F32 => out.log_probs.extend(bytes.chunks_exact(4).map(|x| f32::from_bits(read_u32(x)))),
         }
     }
-}
 
-fn read_u32(bytes: &[u8]) -> u32 {
-    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    /// The hidden state before the token at `first_position + place`; empty where distributions are kept.
+    ///
+    /// # Panics
+    /// When `place` is not below [`Signal::len`].
+    pub fn hidden(&self, place: usize, out: &mut Vec<f32>) {
+        assert!(place < self.positions, "position {place} of a signal with {}", self.positions);
+        match &self.body {
+            Body::Hidden(entry) => entry.read(place, out),
+            _ => out.clear(),
+        }
+    }
 }

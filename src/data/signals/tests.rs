@@ -1,3 +1,5 @@
+mod layouts;
+
 use super::*;
 
 fn header(vocabulary: u32) -> SignalHeader {
@@ -92,7 +94,7 @@ fn a_copy_may_be_shorter_and_under_another_key() {
     let path = folder.path().join("copy.bin");
     let mut writer = SignalWriter::create(&path, header(9), Precision::F16).unwrap();
     writer.copy(short, &reader.get(&long).unwrap().unwrap(), 1).unwrap();
-    assert_eq!(writer.finish().unwrap(), 1);
+    assert_eq!(writer.finish().unwrap().sequences, 1);
     let copied = SignalReader::open(&path).unwrap();
     let signal = copied.get(&short).unwrap().unwrap();
     assert_eq!((signal.len(), signal.position(0)), (1, top_k(&[1], &[-1.0])));

@@ -1,145 +1,123 @@
 //! Writing signals.
 
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use fs_err::File;
-use half::f16;
-
-use super::{Encoding, FOOTER, HEAD, INDEX_ENTRY, Precision, SequenceKey, Signal, SignalHeader, TAIL, TopK, id_width};
+use super::compact::{CompactCoder, Decoded};
+use super::layout::{Append, Sink};
+use super::signal::Body;
+use super::{Form, HiddenPrecision, Precision, SequenceKey, Signal, SignalHeader, TopK, hidden, plain};
 use crate::error::{DataError, DataResult};
 
-/// Writes a file of signals. Memory stays flat but for the index.
+/// Writes a file of signals. Memory stays flat but for the index, and for the first compact entries, which wait for the
+/// file's model.
 pub struct SignalWriter {
-    path: PathBuf,
-    output: BufWriter<File>,
-    header: SignalHeader,
-    precision: Precision,
-    offset: u64,
-    index: Vec<IndexEntry>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct IndexEntry {
-    key: SequenceKey,
-    offset: u64,
-    length: u64,
-    positions: u32,
+    sink: Sink,
+    vocabulary: u32,
+    form: Form,
+    compact: Option<CompactCoder>,
 }
 
 impl SignalWriter {
-    /// Creates the file, and its folder.
+    /// Creates the file, and its folder, for plain entries.
     pub fn create(path: &Path, header: SignalHeader, precision: Precision) -> DataResult<Self> {
-        if let Some(folder) = path.parent() {
-            fs_err::create_dir_all(folder).map_err(DataError::io(folder))?;
-        }
-        let mut output = BufWriter::with_capacity(1 << 18, File::create(path).map_err(DataError::io(path))?);
-        let json = serde_json::to_vec(&header).map_err(|e| DataError::io(path)(e.into()))?;
-        output
-            .write_all(HEAD)
-            .and_then(|()| output.write_all(&(json.len() as u32).to_le_bytes()))
-            .and_then(|()| output.write_all(&json))
-            .map_err(DataError::io(path))?;
-        let offset = (HEAD.len() + 4 + json.len()) as u64;
-        Ok(Self { path: path.to_path_buf(), output, header, precision, offset, index: Vec::new() })
+        Self::with_form(path, header, Form::Plain(precision))
+    }
+
+    /// Creates the file, and its folder.
+    pub fn with_form(path: &Path, header: SignalHeader, form: Form) -> DataResult<Self> {
+        let vocabulary = header.vocabulary;
+        Ok(Self { sink: Sink::create(path, &header)?, vocabulary, form, compact: None })
     }
 
     /// Adds a sequence's signal: `positions[i]` predicts the token at `first_position + i`, so the first possible
-    /// `first_position` is 1. A key added before is left as it is.
+    /// `first_position` is 1. A key added before is left as it is. Whole distributions are always plain.
     pub fn add(&mut self, key: SequenceKey, first_position: u32, positions: &[TopK]) -> DataResult<()> {
-        self.encode(key, first_position, positions, self.precision)
+        plain::check(positions, self.vocabulary)?;
+        let whole = positions.iter().all(|position| position.ids.is_empty());
+        match self.form {
+            Form::Plain(precision) => self.plain(key, first_position, positions, precision),
+            Form::Compact { .. } if whole => self.plain(key, first_position, positions, Precision::F16),
+            Form::Compact { kl } => {
+                let decoded = Decoded::of(positions, self.vocabulary, kl);
+                self.compact(key, first_position, decoded)
+            }
+        }
     }
 
-    fn encode(
+    /// Adds targets that were drawn from a sequence's distributions: a position holds the shares of the tokens among
+    /// `samples` draws, see [`super::draw`].
+    pub fn add_drawn(&mut self, key: SequenceKey, first: u32, samples: u32, positions: &[TopK]) -> DataResult<()> {
+        plain::check(positions, self.vocabulary)?;
+        self.compact(key, first, Decoded::of_draws(positions, samples.max(1)))
+    }
+
+    /// Adds a sequence's hidden states, `positions × width` numbers.
+    pub fn add_hidden(
         &mut self,
         key: SequenceKey,
         first_position: u32,
-        positions: &[TopK],
-        precision: Precision,
+        states: &[f32],
+        width: usize,
+        precision: HiddenPrecision,
     ) -> DataResult<()> {
-        let dense = positions.iter().all(|position| position.ids.is_empty());
-        let encoding = Encoding { dense, precision };
-        let mut record = Vec::new();
-        record.extend_from_slice(&[encoding.byte(), 0, 0, 0]);
-        record.extend_from_slice(&first_position.to_le_bytes());
-        if !dense {
-            self.encode_ids(positions, &mut record)?;
+        if width == 0 || !states.len().is_multiple_of(width) {
+            return Err(DataError::invalid(
+                format!("{} numbers are no hidden states of {width} each", states.len()),
+                "this is a fault of the teacher that made them",
+            ));
         }
-        for position in positions {
-            let width = if dense { self.header.vocabulary as usize } else { position.ids.len() };
-            if position.log_probs.len() != width {
-                return Err(DataError::invalid(
-                    format!("a signal has {} log-probabilities where {width} belong", position.log_probs.len()),
-                    "this is a fault of the teacher that made it",
-                ));
-            }
-            encode_log_probs(precision, &position.log_probs, &mut record);
-        }
-        self.append(key, positions.len() as u32, &record)
+        let record = hidden::encode(first_position, states, width, precision)?;
+        self.sink.append(key, (states.len() / width) as u32, &record)
     }
 
-    /// Copies a signal from another file of the same vocabulary, in its own precision, under a key of its own: a signal also holds
-    /// for every sequence that only begins with the one it was made for. At most `positions` positions are kept.
+    /// Copies a signal from another file of the same vocabulary as it is, under a key of its own: a signal also holds for
+    /// every sequence that only begins with the one it was made for. At most `positions` positions are kept.
     pub fn copy(&mut self, key: SequenceKey, signal: &Signal<'_>, positions: usize) -> DataResult<()> {
-        let kept: Vec<TopK> = (0..signal.len().min(positions)).map(|place| signal.position(place)).collect();
-        self.encode(key, signal.first_position(), &kept, signal.precision())
-    }
-
-    fn encode_ids(&self, positions: &[TopK], record: &mut Vec<u8>) -> DataResult<()> {
-        let mut end = 0u32;
-        for position in positions {
-            end += position.ids.len() as u32;
-            record.extend_from_slice(&end.to_le_bytes());
-        }
-        for id in positions.iter().flat_map(|position| &position.ids) {
-            if *id >= self.header.vocabulary {
-                return Err(DataError::invalid(
-                    format!("a signal names token {id}, but the vocabulary has {} tokens", self.header.vocabulary),
-                    "is this the tokenizer of that teacher?",
-                ));
+        let (first, kept) = (signal.first_position(), signal.len().min(positions));
+        match &signal.body {
+            Body::Plain(entry) => {
+                let kept: Vec<TopK> = (0..kept).map(|place| signal.position(place)).collect();
+                plain::check(&kept, self.vocabulary)?;
+                self.plain(key, first, &kept, entry.precision)
             }
-            match id_width(self.header.vocabulary) {
-                2 => record.extend_from_slice(&(*id as u16).to_le_bytes()),
-                _ => record.extend_from_slice(&id.to_le_bytes()),
+            Body::Decoded(decoded) => self.compact(key, first, decoded.first(kept)),
+            Body::Hidden(entry) => {
+                let (mut states, mut row) = (Vec::with_capacity(kept * entry.width), Vec::new());
+                for place in 0..kept {
+                    entry.read(place, &mut row);
+                    states.extend_from_slice(&row);
+                }
+                self.add_hidden(key, first, &states, entry.width, entry.precision)
             }
         }
-        Ok(())
     }
 
-    fn append(&mut self, key: SequenceKey, positions: u32, record: &[u8]) -> DataResult<()> {
-        self.output.write_all(record).map_err(DataError::io(&self.path))?;
-        let length = record.len() as u64;
-        self.index.push(IndexEntry { key, offset: self.offset, length, positions });
-        self.offset += length;
-        Ok(())
+    fn plain(&mut self, key: SequenceKey, first: u32, positions: &[TopK], precision: Precision) -> DataResult<()> {
+        let record = plain::encode(first, positions, self.vocabulary, precision);
+        self.sink.append(key, positions.len() as u32, &record)
     }
 
-    /// Writes the index; gives the number of entries.
-    pub fn finish(mut self) -> DataResult<u64> {
-        // A stable sort, so of equal keys the first one added comes first and is the one that is kept.
-        self.index.sort_by_key(|entry| entry.key);
-        self.index.dedup_by_key(|entry| entry.key);
-        let mut tail = Vec::with_capacity(self.index.len() * INDEX_ENTRY as usize + FOOTER as usize);
-        for IndexEntry { key, offset, length, positions } in &self.index {
-            tail.extend_from_slice(&key.0);
-            tail.extend_from_slice(&offset.to_le_bytes());
-            tail.extend_from_slice(&length.to_le_bytes());
-            tail.extend_from_slice(&positions.to_le_bytes());
-            tail.extend_from_slice(&[0; 4]);
-        }
-        tail.extend_from_slice(&self.offset.to_le_bytes());
-        tail.extend_from_slice(&(self.index.len() as u64).to_le_bytes());
-        tail.extend_from_slice(TAIL);
-        self.output.write_all(&tail).and_then(|()| self.output.flush()).map_err(DataError::io(&self.path))?;
-        Ok(self.index.len() as u64)
+    fn compact(&mut self, key: SequenceKey, first: u32, decoded: Decoded) -> DataResult<()> {
+        let coder = self.compact.get_or_insert_with(|| CompactCoder::new(self.vocabulary));
+        coder.add(key, first, decoded, &mut self.sink)
+    }
+
+    /// Writes the index; gives the number of entries and that of all the file's bytes.
+    pub fn finish(mut self) -> DataResult<Size> {
+        let model = match self.compact {
+            Some(coder) => coder.finish(&mut self.sink)?,
+            None => Vec::new(),
+        };
+        let (sequences, bytes) = self.sink.finish(&model)?;
+        Ok(Size { sequences, bytes })
     }
 }
 
-fn encode_log_probs(precision: Precision, log_probs: &[f32], record: &mut Vec<u8>) {
-    for log_prob in log_probs {
-        match precision {
-            Precision::F16 => record.extend_from_slice(&f16::from_f32(*log_prob).to_le_bytes()),
-            Precision::F32 => record.extend_from_slice(&log_prob.to_le_bytes()),
-        }
-    }
+/// How much a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Sequences.
+    pub sequences: u64,
+    /// Bytes, with header, model and index.
+    pub bytes: u64,
 }

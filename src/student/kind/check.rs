@@ -111,8 +111,14 @@ fn signals(view: &View<'_>, config: &StudentConfig, name: &str, report: &mut Dia
     }
 }
 
+/// Whether answers come with distributions; draws and hidden states are none.
 fn captures(answers: &View<'_>) -> bool {
-    matches!(answers.config.described(), Described::Table(members) if members.contains_key("capture"))
+    let Described::Table(members) = answers.config.described() else { return false };
+    match members.get("capture") {
+        Some(Described::Table(capture)) => !["samples", "hidden"].iter().any(|other| capture.contains_key(*other)),
+        Some(_) => true,
+        None => false,
+    }
 }
 
 /// Layers whose hidden states are compared must be there on both sides, as far as both shapes are known.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use stillhouse_data::batch::{Batch, BatchPlan};
 use stillhouse_data::example::ExampleReader;
-use stillhouse_data::signals::{SignalReader, TopK};
+use stillhouse_data::signals::{Says, SignalReader, TopK};
 
 use super::batch::StepBatch;
 use crate::error::{Result, StudentError};
@@ -68,8 +68,16 @@ impl DatasetSource {
                     "the dataset was tokenised with another tokenizer than the student's",
                 ));
             }
-            if let Some(signals) = &self.signals {
-                signalled += usize::from(signals.find(&example.tokens)?.is_some());
+            if let Some(signals) = &self.signals
+                && let Some(signal) = signals.find(&example.tokens)?
+            {
+                if !matches!(signal.says(), Says::Whole | Says::MostLikely) {
+                    return Err(StudentError::training(
+                        format!("the teacher's signals are no distributions but {:?}", signal.says()),
+                        "capture distributions for a student: `capture = { top-k = 128, encoding = \"compact\" }`",
+                    ));
+                }
+                signalled += 1;
             }
         }
         let Some(signals) = &self.signals else { return Ok(1.0) };

@@ -1,7 +1,7 @@
 //! What a user writes in `[answers.X]`.
 
-use stillhouse_data::signals::Precision;
-use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node, Ref, Target};
+use stillhouse_data::signals::{Encoding, Form, HiddenPrecision, Precision, Selection};
+use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node, OneOf, Ref, Target};
 
 use super::policy::{self, AtLast, FormatConfig, OutcomesConfig};
 use crate::definition::Teachers;
@@ -81,8 +81,8 @@ impl SamplingConfig {
     }
 }
 
-/// What is kept of the teacher's distributions.
-#[derive(Clone, Debug, PartialEq, Config)]
+/// What is kept of the teacher's distributions: one of `top-k`, `full`, `top-p`, `samples` and `hidden`.
+#[derive(Clone, Debug, Config)]
 #[config(check = sound_capture)]
 pub struct CaptureConfig {
     /// The k most likely tokens at each position.
@@ -91,34 +91,65 @@ pub struct CaptureConfig {
     /// The whole vocabulary at each position.
     #[config(default = false)]
     pub full: bool,
+    /// As many of the most likely tokens at each position as hold this much probability, between `min-k` and `max-k`.
+    #[config(above = 0, max = 1)]
+    pub top_p: Option<f64>,
+    /// With `top-p`: at least so many tokens.
+    #[config(default = 1, min = 1)]
+    pub min_k: u32,
+    /// With `top-p`: at most so many tokens.
+    #[config(default = 128, min = 1)]
+    pub max_k: u32,
+    /// So many draws from the distribution at each position: targets whose mean is the distribution itself.
+    #[config(min = 1, max = 65_536)]
+    pub samples: Option<u32>,
+    /// The last hidden state at each position, from which the teacher's head makes the whole distribution: `bf16`, `f16`
+    /// or `f32`.
+    pub hidden: Option<HiddenPrecision>,
     /// How exactly a local teacher's are kept: two bytes each (`f16`) or four (`f32`).
-    #[config(default = PrecisionConfig::F16)]
-    pub precision: PrecisionConfig,
+    #[config(default = Precision::F16)]
+    pub precision: Precision,
+    /// How a local teacher's are kept: `plain` if left out.
+    pub encoding: Option<OneOf<dyn Encoding>>,
 }
 
 impl CaptureConfig {
-    /// As a request carries it.
+    /// As a request to a server carries it.
     #[must_use]
     pub fn request(&self) -> Capture {
         self.top_k.map_or(Capture::Full, Capture::TopK)
     }
-}
 
-/// How exactly log-probabilities are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Config)]
-pub enum PrecisionConfig {
-    /// Two bytes each: off by at most 1/2048 of the value.
-    F16,
-    /// Four bytes each: exact.
-    F32,
-}
-
-impl From<PrecisionConfig> for Precision {
-    fn from(config: PrecisionConfig) -> Self {
-        match config {
-            PrecisionConfig::F16 => Self::F16,
-            PrecisionConfig::F32 => Self::F32,
+    /// What a local teacher keeps of a distribution; none where it keeps hidden states.
+    #[must_use]
+    pub fn selection(&self, seed: u64) -> Option<Selection> {
+        if self.hidden.is_some() {
+            return None;
         }
+        Some(match (self.top_k, self.top_p, self.samples) {
+            (Some(k), ..) => Selection::MostLikely(k as usize),
+            (_, Some(mass), _) => Selection::TopP { mass, bounds: [self.min_k as usize, self.max_k as usize] },
+            (.., Some(samples)) => Selection::Drawn { samples, seed },
+            _ => Selection::Whole,
+        })
+    }
+
+    /// How a local teacher keeps it.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.encoding.as_ref().map_or(Form::Plain(self.precision), |encoding| encoding.value.form(self.precision))
+    }
+
+    /// The first setting that only a local teacher has.
+    #[must_use]
+    pub fn local_only(&self) -> Option<&'static str> {
+        let settings = [
+            ("top-p", self.top_p.is_some()),
+            ("samples", self.samples.is_some()),
+            ("hidden", self.hidden.is_some()),
+            ("encoding", self.encoding.is_some()),
+        ];
+        settings.into_iter().find(|(_, set)| *set).map(|(name, _)| name)
     }
 }
 
@@ -133,10 +164,36 @@ fn sound(config: &AnswersConfig, node: &Node, report: &mut Diagnostics) {
 }
 
 fn sound_capture(config: &CaptureConfig, node: &Node, report: &mut Diagnostics) {
-    if config.full == config.top_k.is_some() {
+    let selections = [
+        config.top_k.is_some(),
+        config.full,
+        config.top_p.is_some(),
+        config.samples.is_some(),
+        config.hidden.is_some(),
+    ];
+    if selections.iter().filter(|given| **given).count() != 1 {
         report.push(
-            Diagnostic::error(node.at, "`capture` is either `top-k` or `full`")
+            Diagnostic::error(node.at, "`capture` is either `top-k` or `full`, `top-p`, `samples` or `hidden`")
                 .hint("`capture = { top-k = 64 }` or `capture = { full = true }`"),
         );
+        return;
+    }
+    if config.min_k > config.max_k {
+        report.push(Diagnostic::error(node.at, "`min-k` is more than `max-k`").hint("`max-k` is 128 if left out"));
+    }
+    let form = config.form();
+    if matches!(form, Form::Compact { .. }) {
+        if config.full || config.hidden.is_some() {
+            report.push(
+                Diagnostic::error(node.at, "`compact` keeps some tokens, not whole distributions or hidden states")
+                    .hint("`capture = { top-k = 128, encoding = \"compact\" }`, or leave `encoding` out"),
+            );
+        }
+        if config.precision != Precision::F16 {
+            report.push(
+                Diagnostic::error(node.at, "`precision` is for the plain encoding")
+                    .hint("say how exact `compact` is by its `kl`: `encoding = { compact = { kl = 0.0001 } }`"),
+            );
+        }
     }
 }

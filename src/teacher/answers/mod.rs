@@ -12,7 +12,7 @@ use stillhouse_stage::{Context, Failure, Kind, Needs, Outcome, StageKind, View, 
 #[cfg(test)]
 mod tests;
 
-pub use config::{AnswersConfig, CaptureConfig, PrecisionConfig, Prompts, SamplingConfig};
+pub use config::{AnswersConfig, CaptureConfig, Prompts, SamplingConfig};
 pub use output::{CAPTURED_FILE, Captured, DROPPED_FILE, Dropped, Output};
 pub use policy::{AtLast, FormatConfig, OutcomesConfig, Policy, Treatment, Verdict};
 pub use questions::Questions;

@@ -86,6 +86,41 @@ fn capture_is_one_of_two() {
 }
 
 #[test]
+fn what_is_captured_and_how_must_fit() {
+    let of = |capture: Value| wrong::<AnswersConfig>(json!({ "prompts": "p", "teacher": "t", "capture": capture }));
+    assert_eq!(of(json!({ "top-k": 5, "encoding": "compact" })), [""; 0]);
+    assert_eq!(of(json!({ "top-p": 0.9, "max-k": 64, "encoding": { "compact": { "kl": 0.01 } } })), [""; 0]);
+    assert_eq!(of(json!({ "samples": 64 })), [""; 0]);
+    assert_eq!(of(json!({ "hidden": "bf16" })), [""; 0]);
+    assert!(of(json!({ "top-p": 0.9, "samples": 5 }))[0].starts_with("`capture` is either"));
+    assert!(of(json!({ "top-p": 0.9, "min-k": 500 }))[0].starts_with("`min-k` is more than `max-k`"));
+    assert!(of(json!({ "full": true, "encoding": "compact" }))[0].starts_with("`compact` keeps some tokens"));
+    let exact = of(json!({ "top-k": 5, "precision": "f32", "encoding": "compact" }));
+    assert!(exact[0].starts_with("`precision` is for the plain encoding"), "{exact:?}");
+    let fine = of(json!({ "top-k": 5, "encoding": { "compact": { "kl": 1e-9 } } }));
+    assert!(fine[0].starts_with("`kl` is 1e-9, less than 0.000001"), "{fine:?}");
+    assert_eq!(of(json!({ "top-k": 5, "encoding": "compct" })), ["unknown choice `compct` | did you mean `compact`?"]);
+}
+
+#[test]
+fn what_only_a_local_teacher_can_give_is_refused_of_a_server() {
+    let mut report = Diagnostics::default();
+    let teacher = TeacherConfig::decode(&Node::from_json(&teacher(|_| ())), &mut report).unwrap();
+    for (setting, capture) in [
+        ("top-p", json!({ "top-p": 0.9 })),
+        ("samples", json!({ "samples": 8 })),
+        ("hidden", json!({ "hidden": "f32" })),
+        ("encoding", json!({ "top-k": 5, "encoding": "compact" })),
+    ] {
+        let answers = json!({ "prompts": "p", "teacher": "t", "capture": capture });
+        let answers = AnswersConfig::decode(&Node::from_json(&answers), &mut report).unwrap();
+        let mut report = Diagnostics::default();
+        teacher.settings.check(&answers, Origin::NOWHERE, &mut report);
+        assert!(said(&report)[0].starts_with(&format!("`capture.{setting}` is for a local teacher")));
+    }
+}
+
+#[test]
 fn samples_without_chance_get_a_warning() {
     let body = json!({ "prompts": "p", "teacher": "t", "samples": 4, "sampling": { "temperature": 0.0 } });
     assert!(wrong::<AnswersConfig>(body)[0].starts_with("4 samples at temperature 0 are all the same"));

@@ -7,7 +7,7 @@ use serde_json::json;
 use stillhouse_data::answer::Outcome;
 use stillhouse_data::lm::{Finish, GenerateRequest, Generated, LanguageModel, LmError, ModelLoader, Watch};
 use stillhouse_data::model_folder::ModelFolder;
-use stillhouse_data::signals::{SIGNALS_FILE, SequenceKey, SignalReader};
+use stillhouse_data::signals::{HiddenPrecision, SIGNALS_FILE, Says, SequenceKey, SignalReader};
 use stillhouse_stage::{Class, FileInput};
 
 use super::bench::Bench;
@@ -40,6 +40,13 @@ impl LanguageModel for Counting {
             for (row, tokens) in rows.iter().enumerate().filter(|(_, tokens)| position + 1 < tokens.len()) {
                 visit(row, position, &log_probs(tokens[position]));
             }
+        }
+        Ok(())
+    }
+
+    fn hidden(&mut self, rows: &[Vec<u32>], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<(), LmError> {
+        for (row, tokens) in rows.iter().enumerate() {
+            (0..tokens.len() - 1).for_each(|position| visit(row, position, &[tokens[position] as f32, 0.5]));
         }
         Ok(())
     }
@@ -159,6 +166,41 @@ fn the_whole_vocabulary_is_kept_where_it_is_wanted() {
     let signal = reader.find(&sequence).unwrap().unwrap();
     assert!(signal.is_dense());
     assert_eq!(signal.position(1).log_probs, log_probs(7));
+}
+
+#[test]
+fn every_selection_reads_back_and_the_record_says_what_it_costs() {
+    let (bench, generated) = bench();
+    let texts = prompts(&["five", "one two"]);
+    let signal = |capture: serde_json::Value| {
+        let made = bench.run(&texts, teacher(), json!({ "capture": capture })).unwrap();
+        let reader = SignalReader::open(&made.out.join(SIGNALS_FILE)).unwrap();
+        let sequence = made.answers()[0].tokens.as_ref().unwrap().sequence();
+        let signal = reader.find(&sequence).unwrap().unwrap();
+        let mut state = Vec::new();
+        signal.hidden(0, &mut state);
+        (signal.says(), signal.position(0), state, made.outcome.metrics["signals"].clone())
+    };
+    let (says, first, _, record) = signal(json!({ "top-k": 3, "encoding": { "compact": { "kl": 1e-4 } } }));
+    assert_eq!((says, first.ids.as_slice()), (Says::MostLikely, [6, 0, 1].as_slice()));
+    assert!((first.log_probs[0] - 0.5f32.ln()).abs() < 0.02);
+    assert_eq!(record["encoding"], "compact kl 0.0001");
+    assert_eq!(record["quality"]["measured"], 7);
+    let figure = |name: &str| record["quality"][name].as_f64().unwrap();
+    assert!(figure("kl-max") <= 1.1e-4 && figure("kept-kl-max") <= 1.1e-4, "{record}");
+    assert!((figure("outside-mean") - 5.0 * 0.5 / 7.0).abs() < 1e-6);
+    assert!(record["bytes-per-token"].as_f64().unwrap() > 1.0);
+
+    let (says, first, _, record) = signal(json!({ "top-p": 0.6, "precision": "f32" }));
+    assert_eq!((says, first.ids.as_slice(), &record["top-k"]), (Says::MostLikely, [6, 0, 1].as_slice(), &json!(8)));
+    let (says, first, _, record) = signal(json!({ "samples": 16 }));
+    assert_eq!((says, &record["encoding"]), (Says::Drawn { samples: 16 }, &json!("drawn 16")));
+    let shares: f32 = first.log_probs.iter().map(|share| share.exp()).sum();
+    assert!((shares - 1.0).abs() < 1e-6 && record.get("quality").is_none());
+    let (says, _, state, record) = signal(json!({ "hidden": "bf16" }));
+    assert_eq!(says, Says::Hidden { width: 2, precision: HiddenPrecision::Bf16 });
+    assert_eq!((state.as_slice(), &record["encoding"]), ([5.0, 0.5].as_slice(), &json!("hidden bf16")));
+    assert_eq!(generated.load(Ordering::Relaxed), 2, "no other selection generates anew");
 }
 
 #[test]

@@ -41,7 +41,8 @@ pub fn run(settings: &Local, job: &Job<'_>) -> Result<Outcome, Failure> {
                 none => {
                     let vocabulary = teacher.model()?.vocabulary();
                     let (id, tokenizer) = (&teacher.id, &teacher.tokenizer);
-                    none.insert(Signals::create(&job.context.out(), capture, id, tokenizer, vocabulary)?)
+                    let seed = job.answers.sampling.seed.unwrap_or_else(|| job.context.seed());
+                    none.insert(Signals::create(&job.context.out(), capture, seed, id, tokenizer, vocabulary)?)
                 }
             };
             signals.add(teacher.model()?, &answered)?;

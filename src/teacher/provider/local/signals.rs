@@ -1,10 +1,13 @@
-//! Teacher-forced log-probabilities of every answer's tokens, written as signals that are found by content.
+//! What a teacher says at every answer's tokens, by teacher forcing, written as signals that are found by content.
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use stillhouse_data::lm::LanguageModel;
-use stillhouse_data::signals::{SIGNALS_FILE, SequenceKey, SignalHeader, SignalWriter, TopK};
+use stillhouse_data::signals::{
+    Exact, Form, HiddenPrecision, Quality, SIGNALS_FILE, Selection, SequenceKey, SignalHeader, SignalWriter, TopK,
+    Trial,
+};
 use stillhouse_data::tokenizer::Tokenizer;
 use stillhouse_stage::Failure;
 
@@ -13,15 +16,53 @@ use crate::answers::CaptureConfig;
 
 /// What the distributions of one call may take in memory.
 const KEPT_BYTES: usize = 64 << 20;
+/// Positions at which what is kept is compared with the whole distribution: those of a stage's first answers.
+const MEASURED_POSITIONS: usize = 1024;
 
 /// The signals of a stage.
 pub struct Signals {
     writer: SignalWriter,
     teacher: String,
-    /// `None` keeps the whole vocabulary.
-    top_k: Option<usize>,
-    width: usize,
+    what: What,
     positions: u64,
+    vocabulary: usize,
+    trial: Trial,
+    quality: Quality,
+}
+
+/// What is kept of a position.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Distribution(Selection, Form),
+    Hidden(HiddenPrecision),
+}
+
+/// Answers that are scored together: their sequences, the keys of their signals, and which of them are measured.
+struct Group<'a> {
+    answers: Vec<&'a Reached>,
+    sequences: Vec<Vec<u32>>,
+    keys: Vec<SequenceKey>,
+    measured: Vec<bool>,
+}
+
+impl Group<'_> {
+    /// Index in the sequence of the first token that is predicted: the completion's first.
+    fn first(&self, row: usize) -> u32 {
+        u32::try_from(self.answers[row].tokens.prompt.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the model's position `position` speaks of the completion: the prompt's last one does, of its first token.
+    fn counts(&self, row: usize, position: usize) -> bool {
+        position + 1 >= self.answers[row].tokens.prompt.len()
+    }
+
+    fn check(&self, row: usize, found: usize) -> Result<(), Failure> {
+        let wanted = self.answers[row].tokens.completion.len();
+        if found == wanted {
+            return Ok(());
+        }
+        Err(Failure::internal(format!("{found} distributions for {wanted} tokens")))
+    }
 }
 
 impl Signals {
@@ -32,23 +73,27 @@ impl Signals {
     pub fn create(
         folder: &Path,
         capture: &CaptureConfig,
+        seed: u64,
         teacher: &str,
         tokenizer: &Tokenizer,
         vocabulary: usize,
     ) -> Result<Self, Failure> {
         let path = folder.join(SIGNALS_FILE);
-        if let Some(parent) = path.parent() {
-            fs_err::create_dir_all(parent)?;
-        }
+        let width = u32::try_from(vocabulary).unwrap_or(u32::MAX);
         let header = SignalHeader {
             teachers: vec![teacher.to_owned()],
             tokenizer: tokenizer.digest().to_owned(),
-            vocabulary: u32::try_from(vocabulary).unwrap_or(u32::MAX),
+            vocabulary: width,
         };
-        let top_k = capture.top_k.map(|k| (k as usize).min(vocabulary));
-        let width = top_k.map_or(vocabulary * 4, |k| k * 8);
-        let writer = SignalWriter::create(&path, header, capture.precision.into())?;
-        Ok(Self { writer, teacher: teacher.to_owned(), top_k, width, positions: 0 })
+        let form = capture.form();
+        let what = match (capture.selection(seed), capture.hidden) {
+            (None, Some(precision)) => What::Hidden(precision),
+            (selection, _) => What::Distribution(selection.unwrap_or(Selection::Whole), form),
+        };
+        let writer = SignalWriter::with_form(&path, header, form)?;
+        let trial = Trial::new(width, MEASURED_POSITIONS);
+        let (teacher, quality) = (teacher.to_owned(), Quality::default());
+        Ok(Self { writer, teacher, what, positions: 0, vocabulary, trial, quality })
     }
 
     /// Scores answers and writes their signals, in their order.
@@ -57,50 +102,106 @@ impl Signals {
     /// If the model fails or gives what is no distribution.
     pub fn add(&mut self, model: &mut dyn LanguageModel, answered: &[Reached]) -> Result<(), Failure> {
         let mut rest: Vec<&Reached> = answered.iter().filter(|one| !one.tokens.completion.is_empty()).collect();
+        let width = match self.what {
+            What::Distribution(Selection::Whole, _) => self.vocabulary * 4,
+            What::Distribution(selection, _) => selection.width(self.vocabulary) * 8,
+            // Not known before the first state; wider than any model that runs here.
+            What::Hidden(_) => 4 << 13,
+        };
         while !rest.is_empty() {
             let mut bytes = 0;
             let fitting = rest.iter().take_while(|one| {
-                bytes += one.tokens.completion.len() * self.width;
+                bytes += one.tokens.completion.len() * width;
                 bytes <= KEPT_BYTES
             });
             let some = fitting.count().max(1);
-            let group: Vec<&Reached> = rest.drain(..some).collect();
-            self.add_group(model, &group)?;
+            let answers: Vec<&Reached> = rest.drain(..some).collect();
+            let sequences: Vec<Vec<u32>> = answers.iter().map(|one| one.tokens.sequence()).collect();
+            let keys = sequences.iter().map(|sequence| SequenceKey::of(&self.teacher, sequence)).collect();
+            let measured = match self.what {
+                What::Distribution(..) => {
+                    answers.iter().map(|one| self.trial.wants(one.tokens.completion.len())).collect()
+                }
+                What::Hidden(_) => vec![false; answers.len()],
+            };
+            let group = Group { answers, sequences, keys, measured };
+            match self.what {
+                What::Distribution(selection, form) => self.add_distributions(model, &group, selection, form)?,
+                What::Hidden(precision) => self.add_hidden(model, &group, precision)?,
+            }
         }
         Ok(())
     }
 
-    fn add_group(&mut self, model: &mut dyn LanguageModel, group: &[&Reached]) -> Result<(), Failure> {
-        let sequences: Vec<Vec<u32>> = group.iter().map(|one| one.tokens.sequence()).collect();
+    fn add_distributions(
+        &mut self,
+        model: &mut dyn LanguageModel,
+        group: &Group<'_>,
+        selection: Selection,
+        form: Form,
+    ) -> Result<(), Failure> {
         let mut rows: Vec<Vec<TopK>> =
-            group.iter().map(|one| Vec::with_capacity(one.tokens.completion.len())).collect();
+            group.answers.iter().map(|one| Vec::with_capacity(one.tokens.completion.len())).collect();
         let mut order = Vec::new();
         let mut sound = true;
-        let top_k = self.top_k;
-        model.score(&sequences, &mut |row, position, log_probs| {
-            // The distribution at `position` is that of the next token: the last one of the prompt speaks of the
-            // completion's first.
-            if position + 1 < group[row].tokens.prompt.len() {
+        let vocabulary = u32::try_from(self.vocabulary).unwrap_or(u32::MAX);
+        model.score(&group.sequences, &mut |row, position, log_probs| {
+            if !group.counts(row, position) {
                 return;
             }
-            sound &= !log_probs.iter().any(|log_prob| log_prob.is_nan());
-            rows[row].push(match top_k {
-                Some(k) => most_likely(log_probs, k, &mut order),
-                None => TopK { ids: Vec::new(), log_probs: log_probs.to_vec() },
-            });
+            if log_probs.iter().any(|log_prob| log_prob.is_nan()) {
+                sound = false;
+                return;
+            }
+            let predicted = u32::try_from(position + 1).unwrap_or(u32::MAX);
+            let kept = selection.of(log_probs, &group.keys[row], predicted, &mut order);
+            if group.measured[row] {
+                // Drawn targets are right on average; one position's say nothing of most tokens.
+                if !matches!(selection, Selection::Drawn { .. }) {
+                    self.quality.count(&Exact::new(log_probs), &form.reconstructed(&kept, vocabulary));
+                }
+                self.trial.take(row, log_probs);
+            }
+            rows[row].push(kept);
         })?;
         if !sound {
             return Err(Failure::input("the teacher's distribution has entries that are not numbers (NaN)")
                 .hint("are its weights whole? half precision overflows with some models: use f32 weights"));
         }
-        for ((one, sequence), row) in group.iter().zip(&sequences).zip(rows) {
-            if row.len() != one.tokens.completion.len() {
-                let (found, wanted) = (row.len(), one.tokens.completion.len());
-                return Err(Failure::internal(format!("{found} distributions for {wanted} tokens")));
+        for (row, positions) in rows.into_iter().enumerate() {
+            group.check(row, positions.len())?;
+            let (key, first) = (group.keys[row], group.first(row));
+            match selection {
+                Selection::Drawn { samples, .. } => self.writer.add_drawn(key, first, samples, &positions)?,
+                _ => self.writer.add(key, first, &positions)?,
             }
-            let first = u32::try_from(one.tokens.prompt.len()).unwrap_or(u32::MAX);
-            self.writer.add(SequenceKey::of(&self.teacher, sequence), first, &row)?;
-            self.positions += row.len() as u64;
+            if group.measured[row] {
+                self.trial.end_sequence(row, key)?;
+            }
+            self.positions += positions.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn add_hidden(
+        &mut self,
+        model: &mut dyn LanguageModel,
+        group: &Group<'_>,
+        precision: HiddenPrecision,
+    ) -> Result<(), Failure> {
+        let mut rows: Vec<(usize, Vec<f32>)> = group.answers.iter().map(|_| (0, Vec::new())).collect();
+        let mut width = 0;
+        model.hidden(&group.sequences, &mut |row, position, state| {
+            if group.counts(row, position) {
+                width = state.len();
+                rows[row].0 += 1;
+                rows[row].1.extend_from_slice(state);
+            }
+        })?;
+        for (row, (positions, states)) in rows.into_iter().enumerate() {
+            group.check(row, positions)?;
+            self.writer.add_hidden(group.keys[row], group.first(row), &states, width, precision)?;
+            self.positions += positions as u64;
         }
         Ok(())
     }
@@ -109,34 +210,30 @@ impl Signals {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn finish(self) -> Result<serde_json::Value, Failure> {
-        let sequences = self.writer.finish()?;
-        Ok(json!({ "sequences": sequences, "positions": self.positions, "top-k": self.top_k }))
-    }
-}
-
-/// The k most likely tokens, most likely first, the lower id first among equals.
-fn most_likely(log_probs: &[f32], k: usize, order: &mut Vec<u32>) -> TopK {
-    let by = |a: &u32, b: &u32| log_probs[*b as usize].total_cmp(&log_probs[*a as usize]).then(a.cmp(b));
-    order.clear();
-    order.extend(0..u32::try_from(log_probs.len()).unwrap_or(u32::MAX));
-    if k < order.len() {
-        order.select_nth_unstable_by(k, by);
-        order.truncate(k);
-    }
-    order.sort_unstable_by(by);
-    TopK { ids: order.clone(), log_probs: order.iter().map(|id| log_probs[*id as usize]).collect() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_most_likely_come_first_and_ties_go_to_the_lower_id() {
-        let mut order = Vec::new();
-        let top = most_likely(&[-3.0, -1.0, -2.0, -1.0, -9.0], 3, &mut order);
-        assert_eq!(top, TopK { ids: vec![1, 3, 2], log_probs: vec![-1.0, -1.0, -2.0] });
-        assert_eq!(most_likely(&[-1.0, -0.5], 7, &mut order).ids, [1, 0]);
+    pub fn finish(self) -> Result<Value, Failure> {
+        let size = self.writer.finish()?;
+        let (encoding, top_k) = match self.what {
+            What::Distribution(Selection::Drawn { samples, .. }, _) => (format!("drawn {samples}"), None),
+            What::Distribution(selection, form) => {
+                let kept = selection.width(self.vocabulary);
+                (form.to_string(), (selection != Selection::Whole).then_some(kept))
+            }
+            What::Hidden(precision) => (format!("hidden {precision:?}").to_lowercase(), None),
+        };
+        let mut figures = json!({
+            "sequences": size.sequences,
+            "positions": self.positions,
+            "top-k": top_k,
+            "encoding": encoding,
+            "bytes-per-token": size.bytes as f64 / self.positions.max(1) as f64,
+        });
+        if self.quality.measured > 0 {
+            figures["quality"] = json!(self.quality);
+        }
+        let tried = self.trial.finish()?;
+        if !tried.is_empty() {
+            figures["encodings"] = json!(tried);
+        }
+        Ok(figures)
     }
 }

@@ -127,6 +127,12 @@ impl OpenAi {
 
 impl Provider for OpenAi {
     fn check(&self, answers: &AnswersConfig, at: Origin, report: &mut Diagnostics) {
+        if let Some(setting) = answers.capture.as_ref().and_then(|capture| capture.local_only()) {
+            report.push(
+                Diagnostic::error(at, format!("`capture.{setting}` is for a local teacher; a server gives `top-k`"))
+                    .hint("`capture = { top-k = 20 }`, or a teacher with `provider = \"local\"`"),
+            );
+        }
         if !self.is_strict() {
             return;
         }

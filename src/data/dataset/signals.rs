@@ -1,0 +1,132 @@
+//! The signals of a dataset: those of its sources' rows that were kept, as they are or cut and encoded anew.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::config::SignalsConfig;
+use super::statistics::SignalStatistics;
+use crate::error::{DataError, DataResult};
+use crate::signals::{
+    Exact, Form, Precision, Quality, SIGNALS_FILE, Says, Selection, SequenceKey, Signal, SignalHeader, SignalReader,
+    SignalWriter, TopK,
+};
+
+/// Positions at which what is kept is compared with whole distributions: the first ones.
+const MEASURED_POSITIONS: u64 = 1024;
+
+/// The signals of all sources, those of kept rows only.
+pub(super) struct Signals<'a> {
+    readers: &'a [Option<&'a SignalReader>],
+    writer: Option<SignalWriter>,
+    vocabulary: u32,
+    anew: Option<Anew>,
+}
+
+/// How signals are made of those that are stored.
+struct Anew {
+    selection: Selection,
+    form: Form,
+    positions: u64,
+    quality: Quality,
+}
+
+impl<'a> Signals<'a> {
+    pub(super) fn create(
+        config: Option<&SignalsConfig>,
+        readers: &'a [Option<&'a SignalReader>],
+        out: &Path,
+    ) -> DataResult<Self> {
+        let anew = config.map(|config| Anew {
+            selection: config.selection(),
+            form: config.form(),
+            positions: 0,
+            quality: Quality::default(),
+        });
+        let headers: Vec<&SignalHeader> = readers.iter().flatten().map(|reader| reader.header()).collect();
+        let Some(first) = headers.first() else { return Ok(Self { readers, writer: None, vocabulary: 0, anew }) };
+        if let Some(other) = headers.iter().find(|header| header.vocabulary != first.vocabulary) {
+            return Err(DataError::invalid(
+                format!(
+                    "teachers of {} and of {} tokens cannot share a dataset, though their tokenizers are the same",
+                    first.vocabulary, other.vocabulary
+                ),
+                "make a dataset for each teacher",
+            ));
+        }
+        let teachers: BTreeSet<&String> = headers.iter().flat_map(|header| &header.teachers).collect();
+        let header = SignalHeader { teachers: teachers.into_iter().cloned().collect(), ..(*first).clone() };
+        let form = anew.as_ref().map_or(Form::Plain(Precision::default()), |anew| anew.form);
+        let writer = SignalWriter::with_form(&out.join(SIGNALS_FILE), header, form)?;
+        Ok(Self { readers, writer: Some(writer), vocabulary: first.vocabulary, anew })
+    }
+
+    /// Copies what the row's source has under `known` (a key for each of its teachers) to the row's own tokens, which
+    /// begin like the sequence it was made for; tells whether there was anything.
+    pub(super) fn copy(&mut self, source: u32, known: &[SequenceKey], tokens: &[u32]) -> DataResult<bool> {
+        let (Some(writer), Some(reader)) = (&mut self.writer, self.readers[source as usize]) else {
+            return Ok(false);
+        };
+        let mut found = false;
+        for (teacher, key) in reader.header().teachers.iter().zip(known) {
+            if let Some(signal) = reader.get(key)? {
+                let positions = tokens.len().saturating_sub(signal.first_position() as usize);
+                let key = SequenceKey::of(teacher, tokens);
+                match &mut self.anew {
+                    None => writer.copy(key, &signal, positions)?,
+                    Some(anew) => {
+                        let kept = anew.make(&signal, positions, &key, self.vocabulary)?;
+                        writer.add(key, signal.first_position(), &kept)?;
+                    }
+                }
+                found = true;
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn finish(self) -> DataResult<Option<SignalStatistics>> {
+        let Some(writer) = self.writer else { return Ok(None) };
+        let size = writer.finish()?;
+        Ok(self.anew.map(|Anew { form, positions, quality, .. }| SignalStatistics {
+            encoding: form.to_string(),
+            positions,
+            bytes_per_token: size.bytes as f64 / positions.max(1) as f64,
+            quality: (quality.measured > 0).then_some(quality),
+        }))
+    }
+}
+
+impl Anew {
+    fn make(
+        &mut self,
+        signal: &Signal<'_>,
+        positions: usize,
+        key: &SequenceKey,
+        vocabulary: u32,
+    ) -> DataResult<Vec<TopK>> {
+        let what = match signal.says() {
+            Says::Whole | Says::MostLikely => None,
+            Says::Drawn { .. } => Some("drawn targets"),
+            Says::Hidden { .. } => Some("hidden states"),
+        };
+        if let Some(what) = what {
+            return Err(DataError::invalid(
+                format!("`signals` makes other signals of distributions, but the answers hold {what}"),
+                "leave `signals` out, or capture distributions: `capture = { full = true }`",
+            ));
+        }
+        let (mut order, mut made) = (Vec::new(), Vec::new());
+        let mut stored = TopK::default();
+        for place in 0..signal.len().min(positions) {
+            signal.read(place, &mut stored);
+            let predicted = signal.first_position().saturating_add(place as u32);
+            let Some(kept) = self.selection.of_kept(&stored, key, predicted, &mut order) else { continue };
+            if signal.is_dense() && self.quality.measured < MEASURED_POSITIONS {
+                self.quality.count(&Exact::new(&stored.log_probs), &self.form.reconstructed(&kept, vocabulary));
+            }
+            made.push(kept);
+        }
+        self.positions += made.len() as u64;
+        Ok(made)
+    }
+}
