@@ -215,3 +215,52 @@ fn brevity(length: usize, lengths: &[usize]) -> f64 {
     };
     if length >= nearest || length == 0 { 1.0 } else { (1.0 - nearest as f64 / length as f64).exp() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts() -> Vec<String> {
+        [
+            "the cat sat on the mat and the cat slept all day",
+            "the cat sat on the mat and the dog slept all day long",
+            "a dog sat on the mat",
+            "the cat sat on the mat and then it left",
+            "two and two is four",
+            "yes",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    /// The values are those of NLTK 3.10: `sentence_bleu` of each text against all others, `SmoothingFunction().method1`.
+    #[test]
+    fn self_bleu_is_what_nltk_says() {
+        let texts: Vec<Vec<u64>> = texts().iter().map(|text| words::hashes(text)).collect();
+        let nltk =
+            [0.676130446299448, 0.6850836912969523, 0.537284965911771, 0.5231223689135341, 0.0439891724758422, 0.0];
+        let most: Vec<HashMap<u64, Most>> = (1..=ORDERS).map(|n| most_frequent(&texts, n)).collect();
+        let mut lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
+        lengths.sort_unstable();
+        for (place, expected) in nltk.into_iter().enumerate() {
+            let found = bleu(place, &texts[place], &most, &lengths);
+            assert!((found - expected).abs() < 1e-12, "text {place}: {found}, NLTK {expected}");
+        }
+        let mean = self_bleu(&texts).unwrap();
+        assert!((mean - 0.41093510748292467).abs() < 1e-12, "{mean}");
+    }
+
+    #[test]
+    fn figures_that_nothing_can_be_said_of_are_left_out() {
+        assert_eq!(measure(&[]).unwrap(), None);
+        let one = measure(&["?!".to_owned()]).unwrap().unwrap();
+        assert_eq!((one.distinct_1, one.self_bleu, one.words), (None, None, Spread::default()));
+    }
+
+    #[test]
+    fn a_spread_has_the_smallest_numbers_that_so_many_do_not_exceed() {
+        let spread = Spread::of((1..=100).rev().collect());
+        assert_eq!(spread, Spread { p5: 5, p25: 25, median: 50, p75: 75, p95: 95 });
+        assert_eq!(Spread::of(vec![7]).p5, 7);
+    }
+}

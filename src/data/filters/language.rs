@@ -14,7 +14,7 @@ pub struct Language {
     /// The languages that stay, by their code in ISO 639-1 or 639-3 (`"en"`, `"eng"`) or their English name.
     pub keep: Vec<String>,
     /// A row goes when its text is in another language with at least this confidence, from 0 to 1.
-    #[config(default = 0.5, min = 0.0, max = 1.0)]
+    #[config(default = 0.8, min = 0.0, max = 1.0)]
     pub confidence: f64,
     /// Texts of fewer letters are not judged.
     #[config(default = 40)]

@@ -133,19 +133,23 @@ fn remainder(characters: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
+    fn texts(text: &str) -> Vec<&str> {
+        find(text).into_iter().map(|place| &text[place]).collect()
+    }
+
     /// Examples of SWIFT's registry.
     #[test]
     fn numbers_of_several_countries_are_found_and_a_wrong_digit_is_none() {
         for number in
             ["GB82WEST12345698765432", "DE89370400440532013000", "NO9386011117947", "FR1420041010050500013M02606"]
         {
-            assert_eq!(find(number), [0..number.len()], "{number}");
+            assert_eq!(texts(number), [number], "{number}");
             assert!(find(&format!("{number}1")).is_empty(), "{number} goes on");
             assert!(find(&format!("X{number}")).is_empty(), "{number} has something before it");
             let wrong = number.replacen('1', "2", 1);
             assert!(find(&wrong).is_empty(), "{wrong}");
         }
-        assert_eq!(find("\u{e9} NO93 8601 1117 947."), [3..21]);
+        assert_eq!(texts("\u{e9} NO93 8601 1117 947."), ["NO93 8601 1117 947"]);
         assert!(find("XX12").is_empty());
         assert!(find("DE89 3704").is_empty());
     }
