@@ -173,6 +173,32 @@ pub struct Runs {
 pub struct Show {
     /// A run (`last`, an id), a stage (`student.small`: its newest result) or a key.
     pub what: String,
+    /// How a dataset's rows are looked at.
+    #[command(flatten)]
+    pub rows: Rows,
+}
+
+/// A look at the rows of a dataset.
+#[derive(Debug, Args)]
+pub struct Rows {
+    /// So many rows of a dataset, in order.
+    #[arg(long, value_name = "N", conflicts_with_all = ["sample", "why"])]
+    pub rows: Option<usize>,
+    /// So many rows of a dataset, by chance, the same each time.
+    #[arg(long, value_name = "N", conflicts_with_all = ["dropped", "why", "skip"])]
+    pub sample: Option<usize>,
+    /// The rows that a dataset left out, with the reason.
+    #[arg(long, conflicts_with = "why")]
+    pub dropped: bool,
+    /// What became of a row: source and line (`0:17`), or the first digits of its prompt's id.
+    #[arg(long, value_name = "ROW")]
+    pub why: Option<String>,
+    /// Begin behind so many.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub skip: usize,
+    /// Held-out rows in place of those that are trained on.
+    #[arg(long)]
+    pub holdout: bool,
 }
 
 /// `log`

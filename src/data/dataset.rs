@@ -9,12 +9,18 @@
 //! stats.json                                the figures of the record
 //! ```
 //!
-//! Rows go through in this order: tokenise → exact duplicates → filters, as listed → weights → holdout.
+//! Rows go through in this order: tokenise → exact duplicates → filters, as listed → decontamination against other
+//! evaluation data → weights → holdout → decontamination of the training rows against the holdout.
 
 mod artifact;
 mod assemble;
+mod complete;
 mod config;
+mod decontaminate;
+mod diversity;
+mod dropped;
 mod gate;
+mod look;
 mod output;
 mod select;
 mod signals;
@@ -24,12 +30,18 @@ mod statistics;
 mod tests;
 mod windows;
 
-use stillhouse_stage::{Context, Failure, Inherited, Kind, Needs, Outcome, StageKind, View, kind};
+use stillhouse_stage::spec::Node;
+use stillhouse_stage::{Context, Failure, Inherited, Kind, Needs, Outcome, Placement, StageKind, View, kind};
 
 pub use artifact::{DatasetArtifact, HOLDOUT, TRAIN};
 pub use config::{
-    ChatTemplateChoice, DatasetConfig, JsonlRows, LongRows, LossOn, SignalsConfig, Source, TextRows, TextUnit,
+    ChatTemplateChoice, DatasetConfig, Decontamination, Evaluated, JsonlRows, LongRows, LossOn, Rows, SignalsConfig,
+    Source, Split, TextRows, TextUnit,
 };
+pub use decontaminate::{DecontaminationStatistics, EvaluationStatistics};
+pub use diversity::{Diversity, Spread};
+pub use dropped::{DROPPED_FILE, DroppedRow};
+pub use look::{Fate, RowName, ShownRow};
 pub use statistics::{PartStatistics, SignalStatistics, Statistics};
 
 use crate::model::tokenizer_folder;
@@ -48,16 +60,25 @@ impl Kind for Dataset {
     fn inherits(&self) -> &'static [Inherited] {
         &[Inherited { key: "tokenizer", from_kind: "student", from_key: "tokenizer", link: "data" }]
     }
+
+    fn complete(&self, name: &str, body: &mut Node, tree: &Node) {
+        complete::evaluation_data(name, body, tree);
+    }
 }
 
 impl StageKind for Dataset {
     // 1: the first.
+    // 2: training rows that share 13 words with held-out ones are left out.
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
-    fn needs(&self, _view: &View<'_>) -> Needs {
-        Needs { compute: true, ..Needs::default() }
+    fn needs(&self, view: &View<'_>) -> Needs {
+        let config = view.config_as::<DatasetConfig>();
+        let runs_a_program = config.is_some_and(|config| config.filters.iter().any(|one| one.value.runs_a_program()));
+        // The worker stands guard: when the engine dies, it kills all of the program's processes.
+        let placement = if runs_a_program { Placement::Worker } else { Placement::Inline };
+        Needs { placement, compute: true, ..Needs::default() }
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {
@@ -75,19 +96,36 @@ impl StageKind for Dataset {
         }
         source::warn_of_unused_signals(&sources, &assembler, context);
 
-        let mut gate = gate::Gate::open(&config, context)?;
+        let mut evaluations = decontaminate::Evaluations::open(&config, context)?;
+        let mut gate = gate::Gate::open(&config, &assembler, context)?;
         for source in &sources {
             source.read(&assembler, context, &mut |drafts| gate.take(drafts))?;
         }
         let mut passed = gate.close()?;
         warn_of_sources_without_rows(&passed, context);
-        let chosen = select::by_weight(&config.mix, &passed.kept)?;
-        let parts = select::split(&passed.kept, &chosen, config.holdout);
+        warn_of_teachers_alone(&config, context);
+        let left = decontaminate::against(&mut evaluations, &mut passed)?;
+        let chosen = select::by_weight(&config.mix, &passed.kept, left.clone())?;
+        let mut parts = select::split(&passed.kept, &chosen, config.holdout);
+        let decontaminated = decontaminate::holdout(&config, evaluations, &mut passed, &mut parts)?;
+        if let Some(statistics) = &decontaminated {
+            decontaminate::warn(statistics, passed.kept.len(), context);
+        }
 
         let written = output::write(&config, &mut passed, &parts, &sources, &tokenizer, &files, context)?;
-        let statistics = Statistics::new(&config, &tokenizer, &passed, &chosen, written)?;
+        let statistics = Statistics::new(&config, &tokenizer, passed, &left, &parts, written, decontaminated)?;
         statistics.write(&context.out())?;
         Ok(Outcome::with_metrics(statistics.metrics()))
+    }
+}
+
+/// A student of nothing but teachers' answers has no text of a person to hold on to.
+fn warn_of_teachers_alone(config: &DatasetConfig, context: &Context) {
+    if config.mix.iter().all(|source| source.answers.is_some()) {
+        context.warn(
+            "every row is a teacher's answer: over several generations such data loses its variety; mix in real data \
+             (`jsonl` or `text`, with `weight`), and watch `diversity` in the record",
+        );
     }
 }
 

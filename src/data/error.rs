@@ -53,6 +53,14 @@ pub enum DataError {
         /// What is wrong.
         message: String,
     },
+    /// A program of the user's did not do what it should.
+    #[error("{message}")]
+    Program {
+        /// What it did.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// The work was told to stop.
     #[error("stopped on request")]
     Cancelled,
@@ -72,7 +80,10 @@ impl DataError {
                 std::io::ErrorKind::StorageFull => Some("free some space, or use another store with --cache".into()),
                 _ => None,
             },
-            Self::Row { hint, .. } | Self::File { hint, .. } | Self::Invalid { hint, .. } => hint.clone(),
+            Self::Row { hint, .. }
+            | Self::File { hint, .. }
+            | Self::Invalid { hint, .. }
+            | Self::Program { hint, .. } => hint.clone(),
             Self::Corrupt { .. } => {
                 Some("`stillhouse cache verify` finds damaged artifacts so that they are made again".into())
             }

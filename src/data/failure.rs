@@ -16,6 +16,7 @@ impl From<DataError> for Failure {
             DataError::Io { source, .. } => Self { message, ..Self::from(source) },
             DataError::Row { .. } | DataError::File { .. } | DataError::Invalid { .. } => Self::input(message),
             DataError::Corrupt { .. } => Self::environment(message),
+            DataError::Program { .. } => Self::new(Class::Command, message),
             DataError::Cancelled => Self::interrupted(),
         };
         match hint {

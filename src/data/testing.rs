@@ -8,7 +8,7 @@ use serde_json::Value;
 use stillhouse_stage::spec::{Described, Diagnostics, Node, Select};
 use stillhouse_stage::store::{Key, Store};
 use stillhouse_stage::{
-    Cancel, Context, Definition, EventSink, Failure, FileInput, Input, Kind, Outcome, StageEvent, WorkOrder,
+    Artifact, Cancel, Context, Definition, EventSink, Failure, FileInput, Input, Kind, Outcome, StageEvent, WorkOrder,
 };
 
 use crate::model_folder::matches;
@@ -75,6 +75,13 @@ impl Bench {
         copy_folder(made, copy.path());
         let (output, _) = self.store.put_tree(copy.path()).unwrap();
         self.inputs.insert(name.to_owned(), Input { stage: name.to_owned(), output });
+    }
+
+    /// The output known under a name.
+    pub(crate) fn artifact(&self, name: &str) -> Artifact {
+        let Input { stage, output } = self.inputs[name].clone();
+        let tree = self.store.tree(&output).unwrap().unwrap();
+        Artifact::new(stage, output, tree, self.store.clone())
     }
 
     pub(crate) fn definition(&mut self, name: &str, kind: &str, config: Value) {

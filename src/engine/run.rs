@@ -5,7 +5,6 @@
 
 mod attempt;
 mod dispatcher;
-pub(crate) mod process;
 mod resources;
 mod worker_process;
 

@@ -10,11 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use stillhouse_stage::{Cancel, Context, EventSink, Failure, Kind, Outcome, StageEvent, WorkOrder};
+use stillhouse_stage::{Cancel, Context, EventSink, Failure, Kind, Outcome, StageEvent, WorkOrder, process};
 use stillhouse_store::Store;
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::run::process;
 
 /// The file with the order.
 pub const ORDER: &str = "order.json";

@@ -32,6 +32,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use node::{Node, Origin, Sources, Table, Value};
 pub use read::{SetArgument, Spec};
 pub use registry::{Each, Entry, OneOf, Registry};
+pub use secrets::find as find_secrets;
 pub use stillhouse_spec_derive::Config;
 pub use sweep::Cell;
 pub use types::{DirectoryPath, Execution, FilePath, FileUse, Ref, Reference, Select, Target};

@@ -109,6 +109,13 @@ pub(crate) fn hint_for_key(name: &str) -> Option<&'static str> {
     is_certain(&folded(name)).then_some(HINT)
 }
 
+/// The parts of a text that look like secrets: keys of well-known services, `Bearer …`, `api_key=…`, the password of an
+/// address. In order, and apart from each other.
+#[must_use]
+pub fn find(text: &str) -> Vec<std::ops::Range<usize>> {
+    shapes::find(text)
+}
+
 /// A text as messages may show it: what looks like a secret is covered, every byte keeps its place. This also reaches
 /// comments and lines that are not TOML.
 pub(crate) fn covered(text: &str) -> String {

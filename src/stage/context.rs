@@ -94,7 +94,7 @@ impl Context {
             return Err(Failure::environment(format!("the output of {} is gone from the store", input.stage))
                 .hint("run again: it will be made again"));
         };
-        Ok(Artifact { stage: input.stage.clone(), digest: input.output, tree, store: self.store.clone() })
+        Ok(Artifact::new(input.stage.clone(), input.output, tree, self.store.clone()))
     }
 
     /// The file or folder that the field at `path` names, after a look that it still holds what was hashed.
@@ -215,6 +215,12 @@ pub struct Artifact {
 }
 
 impl Artifact {
+    /// The output of a record that is in the store.
+    #[must_use]
+    pub fn new(stage: String, digest: Digest, tree: Tree, store: Store) -> Self {
+        Self { stage, digest, tree, store }
+    }
+
     /// Where the content of a file lies (read-only, under a name of the store's).
     ///
     /// # Errors

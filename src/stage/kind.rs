@@ -55,6 +55,12 @@ pub trait Kind: Send + Sync {
     fn inherits(&self) -> &'static [Inherited] {
         &[]
     }
+
+    /// Fills keys of a body from the other tables of the file, where that takes more than [`Kind::inherits`] can say:
+    /// `dataset` finds the suites of the experiment. `tree` is the whole file; nothing in it is decoded yet.
+    fn complete(&self, name: &str, body: &mut Node, tree: &Node) {
+        let _ = (name, body, tree);
+    }
 }
 
 /// See [`Kind::inherits`].

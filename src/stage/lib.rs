@@ -42,6 +42,7 @@ pub mod failure;
 pub mod forecast;
 pub mod kind;
 pub mod order;
+pub mod process;
 pub mod recipe;
 
 pub use context::{Artifact, Cancel, Context, EventSink};

@@ -1,4 +1,6 @@
-//! `stillhouse show RUN|STAGE|KEY`
+//! `stillhouse show RUN|STAGE|KEY`, and a look at the rows of a dataset.
+
+mod rows;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -15,6 +17,13 @@ use crate::render;
 /// Shows a run, or the newest result of a stage.
 pub fn run(command: &Show, global: &Global) -> Result<ExitCode, CliError> {
     let store = Store::open_existing(&global.cache)?;
+    if rows::are_wanted(&command.rows) {
+        let Some(record) = result_of(&store, &command.what)? else {
+            let message = format!("there is no stage or key `{}` in {}", command.what, global.cache.display());
+            return Err(CliError::arguments(message, hint(&store, &command.what)?));
+        };
+        return rows::show(&command.rows, &store, &record, global);
+    }
     if let Some(record) = result_of(&store, &command.what)? {
         let files = store.tree(&record.output)?.unwrap_or_default();
         match global.format {

@@ -55,7 +55,7 @@ impl DatasetArtifact {
         serde_json::from_str(&text).map_err(|error| DataError::corrupt(&path, error.to_string()))
     }
 
-    fn file(&self, name: &str) -> DataResult<std::path::PathBuf> {
+    pub(super) fn file(&self, name: &str) -> DataResult<std::path::PathBuf> {
         self.artifact
             .find(name)
             .ok_or_else(|| DataError::corrupt(name, format!("the output of {} does not have it", self.artifact.stage)))

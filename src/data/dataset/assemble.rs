@@ -31,6 +31,8 @@ pub(super) struct RawRow {
 pub(super) struct Draft {
     pub(super) row: Row,
     pub(super) outcome: Option<Outcome>,
+    /// As in [`RawRow`].
+    pub(super) finished: bool,
     pub(super) made: Result<Made, &'static str>,
 }
 
@@ -92,12 +94,57 @@ impl<'a> Assembler<'a> {
     }
 
     pub(super) fn assemble(&self, raw: RawRow) -> DataResult<Draft> {
-        let outcome = raw.outcome;
+        let (outcome, finished) = (raw.outcome, raw.finished);
         let (prompt_tokens, made) = self.make(&raw)?;
         let RawRow { source, line, prompt, sample, messages, completion, reference, .. } = raw;
         let prompt = Some(prompt);
         let row = Row { source, line, prompt, sample, messages, completion, reference, prompt_tokens };
-        Ok(Draft { row, outcome, made })
+        Ok(Draft { row, outcome, finished, made })
+    }
+
+    /// The draft of a row whose texts have changed since `example` was made of it.
+    pub(super) fn assemble_again(
+        &self,
+        row: Row,
+        outcome: Option<Outcome>,
+        finished: bool,
+        example: &Example,
+    ) -> DataResult<Draft> {
+        let Row { source, line, prompt, sample, messages, completion, reference, prompt_tokens } = row;
+        if let Some(prompt) = prompt {
+            // The teacher's own ids spell the old text.
+            return self.assemble(RawRow {
+                source,
+                line,
+                prompt,
+                sample,
+                messages,
+                completion,
+                reference,
+                outcome,
+                finished,
+                tokens: None,
+            });
+        }
+        let row = Row { source, line, prompt, sample, messages, completion, reference, prompt_tokens };
+        let made = self.window_again(&row.completion, example)?;
+        Ok(Draft { row, outcome, finished, made })
+    }
+
+    /// A window of plain text with another text: it begins and ends as it did.
+    fn window_again(&self, text: &str, example: &Example) -> DataResult<Result<Made, &'static str>> {
+        if text.trim().is_empty() {
+            return Ok(Err(EMPTY));
+        }
+        let mut tokens: Vec<u32> = example.tokens.first().copied().into_iter().collect();
+        tokens.extend(self.tokenizer.encode(text, false)?);
+        tokens.extend(example.tokens.last().filter(|last| Some(**last) == self.tokenizer.eos()));
+        let cut = tokens.len() > self.max_length;
+        tokens.truncate(self.max_length);
+        let bytes = if cut { self.tokenizer.decode(&tokens[1..], false)?.len() } else { text.len() } as u64;
+        let scored = (0..tokens.len()).map(|place| place > 0).collect();
+        let example = Example { tokens, scored, bytes, source: example.source };
+        Ok(Ok(Made { example, signal_keys: Vec::new() }))
     }
 
     fn make(&self, raw: &RawRow) -> DataResult<(u32, Result<Made, &'static str>)> {

@@ -1,7 +1,8 @@
 //! What a dataset's table says.
 
-use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, FilePath, Node, OneOf, Ref};
+use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, FilePath, Node, OneOf, Ref, Target};
 
+use super::artifact::{HOLDOUT, TRAIN};
 use crate::filters::Filter;
 use crate::model::TokenizerSource;
 use crate::signals::{Encoding, Form, Precision, Selection};
@@ -14,13 +15,16 @@ use crate::tokenizer_kind::Answers;
 pub struct DatasetConfig {
     /// Where rows come from.
     pub mix: Vec<Source>,
-    /// What rows must pass, in this order. Exact duplicates never stay.
+    /// What rows must pass, in this order; samples of a prompt are judged together. Exact duplicates never stay.
     #[config(default)]
     pub filters: Vec<OneOf<dyn Filter>>,
     /// The share of prompts that are held out of training. Chosen by content: all samples of a prompt fall on one
     /// side, and rows that come later move none.
     #[config(default = 0.05, min = 0.0, max = 0.9)]
     pub holdout: f64,
+    /// What training rows must not share with evaluation data.
+    #[config(default = Decontamination::default())]
+    pub decontaminate: Decontamination,
     /// A model folder's tokenizer, or one trained in the graph. Left out, it is that of the students that train on this.
     pub tokenizer: Option<Ref<TokenizerSource>>,
     /// How a conversation becomes text.
@@ -94,6 +98,68 @@ pub struct Source {
     /// lose rows until the shares are right; no row is ever repeated.
     #[config(above = 0.0)]
     pub weight: Option<f64>,
+}
+
+/// What training rows must not share with evaluation data: a run of words (GPT-3's rule).
+#[derive(Clone, Debug, Config)]
+pub struct Decontamination {
+    /// Rows that share so many words in a row with evaluation data are left out; 0 switches it off.
+    #[config(default = 13)]
+    pub words: usize,
+    /// A run of words under more prompts than this, or under more than half of all, is boilerplate and no leak.
+    #[config(default = 10)]
+    pub common: usize,
+    /// Evaluation data beside the dataset's own holdout, which always counts. Left out, it is every dataset that a suite
+    /// of the experiment measures on and that no student trains on.
+    pub against: Option<Vec<Evaluated>>,
+}
+
+impl Default for Decontamination {
+    fn default() -> Self {
+        Self { words: 13, common: 10, against: None }
+    }
+}
+
+/// Evaluation data: exactly one of `dataset` and `file`.
+#[derive(Clone, Debug, Config)]
+#[config(check = one_evaluated)]
+pub struct Evaluated {
+    /// A dataset.
+    #[config(part_from = split)]
+    pub dataset: Option<Ref<Rows>>,
+    /// Which of its rows.
+    #[config(default = Split::Holdout)]
+    pub split: Split,
+    /// A file: of JSON lines (`.jsonl`) every line is a row with all its strings, of any other file every line.
+    pub file: Option<FilePath>,
+}
+
+/// A dataset whose rows are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows;
+
+impl Target for Rows {
+    const KINDS: &'static [&'static str] = &["dataset"];
+}
+
+/// A part of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Config)]
+pub enum Split {
+    /// The rows held out of training.
+    Holdout,
+    /// The rows trained on.
+    Train,
+}
+
+impl Split {
+    /// Its folder in the artifact.
+    #[must_use]
+    pub fn part(self) -> &'static str {
+        match self {
+            Self::Holdout => HOLDOUT,
+            Self::Train => TRAIN,
+        }
+    }
 }
 
 /// A file of one JSON object a line, with a prompt and its completion.
@@ -198,6 +264,15 @@ fn sound_signals(config: &SignalsConfig, node: &Node, report: &mut Diagnostics) 
     }
     if config.min_k > config.max_k {
         report.push(Diagnostic::error(node.at, "`min-k` is more than `max-k`").hint("`max-k` is 128 if left out"));
+    }
+}
+
+fn one_evaluated(config: &Evaluated, node: &Node, report: &mut Diagnostics) {
+    if config.dataset.is_some() == config.file.is_some() {
+        report.push(
+            Diagnostic::error(node.at, "evaluation data is exactly one of `dataset` and `file`")
+                .hint("list several: `against = [ { dataset = \"bench\" }, { file = \"test.jsonl\" } ]`"),
+        );
     }
 }
 

@@ -3,20 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use serde::Serialize;
+use rayon::prelude::*;
 use stillhouse_stage::{Context, Failure};
 
-use super::assemble::{Draft, Made};
+use super::assemble::{Assembler, Draft, Made};
 use super::config::DatasetConfig;
+use super::dropped::{Dropped, DroppedRow};
+use crate::answer::Outcome;
 use crate::error::DataResult;
 use crate::example::{ExampleReader, ExampleWriter, Row};
-use crate::filters::{Judged, Pass};
-use crate::jsonl::JsonlWriter;
-use crate::prompt::Message;
+use crate::filters::{Judged, Pass, Place, Texts, Verdict};
+use crate::prompt::{Message, Prompt};
 use crate::signals::SequenceKey;
 
-/// The artifact's list of rows that were left out.
-pub(super) const DROPPED_FILE: &str = "dropped.jsonl";
+/// Rows that filters see at once; all samples of a prompt are in one batch, whatever it takes.
+const BATCH: usize = 4096;
 
 /// The reason of rows that are a row before them again.
 const DUPLICATE: &str = "duplicate";
@@ -41,89 +42,202 @@ pub(super) struct Passed {
     pub(super) examples: ExampleReader,
     /// Rows read, by source.
     pub(super) read: Vec<u64>,
-    /// Reason → rows left out.
-    pub(super) dropped: BTreeMap<&'static str, u64>,
+    /// Rows left out.
+    pub(super) dropped: Dropped,
+    /// Filter → rows whose texts it changed.
+    pub(super) changed: BTreeMap<&'static str, u64>,
 }
 
-/// A line of the list of rows that were left out.
-#[derive(Serialize)]
-struct DroppedRow {
-    source: u32,
-    line: u64,
-    why: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt: Option<String>,
-}
-
-pub(super) struct Gate {
+pub(super) struct Gate<'a> {
+    assembler: &'a Assembler<'a>,
     filters: Vec<(&'static str, Box<dyn Pass>)>,
+    waiting: Vec<Waiting>,
     seen: BTreeSet<u128>,
     spool: PathBuf,
     writer: ExampleWriter,
-    list: JsonlWriter<DroppedRow>,
     kept: Vec<Kept>,
     read: Vec<u64>,
-    dropped: BTreeMap<&'static str, u64>,
+    dropped: Dropped,
+    changed: BTreeMap<&'static str, u64>,
 }
 
-impl Gate {
-    pub(super) fn open(config: &DatasetConfig, context: &Context) -> Result<Self, Failure> {
+/// A row on its way through the filters.
+struct Waiting {
+    row: Row,
+    outcome: Option<Outcome>,
+    finished: bool,
+    made: Result<Made, Refused>,
+    content: u128,
+    score: Option<f64>,
+    changed: bool,
+}
+
+/// Why a row goes: a word, and what the filter says beyond it.
+struct Refused {
+    why: &'static str,
+    detail: Option<String>,
+}
+
+impl Waiting {
+    fn new(draft: Draft) -> Self {
+        let Draft { row, outcome, finished, made } = draft;
+        let made = made.map_err(|why| Refused { why, detail: None });
+        Self { content: content(&row), row, outcome, finished, made, score: None, changed: false }
+    }
+
+    fn refuse(&mut self, why: &'static str, detail: Option<String>) {
+        self.made = Err(Refused { why, detail });
+    }
+
+    /// As filters see it; nothing of a row that goes already.
+    fn judged(&self) -> Option<Judged<'_>> {
+        let made = self.made.as_ref().ok()?;
+        let Row { source, line, prompt, sample, messages, completion, reference, prompt_tokens: _ } = &self.row;
+        Some(Judged {
+            source: *source,
+            line: *line,
+            prompt: prompt.as_deref(),
+            sample: *sample,
+            messages,
+            completion,
+            reference: reference.as_deref(),
+            tokens: made.example.tokens.len(),
+            outcome: self.outcome,
+            score: self.score,
+        })
+    }
+
+    /// Takes other texts and makes an example of them.
+    fn change(&mut self, texts: Texts, assembler: &Assembler<'_>) -> DataResult<()> {
+        let Ok(made) = &self.made else { return Ok(()) };
+        let Texts { messages, completion, reference } = texts;
+        let row = Row { messages, completion, reference, ..self.row.clone() };
+        let draft = assembler.assemble_again(row, self.outcome, self.finished, &made.example)?;
+        *self = Self { score: self.score, changed: true, ..Self::new(draft) };
+        Ok(())
+    }
+
+    /// What it stays with, or why it goes.
+    fn kept(&self) -> Result<Kept, &Refused> {
+        let made = self.made.as_ref()?;
+        let group = match &self.row.prompt {
+            // Prompts that a filter has made equal fall on one side, too.
+            Some(_) if self.changed => prompt_group(&Prompt::id_of(&self.row.messages)),
+            Some(prompt) => prompt_group(prompt),
+            None => (self.content >> 64) as u64,
+        };
+        let signal_keys = made.signal_keys.clone();
+        Ok(Kept { source: self.row.source, group, rank: self.content as u64, signal_keys })
+    }
+}
+
+impl<'a> Gate<'a> {
+    pub(super) fn open(
+        config: &DatasetConfig,
+        assembler: &'a Assembler<'a>,
+        context: &Context,
+    ) -> Result<Self, Failure> {
         let spool = context.scratch().join("rows");
-        let mut dropped: BTreeMap<&'static str, u64> = config.filters.iter().map(|filter| (filter.name, 0)).collect();
-        dropped.insert(DUPLICATE, 0);
+        let mut filters = Vec::new();
+        for (number, filter) in config.filters.iter().enumerate() {
+            let place = Place::new(context, format!("filters.{number}.{}", filter.name));
+            filters.push((filter.name, filter.value.start(&place)?));
+        }
+        let reasons = config.filters.iter().map(|filter| filter.name).chain([DUPLICATE]);
         Ok(Self {
-            filters: config.filters.iter().map(|filter| (filter.name, filter.value.start())).collect(),
+            assembler,
+            filters,
+            waiting: Vec::new(),
             seen: BTreeSet::new(),
             writer: ExampleWriter::create(&spool)?,
             spool,
-            list: JsonlWriter::create(&context.out().join(DROPPED_FILE))?,
             kept: Vec::new(),
             read: vec![0; config.mix.len()],
-            dropped,
+            dropped: Dropped::create(&context.out(), reasons)?,
+            changed: BTreeMap::new(),
         })
     }
 
     pub(super) fn take(&mut self, drafts: Vec<Draft>) -> DataResult<()> {
-        drafts.into_iter().try_for_each(|draft| self.judge(draft))
-    }
-
-    fn judge(&mut self, draft: Draft) -> DataResult<()> {
-        let Draft { row, outcome, made } = draft;
-        self.read[row.source as usize] += 1;
-        let Made { example, signal_keys } = match made {
-            Ok(made) => made,
-            Err(why) => return self.drop(&row, why),
-        };
-        let content = content(&row);
-        if !self.seen.insert(content) {
-            return self.drop(&row, DUPLICATE);
+        for draft in drafts {
+            let next = Waiting::new(draft);
+            let beside = self.waiting.last().is_some_and(|last| {
+                next.outcome.is_some() && (last.row.source, &last.row.prompt) == (next.row.source, &next.row.prompt)
+            });
+            if self.waiting.len() >= BATCH && !beside {
+                self.judge()?;
+            }
+            self.waiting.push(next);
         }
-        let judged =
-            Judged { messages: &row.messages, completion: &row.completion, tokens: example.tokens.len(), outcome };
-        let refused = self.filters.iter_mut().find_map(|(name, pass)| (!pass.keeps(&judged)).then_some(*name));
-        if let Some(why) = refused {
-            return self.drop(&row, why);
+        Ok(())
+    }
+
+    /// Judges the batch that waits.
+    fn judge(&mut self) -> DataResult<()> {
+        let mut batch = std::mem::take(&mut self.waiting);
+        for waiting in &mut batch {
+            self.read[waiting.row.source as usize] += 1;
+            if waiting.made.is_ok() && !self.seen.insert(waiting.content) {
+                waiting.refuse(DUPLICATE, None);
+            }
         }
-        let group = match &row.prompt {
-            Some(prompt) => hash("stillhouse/group/1\0", [prompt.as_str()]) as u64,
-            None => (content >> 64) as u64,
-        };
-        self.kept.push(Kept { source: row.source, group, rank: content as u64, signal_keys });
-        self.writer.add(&example, &row)
+        for (name, pass) in &mut self.filters {
+            let changed = filter(name, pass.as_mut(), &mut batch, self.assembler)?;
+            if changed > 0 {
+                *self.changed.entry(name).or_default() += changed;
+            }
+        }
+        for waiting in &batch {
+            match waiting.kept() {
+                Ok(kept) => self.kept.push(kept),
+                Err(Refused { why, detail }) => {
+                    self.dropped.add(DroppedRow::new(&waiting.row, why, detail.clone()))?;
+                    continue;
+                }
+            }
+            if let Ok(made) = &waiting.made {
+                self.writer.add(&made.example, &waiting.row)?;
+            }
+        }
+        Ok(())
     }
 
-    fn drop(&mut self, row: &Row, why: &'static str) -> DataResult<()> {
-        *self.dropped.entry(why).or_default() += 1;
-        let line = DroppedRow { source: row.source, line: row.line, why, prompt: row.prompt.clone() };
-        self.list.write(&line)
-    }
-
-    pub(super) fn close(self) -> DataResult<Passed> {
-        self.list.finish()?;
+    pub(super) fn close(mut self) -> DataResult<Passed> {
+        self.judge()?;
         self.writer.finish()?;
         let examples = ExampleReader::open(&self.spool)?;
-        Ok(Passed { kept: self.kept, examples, read: self.read, dropped: self.dropped })
+        Ok(Passed { kept: self.kept, examples, read: self.read, dropped: self.dropped, changed: self.changed })
     }
+}
+
+/// Lets a filter judge those of a batch that are still there; gives how many rows it changed.
+fn filter(
+    name: &'static str,
+    pass: &mut dyn Pass,
+    batch: &mut [Waiting],
+    assembler: &Assembler<'_>,
+) -> DataResult<u64> {
+    let rows: Vec<Judged<'_>> = batch.iter().filter_map(Waiting::judged).collect();
+    let verdicts = pass.judge(&rows)?;
+    let there = batch.iter_mut().filter(|waiting| waiting.made.is_ok());
+    let judged: Vec<(&mut Waiting, Verdict)> = there.zip(verdicts).collect();
+    let changes = judged.into_par_iter().map(|(waiting, verdict)| match verdict {
+        Verdict::Keep => Ok(0),
+        Verdict::Score(score) => {
+            waiting.score = Some(score);
+            Ok(0)
+        }
+        Verdict::Drop(detail) => {
+            waiting.refuse(name, Some(detail));
+            Ok(0)
+        }
+        Verdict::Change(texts) => waiting.change(*texts, assembler).map(|()| 1),
+    });
+    changes.try_reduce(|| 0, |a, b| Ok(a + b))
+}
+
+fn prompt_group(id: &str) -> u64 {
+    hash("stillhouse/group/1\0", [id]) as u64
 }
 
 /// What makes two rows the same: conversation and completion.

@@ -1,5 +1,6 @@
 //! Writing the artifact's parts.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use stillhouse_stage::{Context, Failure};
@@ -7,6 +8,7 @@ use stillhouse_stage::{Context, Failure};
 use super::artifact::{HOLDOUT, TOKENIZER, TRAIN};
 use super::assemble::{CONTENT_FILTER, EMPTY};
 use super::config::DatasetConfig;
+use super::diversity::{self, Diversity};
 use super::gate::Passed;
 use super::select::Parts;
 use super::signals::Signals;
@@ -23,6 +25,7 @@ pub(super) struct Written {
     pub(super) train: PartStatistics,
     pub(super) holdout: PartStatistics,
     pub(super) signals: Option<SignalStatistics>,
+    pub(super) diversity: Option<Diversity>,
 }
 
 pub(super) fn write(
@@ -44,11 +47,12 @@ pub(super) fn write(
         .map(|source| source.signals.as_ref().filter(|signals| signals.header().tokenizer == tokenizer.digest()))
         .collect();
     let mut signals = Signals::create(config.signals.as_ref(), &readers, &out)?;
-    let train = write_part(passed, &parts.train, &out.join(TRAIN), &mut signals)?;
-    let holdout = write_part(passed, &parts.holdout, &out.join(HOLDOUT), &mut signals)?;
+    let mut sample = Sample::of(passed, &parts.train);
+    let train = write_part(passed, &parts.train, &out.join(TRAIN), &mut signals, &mut sample)?;
+    let holdout = write_part(passed, &parts.holdout, &out.join(HOLDOUT), &mut signals, &mut Sample::default())?;
     let signals = signals.finish()?;
     copy_tokenizer(tokenizer_files, &out.join(TOKENIZER))?;
-    Ok(Written { train, holdout, signals })
+    Ok(Written { train, holdout, signals, diversity: diversity::measure(&sample.completions())? })
 }
 
 fn reasons(passed: &Passed) -> String {
@@ -56,15 +60,21 @@ fn reasons(passed: &Passed) -> String {
     if read == 0 {
         return "the sources of `mix` gave none".to_owned();
     }
-    let dropped: Vec<String> =
-        passed.dropped.iter().filter(|(_, rows)| **rows > 0).map(|(why, rows)| format!("{rows} {why}")).collect();
+    let dropped: Vec<String> = passed
+        .dropped
+        .counts
+        .iter()
+        .filter(|(_, rows)| **rows > 0)
+        .map(|(why, rows)| format!("{rows} {why}"))
+        .collect();
     format!("of {read} rows were dropped: {}", if dropped.is_empty() { "none".into() } else { dropped.join(", ") })
 }
 
 /// What to do about a dataset of nothing depends on why there is nothing.
 fn way_out(passed: &Passed) -> &'static str {
-    let of_the_teacher =
-        |why: &str| passed.dropped.get(why).is_some_and(|rows| *rows > 0 && *rows == passed.read.iter().sum::<u64>());
+    let of_the_teacher = |why: &str| {
+        passed.dropped.counts.get(why).is_some_and(|rows| *rows > 0 && *rows == passed.read.iter().sum::<u64>())
+    };
     if passed.read.iter().all(|rows| *rows == 0) {
         return "look at what made them";
     }
@@ -80,6 +90,7 @@ fn write_part(
     places: &[usize],
     folder: &Path,
     signals: &mut Signals<'_>,
+    sample: &mut Sample,
 ) -> DataResult<PartStatistics> {
     let mut writer = ExampleWriter::create(folder)?;
     let mut statistics = PartStatistics::default();
@@ -89,6 +100,7 @@ fn write_part(
         let row = row_at(&mut rows, *place)?;
         let found = signals.copy(row.source, &passed.kept[*place].signal_keys, &example.tokens)?;
         statistics.count(&example, found);
+        sample.take(*place, &row);
         writer.add(&example, &row)?;
     }
     writer.finish()?;
@@ -99,6 +111,32 @@ fn row_at(rows: &mut impl Iterator<Item = (usize, DataResult<Row>)>, place: usiz
     rows.find(|(number, _)| *number == place)
         .map(|(_, row)| row)
         .unwrap_or_else(|| Err(DataError::corrupt("rows.jsonl", format!("row {place} is gone"))))
+}
+
+/// The completions whose variety is measured: those of the rows whose content hashes lowest, in that order.
+#[derive(Default)]
+struct Sample {
+    /// Place → rank.
+    ranks: BTreeMap<usize, u64>,
+    texts: Vec<(u64, String)>,
+}
+
+impl Sample {
+    fn of(passed: &Passed, places: &[usize]) -> Self {
+        let mut by_rank: Vec<(u64, usize)> = places.iter().map(|place| (passed.kept[*place].rank, *place)).collect();
+        by_rank.sort_unstable();
+        by_rank.truncate(diversity::SAMPLE);
+        Self { ranks: by_rank.into_iter().map(|(rank, place)| (place, rank)).collect(), texts: Vec::new() }
+    }
+
+    fn take(&mut self, place: usize, row: &Row) {
+        self.texts.extend(self.ranks.get(&place).map(|rank| (*rank, row.completion.clone())));
+    }
+
+    fn completions(mut self) -> Vec<String> {
+        self.texts.sort();
+        self.texts.into_iter().map(|(_, text)| text).collect()
+    }
 }
 
 fn copy_tokenizer(files: &ModelFolder, folder: &Path) -> DataResult<()> {

@@ -4,17 +4,17 @@ use super::config::Source;
 use super::gate::Kept;
 use crate::error::{DataError, DataResult};
 
-/// The rows used, as places in the list of rows that stay, in its order.
+/// The rows used of those at `places`, which ascend, in the same order.
 ///
 /// Without weights all of them. With weights `w`, source `i` gets `⌊T · wᵢ / Σw⌋` rows for the largest `T` for which
 /// every source has enough. A source gives up the rows whose content hashes highest, so a larger source keeps what a
 /// smaller one kept, whatever the order of the rows.
-pub(super) fn by_weight(mix: &[Source], kept: &[Kept]) -> DataResult<Vec<usize>> {
+pub(super) fn by_weight(mix: &[Source], kept: &[Kept], places: Vec<usize>) -> DataResult<Vec<usize>> {
     let Some(weights) = mix.iter().map(|source| source.weight).collect::<Option<Vec<f64>>>() else {
-        return Ok((0..kept.len()).collect());
+        return Ok(places);
     };
     let mut by_source: Vec<Vec<usize>> = vec![Vec::new(); mix.len()];
-    kept.iter().enumerate().for_each(|(place, row)| by_source[row.source as usize].push(place));
+    places.into_iter().for_each(|place| by_source[kept[place].source as usize].push(place));
     if let Some(empty) = by_source.iter().position(Vec::is_empty) {
         return Err(DataError::invalid(
             format!("source {empty} (from 0) of `mix` has a weight, but no row of it stays"),
@@ -79,20 +79,21 @@ mod tests {
     #[test]
     fn weights_are_shares_of_rows_and_nothing_is_repeated() {
         let rows = kept(&(0..130).map(|i| (u32::from(i >= 100), i)).collect::<Vec<_>>());
+        let all: Vec<usize> = (0..rows.len()).collect();
         let shares = |weights: [f64; 2]| {
-            let chosen = by_weight(&weights.map(|weight| source(Some(weight))), &rows).unwrap();
+            let chosen = by_weight(&weights.map(|weight| source(Some(weight))), &rows, all.clone()).unwrap();
             let second = chosen.iter().filter(|place| **place >= 100).count();
             (chosen.len() - second, second)
         };
         assert_eq!(shares([0.8, 0.2]), (100, 25));
         assert_eq!(shares([0.5, 0.5]), (30, 30));
         assert_eq!(shares([1.0, 3.0]), (10, 30));
-        assert_eq!(by_weight(&[source(None), source(None)], &rows).unwrap().len(), 130);
+        assert_eq!(by_weight(&[source(None), source(None)], &rows, all.clone()).unwrap().len(), 130);
     }
 
     #[test]
     fn a_weighted_source_without_rows_is_an_error() {
-        let error = by_weight(&[source(Some(1.0)), source(Some(1.0))], &kept(&[(0, 1)])).unwrap_err();
+        let error = by_weight(&[source(Some(1.0)), source(Some(1.0))], &kept(&[(0, 1)]), vec![0]).unwrap_err();
         assert_eq!(error.to_string(), "source 1 (from 0) of `mix` has a weight, but no row of it stays");
     }
 

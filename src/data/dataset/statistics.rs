@@ -6,8 +6,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::config::DatasetConfig;
+use super::decontaminate::DecontaminationStatistics;
+use super::diversity::Diversity;
 use super::gate::Passed;
 use super::output::Written;
+use super::select::Parts;
 use crate::batch::BatchPlan;
 use crate::error::{DataError, DataResult};
 use crate::example::Example;
@@ -29,6 +32,15 @@ pub struct Statistics {
     pub sources: Vec<SourceStatistics>,
     /// Reason → rows left out.
     pub dropped: BTreeMap<String, u64>,
+    /// Filter → rows whose texts it changed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub changed: BTreeMap<String, u64>,
+    /// What evaluation data took out, where there is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decontamination: Option<DecontaminationStatistics>,
+    /// How varied the completions are that are trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diversity: Option<Diversity>,
     /// The longest row allowed, in tokens.
     pub max_length: usize,
     /// The smallest vocabulary a student needs.
@@ -130,23 +142,30 @@ impl Statistics {
     pub(super) fn new(
         config: &DatasetConfig,
         tokenizer: &Tokenizer,
-        passed: &Passed,
-        chosen: &[usize],
+        passed: Passed,
+        left: &[usize],
+        used: &Parts,
         written: Written,
+        decontamination: Option<DecontaminationStatistics>,
     ) -> DataResult<Self> {
-        let of_source = |number: usize| move |source: u32| source as usize == number;
+        let of = |number: usize, places: &mut dyn Iterator<Item = &usize>| {
+            places.filter(|place| passed.kept[**place].source as usize == number).count() as u64
+        };
         let sources = config.mix.iter().enumerate().map(|(number, source)| SourceStatistics {
             kind: source.name().to_owned(),
             read: passed.read[number],
-            kept: passed.kept.iter().map(|row| row.source).filter(|row| of_source(number)(*row)).count() as u64,
-            used: chosen.iter().map(|place| passed.kept[*place].source).filter(|row| of_source(number)(*row)).count()
-                as u64,
+            kept: of(number, &mut left.iter()),
+            used: of(number, &mut used.train.iter().chain(&used.holdout)),
         });
+        let sources = sources.collect();
         Ok(Self {
-            sources: sources.collect(),
+            sources,
             train: written.train.finish(config.max_length)?,
             holdout: written.holdout.finish(config.max_length)?,
-            dropped: passed.dropped.iter().map(|(why, rows)| ((*why).to_owned(), *rows)).collect(),
+            dropped: passed.dropped.finish()?,
+            changed: passed.changed.iter().map(|(filter, rows)| ((*filter).to_owned(), *rows)).collect(),
+            decontamination,
+            diversity: written.diversity,
             max_length: config.max_length,
             vocabulary: tokenizer.vocabulary(),
             tokenizer: tokenizer.digest().to_owned(),

@@ -1,8 +1,9 @@
 //! Keeps rows of a length.
 
+use stillhouse_stage::Failure;
 use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, Node};
 
-use super::{Filter, Judged, Pass};
+use super::{EachRow, Filter, Judged, Pass, Place, Verdict};
 
 /// Keeps rows whose prompt and completion together have so many tokens.
 #[derive(Clone, Copy, Debug, Config)]
@@ -22,26 +23,33 @@ fn sound(config: &Length, node: &Node, report: &mut Diagnostics) {
 }
 
 impl Filter for Length {
-    fn start(&self) -> Box<dyn Pass> {
-        Box::new(*self)
+    fn start(&self, _place: &Place<'_>) -> Result<Box<dyn Pass>, Failure> {
+        let length = *self;
+        Ok(Box::new(EachRow(move |row: &Judged<'_>| length.judge(row))))
     }
 }
 
-impl Pass for Length {
-    fn keeps(&mut self, row: &Judged<'_>) -> bool {
-        row.tokens >= self.min_tokens && self.max_tokens.is_none_or(|max| row.tokens <= max)
+impl Length {
+    fn judge(&self, row: &Judged<'_>) -> Verdict {
+        if row.tokens < self.min_tokens {
+            return Verdict::Drop(format!("{} tokens, {} are needed", row.tokens, self.min_tokens));
+        }
+        match self.max_tokens {
+            Some(max) if row.tokens > max => Verdict::Drop(format!("{} tokens, {max} are allowed", row.tokens)),
+            _ => Verdict::Keep,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filters::judged;
+    use crate::filters::testing::{judged, reasons};
 
     #[test]
     fn both_bounds_are_inclusive() {
-        let mut pass = Length { min_tokens: 2, max_tokens: Some(3) }.start();
-        let kept: Vec<bool> = ["a", "ab", "abc", "abcd"].iter().map(|text| pass.keeps(&judged(text))).collect();
-        assert_eq!(kept, [false, true, true, false]);
+        let filter = Length { min_tokens: 2, max_tokens: Some(3) };
+        let reasons = reasons(&filter, &["a", "ab", "abc", "abcd"].map(judged));
+        assert_eq!(reasons, ["1 tokens, 2 are needed", "", "", "4 tokens, 3 are allowed"]);
     }
 }

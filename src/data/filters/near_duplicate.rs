@@ -5,11 +5,15 @@
 //! (Broder 1997) cut into bands (locality-sensitive hashing); every candidate is then compared exactly, so nothing is
 //! dropped by chance, and what is missed is what no band brought together: under 1 in 1,000 at the threshold, fewer above.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
+use rayon::prelude::*;
+use stillhouse_stage::Failure;
 use stillhouse_stage::spec::Config;
 
-use super::{Filter, Judged, Pass};
+use super::words::mix;
+use super::{Filter, Judged, Pass, Place, Verdict, words};
+use crate::error::DataResult;
 
 /// Drops rows whose text (prompt and completion) is nearly that of a row kept before.
 #[derive(Clone, Copy, Debug, Config)]
@@ -25,13 +29,8 @@ const HASHES: usize = 128;
 const MISSED: f64 = 1e-3;
 
 impl Filter for NearDuplicate {
-    fn start(&self) -> Box<dyn Pass> {
-        Box::new(Seen {
-            threshold: self.threshold,
-            rows_per_band: rows_per_band(self.threshold),
-            bands: BTreeMap::new(),
-            kept: Vec::new(),
-        })
+    fn start(&self, _place: &Place<'_>) -> Result<Box<dyn Pass>, Failure> {
+        Ok(Box::new(Seen::new(self.threshold)))
     }
 }
 
@@ -42,78 +41,178 @@ fn rows_per_band(threshold: f64) -> usize {
     (1..=16).rev().find(|rows| missed(*rows) <= MISSED).unwrap_or(1)
 }
 
+/// The rows kept so far. For a text of 15 words it takes about 450 bytes.
 struct Seen {
     threshold: f64,
     rows_per_band: usize,
-    /// (band, its hash) → the kept rows that have it.
-    bands: BTreeMap<(u16, u64), Vec<u32>>,
-    /// The shingles of each kept row, sorted.
-    kept: Vec<Vec<u64>>,
+    bands: Vec<Band>,
+    /// The shingles of every kept row, each row's sorted, one row behind the other.
+    shingles: Vec<u64>,
+    /// Where each kept row's shingles end.
+    ends: Vec<usize>,
 }
 
-impl Pass for Seen {
-    fn keeps(&mut self, row: &Judged<'_>) -> bool {
+/// What is compared of a row.
+struct Sketch {
+    shingles: Vec<u64>,
+    /// A hash for each band.
+    keys: Vec<u32>,
+}
+
+impl Seen {
+    fn new(threshold: f64) -> Self {
+        let rows_per_band = rows_per_band(threshold);
+        let bands = (0..HASHES / rows_per_band).map(|_| Band::default()).collect();
+        Self { threshold, rows_per_band, bands, shingles: Vec::new(), ends: Vec::new() }
+    }
+
+    fn sketch(&self, row: &Judged<'_>) -> Sketch {
         let shingles = shingles(row);
         let signature = signature(&shingles);
-        let keys: Vec<(u16, u64)> = signature
-            .chunks_exact(self.rows_per_band)
-            .zip(0u16..)
-            .map(|(rows, band)| (band, rows.iter().fold(0, |hash, row| mix(hash ^ row))))
-            .collect();
-        let mut candidates: Vec<u32> = keys.iter().filter_map(|key| self.bands.get(key)).flatten().copied().collect();
+        let bands = signature.chunks_exact(self.rows_per_band);
+        let keys = bands.map(|rows| rows.iter().fold(0, |hash, row| mix(hash ^ row)) as u32).collect();
+        Sketch { shingles, keys }
+    }
+
+    fn kept(&self, number: u32) -> &[u64] {
+        let number = number as usize;
+        let start = if number == 0 { 0 } else { self.ends[number - 1] };
+        &self.shingles[start..self.ends[number]]
+    }
+
+    fn like(&self, a: &[u64], b: &[u64]) -> Option<f64> {
+        // Sets of very different sizes are not similar, whatever they hold.
+        let (small, large) = if a.len() < b.len() { (a.len(), b.len()) } else { (b.len(), a.len()) };
+        if (small as f64) < self.threshold * large as f64 {
+            return None;
+        }
+        let similarity = jaccard(a, b);
+        (similarity >= self.threshold).then_some(similarity)
+    }
+
+    /// How like the row is to the first row of earlier batches that it is a near-duplicate of.
+    fn like_earlier(&self, sketch: &Sketch) -> Option<f64> {
+        let mut candidates: Vec<u32> = Vec::new();
+        for (band, key) in self.bands.iter().zip(&sketch.keys) {
+            band.find(*key, |row| candidates.push(row));
+        }
         candidates.sort_unstable();
         candidates.dedup();
-        if candidates.iter().any(|other| jaccard(&shingles, &self.kept[*other as usize]) >= self.threshold) {
-            return false;
+        candidates.iter().find_map(|row| self.like(&sketch.shingles, self.kept(*row)))
+    }
+
+    /// Adds the rows of a batch that stay.
+    fn add(&mut self, sketches: &[&Sketch]) {
+        let first = self.ends.len() as u32;
+        for sketch in sketches {
+            self.shingles.extend_from_slice(&sketch.shingles);
+            self.ends.push(self.shingles.len());
         }
-        let number = self.kept.len() as u32;
-        keys.into_iter().for_each(|key| self.bands.entry(key).or_default().push(number));
-        self.kept.push(shingles);
-        true
+        self.bands.par_iter_mut().enumerate().for_each(|(band, table)| {
+            for (sketch, row) in sketches.iter().zip(first..) {
+                table.insert(sketch.keys[band], row);
+            }
+        });
     }
 }
 
-/// The hashes of a row's word triples, sorted, each once. Words are what stands between characters that are neither
-/// letters nor digits, in lower case; a script that writes no spaces is cut into characters.
+impl Pass for Seen {
+    fn judge(&mut self, rows: &[Judged<'_>]) -> DataResult<Vec<Verdict>> {
+        let judged: Vec<(Sketch, Option<f64>)> = rows
+            .par_iter()
+            .map(|row| {
+                let sketch = self.sketch(row);
+                let like = self.like_earlier(&sketch);
+                (sketch, like)
+            })
+            .collect();
+        // Within the batch one row decides about the next, so they go one by one.
+        let mut buckets: HashMap<(usize, u32), Vec<usize>> = HashMap::new();
+        let mut new: Vec<&Sketch> = Vec::new();
+        let mut verdicts = Vec::with_capacity(rows.len());
+        for (sketch, like_earlier) in &judged {
+            let like = like_earlier.or_else(|| {
+                let known = sketch.keys.iter().enumerate().filter_map(|(band, key)| buckets.get(&(band, *key)));
+                let mut candidates: Vec<usize> = known.flatten().copied().collect();
+                candidates.sort_unstable();
+                candidates.dedup();
+                candidates.iter().find_map(|row| self.like(&sketch.shingles, &new[*row].shingles))
+            });
+            if let Some(similarity) = like {
+                verdicts.push(Verdict::Drop(format!("similarity {similarity:.2} to a row before it")));
+                continue;
+            }
+            for (band, key) in sketch.keys.iter().enumerate() {
+                buckets.entry((band, *key)).or_default().push(new.len());
+            }
+            new.push(sketch);
+            verdicts.push(Verdict::Keep);
+        }
+        self.add(&new);
+        Ok(verdicts)
+    }
+}
+
+/// A band: its hash → the kept rows that have it. Open addressing with linear probing, at most half full, and nothing
+/// is ever removed: a third of the memory of a map of lists.
+#[derive(Default)]
+struct Band {
+    /// Row + 1; 0 is empty. A power of two of them.
+    slots: Vec<u32>,
+    /// The hash of every row.
+    keys: Vec<u32>,
+}
+
+impl Band {
+    fn find(&self, key: u32, mut take: impl FnMut(u32)) {
+        if self.slots.is_empty() {
+            return;
+        }
+        let mask = self.slots.len() - 1;
+        let mut slot = key as usize & mask;
+        while self.slots[slot] != 0 {
+            let row = self.slots[slot] - 1;
+            if self.keys[row as usize] == key {
+                take(row);
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+
+    /// Rows come in order: 0, 1, 2, ….
+    fn insert(&mut self, key: u32, row: u32) {
+        self.keys.push(key);
+        if self.keys.len() * 2 > self.slots.len() {
+            self.slots = vec![0; (self.slots.len() * 2).max(1 << 10)];
+            for row in 0..self.keys.len() as u32 {
+                self.place(self.keys[row as usize], row);
+            }
+        } else {
+            self.place(key, row);
+        }
+    }
+
+    fn place(&mut self, key: u32, row: u32) {
+        let mask = self.slots.len() - 1;
+        let mut slot = key as usize & mask;
+        while self.slots[slot] != 0 {
+            slot = (slot + 1) & mask;
+        }
+        self.slots[slot] = row + 1;
+    }
+}
+
+/// The hashes of a row's word triples, sorted, each once.
 fn shingles(row: &Judged<'_>) -> Vec<u64> {
     let texts = row.messages.iter().map(|message| message.content.as_str()).chain([row.completion]);
-    let words: Vec<u64> = texts.flat_map(words).collect();
+    let words: Vec<u64> = texts.flat_map(words::hashes).collect();
     let mut shingles: Vec<u64> = match words.len() {
         0..3 => words,
-        _ => words.windows(3).map(|three| three.iter().fold(0x5711_1e0f, |hash, word| mix(hash ^ word))).collect(),
+        _ => words.windows(3).map(words::run).collect(),
     };
     shingles.sort_unstable();
     shingles.dedup();
     shingles
-}
-
-fn words(text: &str) -> impl Iterator<Item = u64> + '_ {
-    text.split(|character: char| !character.is_alphanumeric()).filter(|word| !word.is_empty()).flat_map(|word| {
-        let lower = word.to_lowercase();
-        if lower.chars().all(writes_no_spaces) {
-            lower.chars().map(|character| hash(character.encode_utf8(&mut [0; 4]))).collect()
-        } else {
-            vec![hash(&lower)]
-        }
-    })
-}
-
-/// Kana, Han and Thai.
-fn writes_no_spaces(character: char) -> bool {
-    matches!(u32::from(character), 0x0e00..=0x0e7f | 0x3040..=0x30ff | 0x3400..=0x9fff | 0x20000..=0x3ffff)
-}
-
-/// FNV-1a (64 bits), mixed.
-fn hash(text: &str) -> u64 {
-    mix(text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)))
-}
-
-/// The finaliser of SplitMix64: every bit of the input moves every bit of the output.
-fn mix(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 /// For each of [`HASHES`] hash functions the least hash of the set.
@@ -148,12 +247,21 @@ fn jaccard(a: &[u64], b: &[u64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filters::judged;
+    use crate::filters::testing::judged;
     use crate::random::Stream;
 
+    /// In batches of several sizes: where they end must not matter.
     fn kept(threshold: f64, texts: &[&str]) -> Vec<bool> {
-        let mut pass = NearDuplicate { threshold }.start();
-        texts.iter().map(|text| pass.keeps(&judged(text))).collect()
+        let rows: Vec<Judged<'_>> = texts.iter().map(|text| judged(text)).collect();
+        let in_batches = |size: usize| -> Vec<bool> {
+            let mut pass = NearDuplicate { threshold }.start(&Place::nowhere()).unwrap();
+            let verdicts = rows.chunks(size).flat_map(|rows| pass.judge(rows).unwrap());
+            verdicts.map(|verdict| verdict == Verdict::Keep).collect()
+        };
+        let kept = in_batches(1);
+        assert_eq!(kept, in_batches(7));
+        assert_eq!(kept, in_batches(10_000));
+        kept
     }
 
     #[test]

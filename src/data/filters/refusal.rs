@@ -1,8 +1,9 @@
 //! Drops answers in which a teacher declines.
 
+use stillhouse_stage::Failure;
 use stillhouse_stage::spec::Config;
 
-use super::{Filter, Judged, Pass};
+use super::{EachRow, Filter, Judged, Pass, Place, Verdict};
 use crate::answer::Outcome;
 
 /// Drops answers in which a teacher declines: those the provider marks so, and those that begin like one (in English).
@@ -47,14 +48,18 @@ const REFUSALS: &[&str] = &[
 const APOLOGIES: &[&str] = &["i'm sorry, but", "i am sorry, but", "sorry, but i", "i apologize, but i"];
 
 impl Filter for Refusal {
-    fn start(&self) -> Box<dyn Pass> {
-        Box::new(*self)
+    fn start(&self, _place: &Place<'_>) -> Result<Box<dyn Pass>, Failure> {
+        Ok(Box::new(EachRow(judge)))
     }
 }
 
-impl Pass for Refusal {
-    fn keeps(&mut self, row: &Judged<'_>) -> bool {
-        row.outcome != Some(Outcome::Refusal) && !declines(row.completion)
+fn judge(row: &Judged<'_>) -> Verdict {
+    if row.outcome == Some(Outcome::Refusal) {
+        Verdict::Drop("the teacher's server marks it as a refusal".into())
+    } else if declines(row.completion) {
+        Verdict::Drop("it begins like a refusal".into())
+    } else {
+        Verdict::Keep
     }
 }
 
@@ -72,7 +77,7 @@ fn declines(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filters::judged;
+    use crate::filters::testing::{judged, kept};
 
     #[test]
     fn refusals_are_dropped() {
@@ -83,10 +88,10 @@ mod tests {
             "I cannot fulfill this request.",
             "Sorry, but I won't be able to do so.",
         ] {
-            assert!(!Refusal {}.keeps(&judged(text)), "{text}");
+            assert_eq!(kept(&Refusal {}, &[judged(text)]), [false], "{text}");
         }
         let marked = Judged { outcome: Some(Outcome::Refusal), ..judged("No.") };
-        assert!(!Refusal {}.keeps(&marked));
+        assert_eq!(kept(&Refusal {}, &[marked]), [false]);
     }
 
     #[test]
@@ -99,7 +104,7 @@ mod tests {
             "I think so. I cannot help with the rest.",
             "",
         ] {
-            assert!(Refusal {}.keeps(&judged(text)), "{text}");
+            assert_eq!(kept(&Refusal {}, &[judged(text)]), [true], "{text}");
         }
     }
 }

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
-use stillhouse_stage::{Class, Context, Failure};
+use stillhouse_stage::{Class, Context, Failure, process};
 
 use super::{CommandConfig, CommandLine};
-use crate::run::process;
 
 pub(super) fn wait(
     mut command: Process,

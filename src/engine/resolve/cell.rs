@@ -155,7 +155,7 @@ fn non_finite(described: &Described) -> Option<f64> {
     }
 }
 
-/// Fills keys that other tables say (see [`Kind::inherits`]).
+/// Fills keys that other tables say (see [`Kind::inherits`] and [`Kind::complete`]).
 fn inherit(kind: &dyn Kind, label: &str, name: &str, body: &Node, tree: &Node, report: &mut Diagnostics) -> Node {
     let mut body = body.clone();
     for rule in kind.inherits() {
@@ -190,5 +190,6 @@ fn inherit(kind: &dyn Kind, label: &str, name: &str, body: &Node, tree: &Node, r
             table.set(rule.key, at, first.clone());
         }
     }
+    kind.complete(name, &mut body, tree);
     body
 }

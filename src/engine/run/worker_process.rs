@@ -6,9 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use stillhouse_stage::{Cancel, Class, EventSink, Failure, Outcome, StageEvent};
+use stillhouse_stage::{Cancel, Class, EventSink, Failure, Outcome, StageEvent, process};
 
-use super::process;
 use crate::worker::{RESULT, WorkResult};
 
 /// How worker processes are started: the program and the arguments before the attempt's folder.

@@ -15,13 +15,16 @@ static GROUPS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// A program in a process group of its own, that is never left running: all of the group is killed when the program
 /// ends, when it is stopped, and when this process ends by [`kill_groups`].
-pub(crate) struct Group {
+pub struct Group {
     child: Child,
 }
 
 impl Group {
     /// Starts a program. The kernel kills it when the calling *thread* ends: so call this from the thread that waits.
-    pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// What the system says when the program cannot be started.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
         let child = spawn_tied(command, libc::SIGKILL)?;
         if let Ok(mut groups) = GROUPS.lock() {
             groups.push(child.id());
@@ -31,7 +34,10 @@ impl Group {
 
     /// Whether it has ended. If so, what it left running in its group is killed first: nothing may go on writing to files
     /// that are about to be hashed.
-    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+    ///
+    /// # Errors
+    /// What the system says when it cannot be asked.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         if !has_exited(self.child.id())? {
             return Ok(None);
         }
@@ -41,7 +47,7 @@ impl Group {
     }
 
     /// Asks the group to stop, then makes it.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         signal_group(self.child.id(), libc::SIGTERM);
         let started = Instant::now();
         while started.elapsed() < GRACE && matches!(has_exited(self.child.id()), Ok(false)) {
@@ -62,14 +68,17 @@ impl Drop for Group {
 }
 
 /// Kills every group that [`Group::start`] has running: the last thing before this process ends early.
-pub(crate) fn kill_groups() {
+pub fn kill_groups() {
     if let Ok(groups) = GROUPS.lock() {
         groups.iter().for_each(|pid| signal_group(*pid, libc::SIGKILL));
     }
 }
 
 /// Starts a program in a process group of its own, to which the kernel sends a signal when the calling thread ends.
-pub(crate) fn spawn_tied(command: &mut Command, signal: libc::c_int) -> io::Result<Child> {
+///
+/// # Errors
+/// What the system says when the program cannot be started.
+pub fn spawn_tied(command: &mut Command, signal: libc::c_int) -> io::Result<Child> {
     command.process_group(0);
     #[cfg(target_os = "linux")]
     {
@@ -85,7 +94,7 @@ pub(crate) fn spawn_tied(command: &mut Command, signal: libc::c_int) -> io::Resu
 }
 
 /// Sends a signal to the group of a child.
-pub(crate) fn signal_group(pid: u32, signal: i32) {
+pub fn signal_group(pid: u32, signal: i32) {
     let Ok(group) = i32::try_from(pid) else { return };
     #[expect(unsafe_code, reason = "the standard library has no way to signal a group")]
     // SAFETY: kill takes plain numbers; a group that is gone makes it return an error, which is fine.
@@ -107,7 +116,8 @@ fn has_exited(pid: u32) -> io::Result<bool> {
 }
 
 /// How a program ended, in words.
-pub(crate) fn describe(status: ExitStatus) -> String {
+#[must_use]
+pub fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(libc::SIGKILL)) => "killed (signal 9), most likely because memory ran out".into(),
@@ -117,7 +127,8 @@ pub(crate) fn describe(status: ExitStatus) -> String {
 }
 
 /// The last line of a log that says anything, at most 300 characters of it.
-pub(crate) fn last_line(log: &Path) -> Option<String> {
+#[must_use]
+pub fn last_line(log: &Path) -> Option<String> {
     use std::io::{Read, Seek, SeekFrom};
     let mut file = fs_err::File::open(log).ok()?;
     let length = file.metadata().ok()?.len();

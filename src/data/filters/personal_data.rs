@@ -1,0 +1,173 @@
+//! Takes personal data out of rows: e-mail addresses, telephone numbers, card numbers, bank accounts.
+
+mod account;
+mod card;
+
+use stillhouse_stage::Failure;
+use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, Node};
+
+use super::redaction::{Finding, judge};
+use super::regex::compile;
+use super::{Action, EachRow, Filter, Judged, Pass, Place};
+
+/// Finds e-mail addresses, telephone numbers, card numbers (by their checksum) and IBANs (by theirs). What has no shape of
+/// its own (names, addresses) it does not find.
+#[derive(Clone, Debug, Config)]
+#[config(check = sound)]
+pub struct PersonalData {
+    /// What is looked for.
+    #[config(default = vec![Kind::Email, Kind::Phone, Kind::Card, Kind::Iban])]
+    pub kinds: Vec<Kind>,
+    /// What becomes of a row with any.
+    #[config(default = Action::Redact)]
+    pub action: Action,
+}
+
+/// A kind of personal data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Config)]
+pub enum Kind {
+    /// E-mail addresses, but for those of domains that RFC 2606 reserves for examples.
+    Email,
+    /// Telephone numbers: international ones with a plus, and those of North America.
+    Phone,
+    /// Card numbers: a network's beginning and length, and Luhn's checksum.
+    Card,
+    /// International bank account numbers: a country's length, and the checksum modulo 97 (ISO 13616).
+    Iban,
+}
+
+fn sound(config: &PersonalData, node: &Node, report: &mut Diagnostics) {
+    if config.kinds.is_empty() {
+        report.push(Diagnostic::error(node.at, "`kinds` is empty: nothing would be looked for"));
+    }
+}
+
+const EMAIL: &str = r"[A-Za-z0-9._%+-]+@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}\b";
+const EXAMPLES: &[&str] = &["example.com", "example.org", "example.net", ".example", ".test", ".invalid"];
+/// E.164 has at most 15 digits.
+const INTERNATIONAL: &str = r"\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d(?:[ ./-]?\d){5,13}\b";
+const NORTH_AMERICAN: &str = r"(?:\([2-9]\d{2}\) ?|\b[2-9]\d{2}[-. ])[2-9]\d{2}[-. ]\d{4}\b";
+
+struct Finder {
+    kinds: Vec<Kind>,
+    email: regex::Regex,
+    international: regex::Regex,
+    north_american: regex::Regex,
+    card: regex::Regex,
+}
+
+impl Finder {
+    fn new(kinds: &[Kind]) -> Result<Self, String> {
+        Ok(Self {
+            kinds: kinds.to_vec(),
+            email: compile(EMAIL)?,
+            international: compile(INTERNATIONAL)?,
+            north_american: compile(NORTH_AMERICAN)?,
+            card: compile(card::SHAPE)?,
+        })
+    }
+
+    fn find(&self, text: &str) -> Vec<Finding> {
+        self.kinds.iter().flat_map(|kind| self.of_kind(*kind, text)).collect()
+    }
+
+    fn of_kind(&self, kind: Kind, text: &str) -> Vec<Finding> {
+        match kind {
+            Kind::Email => {
+                let real = |found: &regex::Match<'_>| {
+                    let lower = found.as_str().to_lowercase();
+                    !EXAMPLES.iter().any(|domain| lower.ends_with(domain))
+                };
+                self.email.find_iter(text).filter(real).map(|found| (found.range(), "email")).collect()
+            }
+            Kind::Phone => {
+                let international = self.international.find_iter(text).filter(|found| {
+                    let digits = found.as_str().bytes().filter(u8::is_ascii_digit).count();
+                    (8..=15).contains(&digits) && starts_afresh(text, found.start())
+                });
+                let all = international.chain(self.north_american.find_iter(text));
+                all.map(|found| (found.range(), "phone")).collect()
+            }
+            Kind::Card => {
+                let real =
+                    |found: &regex::Match<'_>| card::is_card(found.as_str()) && starts_afresh(text, found.start());
+                self.card.find_iter(text).filter(real).map(|found| (found.range(), "card")).collect()
+            }
+            Kind::Iban => account::find(text).into_iter().map(|place| (place, "iban")).collect(),
+        }
+    }
+}
+
+/// Whether what begins here goes on from nothing: no digit, letter or point before it.
+fn starts_afresh(text: &str, start: usize) -> bool {
+    !text[..start].ends_with(|character: char| character.is_alphanumeric() || character == '.')
+}
+
+impl Filter for PersonalData {
+    fn start(&self, _place: &Place<'_>) -> Result<Box<dyn Pass>, Failure> {
+        let (finder, action) = (Finder::new(&self.kinds).map_err(Failure::internal)?, self.action);
+        Ok(Box::new(EachRow(move |row: &Judged<'_>| judge(row, action, |text| finder.find(text)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filters::testing::{judged, kept, reasons, verdicts};
+    use crate::filters::{Texts, Verdict};
+    use crate::prompt::Message;
+
+    fn filter(action: Action) -> PersonalData {
+        PersonalData { kinds: vec![Kind::Email, Kind::Phone, Kind::Card, Kind::Iban], action }
+    }
+
+    fn redacted(text: &str) -> String {
+        match verdicts(&filter(Action::Redact), &[judged(text)]).remove(0) {
+            Verdict::Change(texts) => texts.completion,
+            _ => text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_found_is_covered() {
+        for (text, expected) in [
+            ("Write to Ann.Lee+x@mail.uni-kiel.de, please.", "Write to [email], please."),
+            ("Call +49 (0)30 1234-5678 or (212) 555-0123!", "Call [phone] or [phone]!"),
+            ("tel. 212-555-0123, +14155550123", "tel. [phone], [phone]"),
+            ("pay with 4111 1111 1111 1111 now", "pay with [card] now"),
+            ("amex 3782-822463-10005.", "amex [card]."),
+            ("IBAN DE89 3704 0044 0532 0130 00 AND GB82WEST12345698765432", "IBAN [iban] AND [iban]"),
+        ] {
+            assert_eq!(redacted(text), expected);
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_it_stays() {
+        for text in [
+            "user@example.com and me@host.test and a@b",
+            "on 2024-10-05 at 12:30, 3.14159265358979 and 1+1234",
+            "pay with 4111 1111 1111 1112 now",
+            "ISBN 978-3-16-148410-0, 1234567890123456",
+            "DE89 3704 0044 0532 0130 01",
+            "123-456-7890 has no area of its own",
+        ] {
+            assert_eq!(redacted(text), text);
+        }
+    }
+
+    #[test]
+    fn every_text_of_a_row_is_looked_at() {
+        let messages = [Message::user("I am a@b.de")];
+        let row = Judged { messages: &messages, reference: Some("c@d.fr"), ..judged("no one") };
+        let expected = Texts {
+            messages: vec![Message::user("I am [email]")],
+            completion: "no one".into(),
+            reference: Some("[email]".into()),
+        };
+        assert_eq!(verdicts(&filter(Action::Redact), &[row]), [Verdict::Change(Box::new(expected))]);
+        assert_eq!(reasons(&filter(Action::Drop), &[row]), ["there is something of the kind `email` in it"]);
+        let cards = PersonalData { kinds: vec![Kind::Card], action: Action::Drop };
+        assert_eq!(kept(&cards, &[row]), [true]);
+    }
+}
