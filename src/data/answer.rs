@@ -51,6 +51,8 @@ pub enum Outcome {
     Empty,
     /// A whole answer that is not of the format that was wanted.
     Unparseable,
+    /// The teacher's server refused the request, for reasons that [`Answer::finish`] tells.
+    Rejected,
 }
 
 impl Outcome {
@@ -63,6 +65,7 @@ impl Outcome {
             Self::ContentFilter => "content-filter",
             Self::Empty => "empty",
             Self::Unparseable => "unparseable",
+            Self::Rejected => "rejected",
         }
     }
 }

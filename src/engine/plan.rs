@@ -116,7 +116,7 @@ fn forecast(plan: &Plan, planned: &PlannedStage, experiment: &Experiment, store:
     };
     let inputs =
         stage.inputs.iter().filter_map(|(path, (upstream, _))| Some((path.as_str(), made(upstream)?))).collect();
-    stage.kind.forecast(&Ahead { view, inputs, store })
+    stage.kind.forecast(&Ahead { view, inputs, store, seed: stage.seed })
 }
 
 /// What a stage's kind says of how its work could be shared (see [`stillhouse_stage::StageKind::remarks`]).

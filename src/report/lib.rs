@@ -2,7 +2,7 @@
 a file or prints."]
 //!
 //! ```text
-//! Event* ─fold→ RunRecord ─┬ scores_table, students_table, run_summary → run_page
+//! Event* ─fold→ RunRecord ─┬ scores_table, students_table, spend_table, run_summary → run_page
 //!                          └ runs_list
 //! Record, Tree ─ stage_page, stage_json
 //! ```
@@ -15,6 +15,7 @@ pub mod runs_list;
 pub mod scores;
 #[cfg(test)]
 mod snapshots;
+pub mod spend;
 pub mod stage_page;
 pub mod students;
 pub mod summary;
@@ -26,6 +27,7 @@ pub use run_page::run_page;
 pub use run_record::{RunEnd, RunRecord, StageResult, State, fold};
 pub use runs_list::runs_list;
 pub use scores::{SuiteScores, scores, scores_table};
+pub use spend::spend_table;
 pub use stage_page::{stage_json, stage_page};
 pub use students::students_table;
 pub use summary::{LogTail, run_ending, run_summary};

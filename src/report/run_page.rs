@@ -3,10 +3,11 @@
 use crate::grid::Layout;
 use crate::run_record::RunRecord;
 use crate::scores::scores_table;
+use crate::spend::spend_table;
 use crate::students::students_table;
 use crate::summary::run_summary;
 
-/// What a run prints at its end, and `show` for a run of the past: students, scores, summary; parts that are empty
+/// What a run prints at its end, and `show` for a run of the past: students, scores, what teachers cost, summary; parts that are empty
 /// are left out.
 pub fn run_page(record: &RunRecord, layout: Layout) -> String {
     let summary = match layout {
@@ -17,7 +18,8 @@ pub fn run_page(record: &RunRecord, layout: Layout) -> String {
         Layout::Text => String::new(),
         Layout::Markdown => format!("# {}\n", record.experiment),
     };
-    let parts = [heading, students_table(record, layout), scores_table(record, layout), summary];
+    let parts =
+        [heading, students_table(record, layout), scores_table(record, layout), spend_table(record, layout), summary];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join("\n")
 }

@@ -16,6 +16,8 @@ pub struct Ahead<'a> {
     pub inputs: BTreeMap<&'a str, &'a Record>,
     /// The store: what was asked before is in it.
     pub store: &'a Store,
+    /// The seed that the stage would run with.
+    pub seed: u64,
 }
 
 /// What a stage would ask of teachers: requests that are not answered in the store yet.
@@ -24,9 +26,10 @@ pub struct Ahead<'a> {
 pub struct Forecast {
     /// Requests.
     pub requests: u64,
-    /// Tokens of prompts and replies together, at most; nothing where no bound is known.
+    /// Tokens of prompts and replies together, replies at their limit; nothing where none is known. Prompts are estimated
+    /// from their bytes where the teacher's tokenizer is not at hand.
     pub tokens: Option<u64>,
-    /// US dollars at most; nothing where no price is known.
+    /// US dollars for so many tokens; nothing where no price is known.
     pub usd: Option<f64>,
 }
 

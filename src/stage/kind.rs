@@ -193,6 +193,7 @@ pub struct View<'a> {
     pub config: &'a dyn AnyConfig,
     /// The place of the table.
     pub at: stillhouse_spec::Origin,
+    body: Option<&'a Node>,
     surroundings: &'a dyn Surroundings,
 }
 
@@ -211,7 +212,26 @@ impl<'a> View<'a> {
         at: stillhouse_spec::Origin,
         surroundings: &'a dyn Surroundings,
     ) -> Self {
-        Self { label, kind, config, at, surroundings }
+        Self { label, kind, config, at, body: None, surroundings }
+    }
+
+    /// The same with the table as it was written, so that [`View::place`] knows where its keys stand.
+    #[must_use]
+    pub fn with_body(self, body: &'a Node) -> Self {
+        Self { body: Some(body), ..self }
+    }
+
+    /// Where the key at `path` (`"capture.top-k"`) was written, or the innermost table around it that was; the place of
+    /// the table itself where none of it was.
+    #[must_use]
+    pub fn place(&self, path: &str) -> stillhouse_spec::Origin {
+        let Some(mut node) = self.body else { return self.at };
+        let mut at = self.at;
+        for name in path.split('.') {
+            let Some(found) = node.as_table().and_then(|table| table.get(name)) else { break };
+            (node, at) = (found, found.at);
+        }
+        at
     }
 
     /// The table that the field at `path` names: `"data"`, `"mix.0.answers"`.

@@ -10,7 +10,8 @@ use stillhouse_stage::{Cancel, Failure};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::provider::openai::{Chat, Unanswered};
+use crate::answers::OnRejected;
+use crate::provider::server::{Client, Unanswered};
 use crate::replies::{Claim, Location, ReplyStore, RequestKey, StoreError};
 use crate::reply::Reply;
 use crate::request::{Identity, Request};
@@ -22,6 +23,8 @@ const AHEAD: usize = 2048;
 const AHEAD_BYTES: usize = 64 << 20;
 /// How long replies on their way may take once the user wants to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// So many refusals and not one answer: it is not the prompts that are at fault.
+const REJECTED_AT_ONCE: u64 = 20;
 /// How often the user's wish to stop is looked at while waiting.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -54,7 +57,7 @@ pub enum Origin {
 
 /// The request to ask after a reply, where that is not wanted as it is.
 pub type Again = Box<dyn Fn(&Request, &Reply) -> Option<Request> + Send + Sync>;
-type Connect = Box<dyn Fn() -> Result<Chat, Failure> + Send + Sync>;
+type Connect = Box<dyn Fn() -> Result<Client, Failure> + Send + Sync>;
 
 /// A teacher with its stored replies.
 pub struct Asking {
@@ -63,15 +66,31 @@ pub struct Asking {
     /// Its replies.
     store: Arc<ReplyStore>,
     // Made when the first reply is missing: what is all there needs no key and no network.
-    chat: OnceLock<Result<Chat, Failure>>,
+    client: OnceLock<Result<Client, Failure>>,
     connect: Connect,
     again: Option<Again>,
     /// What was asked again and has not been taken yet.
     asked_again: Mutex<BTreeSet<RequestKey>>,
+    on_rejected: OnRejected,
     closing: CancellationToken,
     first_failure: Mutex<Option<Failure>>,
     /// Questions whose reply is there, in whatever order they came.
-    answered: AtomicU64,
+    replied: AtomicU64,
+    /// Those that the server refused.
+    rejected: AtomicU64,
+    first_rejection: Mutex<Option<Failure>>,
+    paid: Mutex<Paid>,
+}
+
+/// What was asked of the teacher, and answered, and stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Paid {
+    /// Requests.
+    pub requests: u64,
+    /// Tokens of prompts.
+    pub prompt: u64,
+    /// Tokens of replies.
+    pub completion: u64,
 }
 
 /// A question under way.
@@ -113,7 +132,17 @@ impl Ahead {
 
 enum State {
     Landed(Location),
-    Flying(JoinHandle<Result<(Location, Origin), Failure>>),
+    Flying(JoinHandle<Result<Landing, Failure>>),
+}
+
+/// What a question came to.
+#[derive(Debug)]
+enum Landing {
+    /// A stored reply.
+    Reply(Location, Origin),
+    /// The server refused it, in these words. That is in no store: it cost nothing, and another server, or the same one
+    /// with other settings, may think differently.
+    Rejected(String),
 }
 
 impl Asking {
@@ -121,39 +150,60 @@ impl Asking {
     pub fn new(
         identity: Identity,
         store: Arc<ReplyStore>,
-        connect: impl Fn() -> Result<Chat, Failure> + Send + Sync + 'static,
+        on_rejected: OnRejected,
+        connect: impl Fn() -> Result<Client, Failure> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Self::with_again(identity, store, None, connect)
+        Self::with_again(identity, store, on_rejected, None, connect)
     }
 
     /// A teacher that is asked again where `again` says so: `take` then sees each of the replies, one after the other.
     pub fn with_again(
         identity: Identity,
         store: Arc<ReplyStore>,
+        on_rejected: OnRejected,
         again: Option<Again>,
-        connect: impl Fn() -> Result<Chat, Failure> + Send + Sync + 'static,
+        connect: impl Fn() -> Result<Client, Failure> + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
             identity,
             store,
-            chat: OnceLock::new(),
+            client: OnceLock::new(),
             connect: Box::new(connect),
             again,
             asked_again: Mutex::default(),
+            on_rejected,
             closing: CancellationToken::new(),
             first_failure: Mutex::new(None),
-            answered: AtomicU64::new(0),
+            replied: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            first_rejection: Mutex::new(None),
+            paid: Mutex::default(),
         })
     }
 
     /// How many questions have their reply so far: more than `take` has seen while an early one is slow.
     pub fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
+        self.replied.load(Ordering::Relaxed) + self.rejected()
     }
 
     /// The connection, once something had to be asked.
-    pub fn chat(&self) -> Option<&Chat> {
-        self.chat.get()?.as_ref().ok()
+    pub fn client(&self) -> Option<&Client> {
+        self.client.get()?.as_ref().ok()
+    }
+
+    /// How many of the questions the server refused.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// The first of those, with the prompt that it was.
+    pub fn first_rejection(&self) -> Option<Failure> {
+        self.first_rejection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was paid for so far, whether `take` has seen it or not.
+    pub fn paid(&self) -> Paid {
+        *self.paid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks all questions and gives the replies to `take` in the order of the questions. After a failure nothing more is sent, but
@@ -187,6 +237,7 @@ impl Asking {
                 break Err(failure);
             }
         };
+        let result = result.and_then(|()| self.somebody_was_answered());
         if result.is_err() {
             self.bring_home(ahead.flights, cancel).await;
         }
@@ -226,7 +277,7 @@ impl Asking {
         let state = match self.store.find(&key, question.request.sampling.max_tokens)? {
             // Where it may have to be asked again, that is found out before its turn comes.
             Some(location) if self.again.is_none() => {
-                self.answered.fetch_add(1, Ordering::Relaxed);
+                self.replied.fetch_add(1, Ordering::Relaxed);
                 State::Landed(location)
             }
             _ => {
@@ -243,14 +294,18 @@ impl Asking {
             if cancel.is_cancelled() {
                 return Err(Failure::interrupted());
             }
-            let (location, origin) = match &mut flight.state {
-                State::Landed(location) => (*location, Origin::Stored),
+            let landing = match &mut flight.state {
+                State::Landed(location) => Landing::Reply(*location, Origin::Stored),
                 State::Flying(handle) => match tokio::time::timeout(LOOK, handle).await {
                     Err(_) => continue,
                     Ok(joined) => {
                         joined.map_err(|error| Failure::internal(format!("a request was lost: {error}")))??
                     }
                 },
+            };
+            let (location, origin) = match landing {
+                Landing::Reply(location, origin) => (location, origin),
+                Landing::Rejected(words) => return Ok((Reply::rejected(words), Origin::Asked)),
             };
             if let Some(reply) = self.store.read(&flight.key, location)? {
                 let mut asked_again = self.asked_again.lock().unwrap_or_else(PoisonError::into_inner);
@@ -260,10 +315,10 @@ impl Asking {
         }
     }
 
-    async fn answer(&self, question: &Question, key: RequestKey) -> Result<(Location, Origin), Failure> {
+    async fn answer(&self, question: &Question, key: RequestKey) -> Result<Landing, Failure> {
         let answered = self.answer_and_follow(question, key).await;
-        if answered.is_ok() && question.request.attempt == 0 {
-            self.answered.fetch_add(1, Ordering::Relaxed);
+        if matches!(answered, Ok(Landing::Reply(..))) && question.request.attempt == 0 {
+            self.replied.fetch_add(1, Ordering::Relaxed);
         }
         if let Err(failure) = &answered {
             let mut first = self.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -277,18 +332,15 @@ impl Asking {
     }
 
     /// Answers a question, and asks again what has to be, so that it is there when its turn comes.
-    async fn answer_and_follow(&self, question: &Question, key: RequestKey) -> Result<(Location, Origin), Failure> {
+    async fn answer_and_follow(&self, question: &Question, key: RequestKey) -> Result<Landing, Failure> {
         let answered = self.answer_once(question, key).await?;
-        if self.again.is_none() {
-            return Ok(answered);
-        }
-        let (mut key, mut location) = (key, answered.0);
-        let mut asked = None;
+        let (Landing::Reply(first, _), true) = (&answered, self.again.is_some()) else { return Ok(answered) };
+        let (mut key, mut location, mut asked) = (key, *first, None);
         while let Some(reply) = self.store.read(&key, location)?
             && let Some(next) = self.next(asked.as_ref().unwrap_or(question), &reply)
         {
             key = next.request.key(&self.identity);
-            let (place, origin) = self.answer_once(&next, key).await?;
+            let Landing::Reply(place, origin) = self.answer_once(&next, key).await? else { break };
             if origin == Origin::Asked {
                 self.asked_again.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
             }
@@ -298,7 +350,7 @@ impl Asking {
     }
 
     /// Finds or asks; of equal questions one is asked and the others wait for it.
-    async fn answer_once(&self, question: &Question, key: RequestKey) -> Result<(Location, Origin), Failure> {
+    async fn answer_once(&self, question: &Question, key: RequestKey) -> Result<Landing, Failure> {
         let max_tokens = question.request.sampling.max_tokens;
         loop {
             let mine = match self.store.claim(key, max_tokens) {
@@ -309,14 +361,49 @@ impl Asking {
                 }
             };
             if let Some(location) = self.store.find(&key, max_tokens)? {
-                return Ok((location, Origin::Stored));
+                return Ok(Landing::Reply(location, Origin::Stored));
             }
-            let chat = self.chat.get_or_init(&self.connect).as_ref().map_err(Clone::clone)?;
-            let reply =
-                chat.ask(&question.request, &self.closing).await.map_err(|unanswered| name(unanswered, question))?;
+            let client = self.client.get_or_init(&self.connect).as_ref().map_err(Clone::clone)?;
+            let reply = match client.ask(&question.request, &self.closing).await {
+                Ok(reply) => reply,
+                Err(Unanswered { failure, rejected: None }) => return Err(failure),
+                Err(Unanswered { failure, rejected: Some(words) }) => {
+                    self.refused(question, failure)?;
+                    return Ok(Landing::Rejected(words));
+                }
+            };
             let location = self.store.put(key, max_tokens, &reply).await?;
+            {
+                let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+                paid.requests += 1;
+                paid.prompt += u64::from(reply.usage.prompt);
+                paid.completion += u64::from(reply.usage.completion);
+            }
             drop(mine);
-            return Ok((location, Origin::Asked));
+            return Ok(Landing::Reply(location, Origin::Asked));
+        }
+    }
+
+    /// Notes that the server refused a question. What it refuses from the first question on is no matter of the prompts.
+    fn refused(&self, question: &Question, failure: Failure) -> Result<(), Failure> {
+        let failure = failure.context(&format!("prompt {} ({})", question.number, question.prompt.id));
+        if self.on_rejected == OnRejected::Fail {
+            return Err(failure);
+        }
+        self.first_rejection.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| failure.clone());
+        let rejected = self.rejected.fetch_add(1, Ordering::Relaxed) + 1;
+        if rejected >= REJECTED_AT_ONCE && self.replied.load(Ordering::Relaxed) == 0 {
+            return Err(failure.context(&format!("the first {rejected} requests were all rejected")));
+        }
+        Ok(())
+    }
+
+    fn somebody_was_answered(&self) -> Result<(), Failure> {
+        match (self.rejected(), self.first_rejection()) {
+            (rejected @ 1.., Some(first)) if self.replied.load(Ordering::Relaxed) == 0 => {
+                Err(first.context(&format!("every request was rejected ({rejected})")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -342,11 +429,6 @@ impl Asking {
             handles.retain(|handle| !handle.is_finished());
         }
     }
-}
-
-/// Says which prompt it was, where the prompt matters.
-fn name(Unanswered { failure, rejected }: Unanswered, question: &Question) -> Failure {
-    if rejected { failure.context(&format!("prompt {} ({})", question.number, question.prompt.id)) } else { failure }
 }
 
 impl From<StoreError> for Failure {

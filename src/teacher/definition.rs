@@ -7,7 +7,7 @@ use stillhouse_spec::config::{Json, expected};
 use stillhouse_spec::{Canonical, Config, Described, Diagnostic, Diagnostics, Entry, Node, Target};
 use stillhouse_stage::{Kind, kind};
 
-use crate::provider::{PROVIDERS, Provider};
+use crate::provider::{PROVIDERS, Provider, capability};
 
 /// Someone to ask. Which further keys there are depends on the `provider`.
 #[derive(Clone, Debug)]
@@ -81,7 +81,8 @@ impl Config for TeacherConfig {
 /// A provider's schema with the key that chooses it.
 fn schema_of(entry: &Entry<dyn Provider>) -> Json {
     let mut schema = (entry.schema)();
-    schema["properties"]["provider"] = json!({ "const": entry.name, "description": entry.about() });
+    let about = format!("{} Gives {}.", entry.about(), capability::summary(entry.name));
+    schema["properties"]["provider"] = json!({ "const": entry.name, "description": about });
     let mut required = vec![json!("provider")];
     if let Some(others) = schema["required"].as_array() {
         required.extend(others.iter().cloned());

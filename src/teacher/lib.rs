@@ -9,7 +9,7 @@
 //!
 //! - [`replies`] keeps every reply under the key of its request, so that nothing is paid twice;
 //! - [`transport`] is one exchange with a server, what to try again, and how much may be under way;
-//! - [`provider`] knows what goes over the wire, one folder a provider ([`PROVIDERS`]);
+//! - [`provider`] knows what goes over the wire, one folder a provider ([`PROVIDERS`]), and what each can give;
 //! - [`asking`] keeps many questions under way and brings the replies back in order;
 //! - [`Teacher`] and [`Answers`] are the kinds of table that a user writes.
 

@@ -56,6 +56,22 @@ pub struct Reply {
     pub tokens: Option<Vec<TokenLogProbs>>,
 }
 
+impl Reply {
+    /// What stands for the reply to a request that the server refused: nothing was said, and `words` are why.
+    #[must_use]
+    pub fn rejected(words: String) -> Self {
+        Self {
+            outcome: Outcome::Rejected,
+            text: String::new(),
+            finish: words,
+            model: String::new(),
+            usage: Usage::default(),
+            token_ids: None,
+            tokens: None,
+        }
+    }
+}
+
 /// Token bytes as a JSON string where they are UTF-8, else as a list of numbers: most tokens are text.
 mod bytes_as_text {
     use std::fmt;

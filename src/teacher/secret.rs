@@ -36,6 +36,16 @@ impl ApiKey {
         Ok(value)
     }
 
+    /// The key alone, for a header of its own, marked in the same way.
+    ///
+    /// # Errors
+    /// If the key holds characters that a header cannot carry.
+    pub fn alone(&self) -> Result<HeaderValue, InvalidHeaderValue> {
+        let mut value = HeaderValue::from_str(&self.0)?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
     /// The text without the key: servers repeat it in their error messages.
     #[must_use]
     pub fn scrub(&self, text: &str) -> String {

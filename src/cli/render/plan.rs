@@ -61,14 +61,14 @@ pub fn text(plan: &Plan, experiment: &Experiment, store: &Store, all: bool) -> R
     Ok(lines.join("\n"))
 }
 
-/// `230 requests, at most 58,880 tokens, at most $0.04`
+/// `230 requests, up to about 58,880 tokens, up to about $0.04`: replies at their limit, prompts often estimated.
 fn asks(forecast: &Forecast) -> String {
     let mut parts = vec![match forecast.requests {
         1 => "1 request".to_owned(),
         requests => format!("{} requests", format::count(requests)),
     }];
-    parts.extend(forecast.tokens.map(|tokens| format!("at most {} tokens", format::count(tokens))));
-    parts.extend(forecast.usd.map(|usd| format!("at most ${usd:.2}")));
+    parts.extend(forecast.tokens.map(|tokens| format!("up to about {} tokens", format::count(tokens))));
+    parts.extend(forecast.usd.map(|usd| format!("up to about ${usd:.2}")));
     parts.join(", ")
 }
 

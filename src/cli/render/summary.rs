@@ -4,7 +4,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use stillhouse_engine::{Subscriber, logs};
-use stillhouse_report::{Layout, LogTail, RunRecord, State, run_ending, scores_table, students_table};
+use stillhouse_report::{Layout, LogTail, RunRecord, State, run_ending, scores_table, spend_table, students_table};
 use stillhouse_stage::{Class, Event, Failure};
 
 /// Lines of a failed stage's log.
@@ -43,7 +43,8 @@ impl Subscriber for Summary {
         if !matches!(event, Event::RunFinished { .. }) {
             return;
         }
-        for table in [students_table(&self.record, Layout::Text), scores_table(&self.record, Layout::Text)] {
+        let tables = [students_table, scores_table, spend_table].map(|table| table(&self.record, Layout::Text));
+        for table in tables {
             if !table.trim().is_empty() {
                 super::data(&format!("\n{}", table.trim_end()));
             }

@@ -49,6 +49,8 @@ pub(super) const TOO_LONG: &str = "too-long";
 pub(super) const EMPTY: &str = "empty";
 /// The reason of answers that a provider held back.
 pub(super) const CONTENT_FILTER: &str = "content-filter";
+/// The reason of prompts that the teacher's server refused.
+pub(super) const REJECTED: &str = "rejected";
 
 pub(super) struct Assembler<'a> {
     pub(super) tokenizer: &'a Tokenizer,
@@ -150,6 +152,9 @@ impl<'a> Assembler<'a> {
     fn make(&self, raw: &RawRow) -> DataResult<(u32, Result<Made, &'static str>)> {
         if raw.outcome == Some(Outcome::ContentFilter) {
             return Ok((0, Err(CONTENT_FILTER)));
+        }
+        if raw.outcome == Some(Outcome::Rejected) {
+            return Ok((0, Err(REJECTED)));
         }
         if raw.completion.trim().is_empty() {
             return Ok((0, Err(EMPTY)));

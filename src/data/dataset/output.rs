@@ -6,7 +6,7 @@ use std::path::Path;
 use stillhouse_stage::{Context, Failure};
 
 use super::artifact::{HOLDOUT, TOKENIZER, TRAIN};
-use super::assemble::{CONTENT_FILTER, EMPTY};
+use super::assemble::{CONTENT_FILTER, EMPTY, REJECTED};
 use super::config::DatasetConfig;
 use super::diversity::{self, Diversity};
 use super::gate::Passed;
@@ -78,7 +78,7 @@ fn way_out(passed: &Passed) -> &'static str {
     if passed.read.iter().all(|rows| *rows == 0) {
         return "look at what made them";
     }
-    if [EMPTY, CONTENT_FILTER].iter().any(|why| of_the_teacher(why)) {
+    if [EMPTY, CONTENT_FILTER, REJECTED].iter().any(|why| of_the_teacher(why)) {
         return "the teacher said nothing: change the prompts or `sampling` of the answers, or add sources";
     }
     "loosen the filters, raise `max-length`, or add sources"

@@ -69,7 +69,8 @@ impl Reach {
     pub(super) fn check(&self, tables: &CellTables, report: &mut Diagnostics) {
         let around = Around { tables, reach: self };
         for (label, table) in tables.iter() {
-            table.kind.check(&View::new(label, table.kind, table.config.as_ref(), table.at, &around), report);
+            let view = View::new(label, table.kind, table.config.as_ref(), table.at, &around).with_body(&table.body);
+            table.kind.check(&view, report);
         }
     }
 

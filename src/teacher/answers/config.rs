@@ -34,6 +34,19 @@ pub struct AnswersConfig {
     /// What becomes of the last reply, where even that would have to be asked again.
     #[config(default = AtLast::Keep)]
     pub ask_again_then: AtLast,
+    /// What becomes of a prompt that the server refuses, since it is longer than its context, say.
+    #[config(default = OnRejected::Keep)]
+    pub on_rejected: OnRejected,
+}
+
+/// What becomes of a prompt that the server refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Config)]
+pub enum OnRejected {
+    /// It stays among the answers as one without words, with the server's reason. If the first 20, or all, are refused,
+    /// the stage fails all the same.
+    Keep,
+    /// The stage fails.
+    Fail,
 }
 
 /// The stages that hold prompts.

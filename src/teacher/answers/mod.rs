@@ -7,12 +7,12 @@ mod questions;
 
 use stillhouse_data::lm::ModelLoader;
 use stillhouse_spec::Diagnostics;
-use stillhouse_stage::{Context, Failure, Kind, Needs, Outcome, StageKind, View, kind};
+use stillhouse_stage::{Ahead, Context, Failure, Forecast, Kind, Needs, Outcome, StageKind, View, kind};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub use config::{AnswersConfig, CaptureConfig, Prompts, SamplingConfig};
+pub use config::{AnswersConfig, CaptureConfig, OnRejected, Prompts, SamplingConfig};
 pub use output::{CAPTURED_FILE, Captured, DROPPED_FILE, Dropped, Output};
 pub use policy::{AtLast, FormatConfig, OutcomesConfig, Policy, Treatment, Verdict};
 pub use questions::Questions;
@@ -36,7 +36,7 @@ impl Kind for Answers {
     fn check(&self, view: &View<'_>, report: &mut Diagnostics) {
         let Some(answers) = view.config_as::<AnswersConfig>() else { return };
         if let Some(teacher) = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>()) {
-            teacher.settings.check(answers, view.at, report);
+            teacher.settings.check(answers, &|path| view.place(path), report);
         }
     }
 }
@@ -50,6 +50,12 @@ impl StageKind for Answers {
     fn needs(&self, view: &View<'_>) -> Needs {
         let teacher = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>());
         teacher.map_or_else(Needs::default, |teacher| teacher.settings.needs())
+    }
+
+    fn forecast(&self, ahead: &Ahead<'_>) -> Option<Forecast> {
+        let answers = ahead.view.config_as::<AnswersConfig>()?;
+        let teacher = ahead.view.follow("teacher")?;
+        teacher.config_as::<TeacherConfig>()?.settings.forecast(answers, ahead)
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {

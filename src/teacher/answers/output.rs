@@ -196,8 +196,11 @@ impl Tally {
             self.paid_prompt_tokens += prompt;
             self.paid_completion_tokens += completion;
         }
-        let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
-        *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
+        // Nobody answered where the server refused.
+        if outcome != Outcome::Rejected {
+            let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
+            *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
+        }
         match verdict {
             Verdict::AskAgain => self.asked_again += 1,
             Verdict::Drop => *self.dropped.entry(outcome.name()).or_default() += 1,

@@ -123,7 +123,8 @@ impl Policy {
     #[must_use]
     pub fn verdict(&self, attempt: u32, outcome: Outcome) -> Verdict {
         let treatment = match outcome {
-            Outcome::Ok => Treatment::Keep,
+            // `on-rejected` says what becomes of the last one; it cost nothing, and the same would come again.
+            Outcome::Ok | Outcome::Rejected => Treatment::Keep,
             Outcome::Refusal => self.outcomes.refusal,
             Outcome::Cut => self.outcomes.cut,
             Outcome::ContentFilter => self.outcomes.content_filter,

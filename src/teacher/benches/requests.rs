@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 
 use stillhouse_data::prompt::{Message, Prompt};
 use stillhouse_stage::{Cancel, Failure};
+use stillhouse_teacher::answers::OnRejected;
 use stillhouse_teacher::asking::{Asking, Question};
-use stillhouse_teacher::provider::openai::Chat;
+use stillhouse_teacher::provider::api::Auth;
+use stillhouse_teacher::provider::openai::{ChatApi, Dialect};
+use stillhouse_teacher::provider::server::Client;
 use stillhouse_teacher::replies::ReplyStore;
 use stillhouse_teacher::request::{Identity, Request, Sampling};
 use stillhouse_teacher::testing::{Act, FakeTeacher};
@@ -35,26 +38,19 @@ fn question(number: u64) -> Question {
 }
 
 fn limits() -> Limits {
-    Limits {
-        concurrency: 128,
-        requests_per_minute: None,
-        tokens_per_minute: None,
-        budget_usd: None,
-        prices: None,
-        timeout: Duration::from_secs(30),
-        attempts: 3,
-        max_wait: Duration::from_secs(600),
-    }
+    Limits { concurrency: 128, timeout: Duration::from_secs(30), attempts: 3, ..Limits::default() }
 }
 
 fn asking(folder: &std::path::Path, base_url: &str) -> Arc<Asking> {
     let identity = Identity { family: "openai-chat", model: "fake-1".to_owned(), revision: None };
     let store = Arc::new(ReplyStore::open(folder).expect("the store opens"));
     let base_url: reqwest::Url = base_url.parse().expect("a URL");
-    Asking::new(identity, store, move || {
-        let address = Address { teacher: "fake".to_owned(), base_url: base_url.clone(), key_variable: None };
+    Asking::new(identity, store, OnRejected::Keep, move || {
+        let (teacher, base_url) = ("fake".to_owned(), base_url.clone());
+        let address = Address { teacher, base_url, key_variable: None, auth: Auth::Bearer };
         let (endpoint, governor) = (Endpoint::new(address, None, &limits())?, Arc::new(Governor::new(&limits())));
-        Ok(Chat::new(endpoint, governor, "fake-1".to_owned(), false, &limits()))
+        let api = ChatApi { model: "fake-1".to_owned(), dialect: Dialect::Common };
+        Ok(Client::new(endpoint, governor, Arc::new(api), &limits()))
     })
 }
 

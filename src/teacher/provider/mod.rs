@@ -1,27 +1,51 @@
 //! Who answers: one folder or file a provider, one line in [`PROVIDERS`].
 
+pub mod anthropic;
+pub mod api;
+pub mod capability;
 pub mod local;
 pub mod openai;
+pub mod replies;
+pub mod server;
 pub mod terms;
+pub mod vllm;
 
 use stillhouse_data::lm::ModelLoader;
 use stillhouse_spec::registry::{Component, Registry};
 use stillhouse_spec::{Diagnostics, Entry, Origin, entry};
-use stillhouse_stage::{Context, Failure, Needs, Outcome};
+use stillhouse_stage::{Ahead, Context, Failure, Forecast, Needs, Outcome};
 
+use self::capability::Capabilities;
 use crate::answers::AnswersConfig;
 
 /// Every provider.
-pub static PROVIDERS: &[Entry<dyn Provider>] =
-    &[entry!("openai", openai::OpenAi as dyn Provider), entry!("local", local::Local as dyn Provider)];
+pub static PROVIDERS: &[Entry<dyn Provider>] = &[
+    entry!("openai", openai::OpenAi as dyn Provider),
+    entry!("anthropic", anthropic::Anthropic as dyn Provider),
+    entry!("vllm", vllm::Vllm as dyn Provider),
+    entry!("local", local::Local as dyn Provider),
+    entry!("replies", replies::Replies as dyn Provider),
+];
 
 /// Someone who answers prompts.
 pub trait Provider: Component + Send + Sync {
-    /// Reports what is asked for and cannot be had, before anything is spent. `at` is the place of the `answers` table.
-    fn check(&self, answers: &AnswersConfig, at: Origin, report: &mut Diagnostics);
+    /// What it can give, with its settings as they are.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Reports what is asked for and cannot be had, before anything is spent. `place` finds where a key of the `answers`
+    /// table stands.
+    fn check(&self, answers: &AnswersConfig, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
+        self.capabilities().check(answers, place, report);
+    }
 
     /// What a stage that asks it needs.
     fn needs(&self) -> Needs;
+
+    /// What answering would take of others, as far as that can be told; see [`stillhouse_stage::StageKind::forecast`].
+    fn forecast(&self, answers: &AnswersConfig, ahead: &Ahead<'_>) -> Option<Forecast> {
+        let _ = (answers, ahead);
+        None
+    }
 
     /// Answers the stage's prompts.
     ///

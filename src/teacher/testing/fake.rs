@@ -20,6 +20,8 @@ pub struct Asked {
     pub path: String,
     /// The `Authorization` header.
     pub authorization: Option<String>,
+    /// Every header, names in small letters.
+    pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -29,6 +31,12 @@ impl Asked {
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// A header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
     /// The content of the last message.
@@ -130,6 +138,7 @@ async fn serve(mut connection: Connection, script: Arc<Script>, counts: Arc<Coun
             number: counts.asked.fetch_add(1, Ordering::Relaxed),
             path: received.path,
             authorization: received.authorization,
+            headers: received.headers,
             body: received.body,
         };
         let at_once = counts.at_once.fetch_add(1, Ordering::Relaxed) + 1;

@@ -62,6 +62,8 @@ pub struct Received {
     pub path: String,
     /// The `Authorization` header.
     pub authorization: Option<String>,
+    /// Every header, names in small letters.
+    pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -105,7 +107,11 @@ impl Connection {
         let body = self.buffer[head_end..head_end + length].to_vec();
         self.buffer.drain(..head_end + length);
         let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
-        Ok(Some(Received { path, authorization: header("authorization"), body }))
+        let headers = head.lines().skip(1).filter_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            Some((name.to_ascii_lowercase(), value.trim().to_owned()))
+        });
+        Ok(Some(Received { path, authorization: header("authorization"), headers: headers.collect(), body }))
     }
 
     /// Acts; `false` when the connection is over.

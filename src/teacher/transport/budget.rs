@@ -1,4 +1,4 @@
-//! Money: what is spent, what is on its way, and the cap on both.
+//! Money, tokens, requests: what is spent, what is on its way, and the caps on both.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -57,43 +57,101 @@ impl Cost {
     }
 }
 
-/// The tokens that one model of one server was asked for and is being asked for, whichever table asks.
+/// What one model of one server was asked for and is being asked for, whichever table asks.
 #[derive(Debug, Default)]
 pub struct Ledger {
     state: Mutex<State>,
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    input: u64,
-    output: u64,
-    reserved: Estimate,
+/// Tokens and requests together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    tokens: Estimate,
+    requests: u64,
 }
 
-/// A cap that cannot be overrun: a request starts only if the most that it and all others on their way can cost
-/// still fits. Without a cap it only keeps the ledger, for those that have one.
+impl Sum {
+    fn one(tokens: Estimate) -> Self {
+        Self { tokens, requests: 1 }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        let tokens = Estimate {
+            prompt: self.tokens.prompt + other.tokens.prompt,
+            completion: self.tokens.completion + other.tokens.completion,
+        };
+        Self { tokens, requests: self.requests + other.requests }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        let tokens = Estimate {
+            prompt: self.tokens.prompt - other.tokens.prompt,
+            completion: self.tokens.completion - other.tokens.completion,
+        };
+        Self { tokens, requests: self.requests - other.requests }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    spent: Sum,
+    reserved: Sum,
+}
+
+/// A cap on what is spent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cap {
+    /// US dollars, at these prices.
+    Usd(f64, Prices),
+    /// Tokens, prompts and replies together.
+    Tokens(u64),
+    /// Requests that are sent, those that are tried again counted every time.
+    Requests(u64),
+}
+
+impl Cap {
+    /// How much of it a sum takes.
+    fn of(self, sum: Sum) -> f64 {
+        let Estimate { prompt, completion } = sum.tokens;
+        match self {
+            Self::Usd(_, prices) => prices.of(prompt, completion),
+            Self::Tokens(_) => (prompt + completion) as f64,
+            Self::Requests(_) => sum.requests as f64,
+        }
+    }
+
+    fn most(self) -> f64 {
+        match self {
+            Self::Usd(most, _) => most,
+            Self::Tokens(most) | Self::Requests(most) => most as f64,
+        }
+    }
+}
+
+/// Caps that cannot be overrun: a request starts only if the most that it and all others on their way can cost
+/// still fits. Without one it only keeps the ledger, for those that have.
 #[derive(Debug)]
 pub struct Budget {
-    cap: Option<(f64, Prices)>,
+    caps: Vec<Cap>,
     ledger: Arc<Ledger>,
 }
 
 /// The budget is used up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UsedUp {
-    /// The cap, in US dollars.
-    pub cap: f64,
+    /// The cap.
+    pub cap: Cap,
     /// What was spent of it, unanswered requests at the most that they can have cost.
     pub spent: f64,
 }
 
 impl Budget {
-    /// A cap in US dollars, if there is one, on what `ledger` counts. Its prices are those of the cap: two tables that
-    /// price the same tokens differently each reckon in their own.
+    /// Caps on what `ledger` counts. Prices are those of the cap: two tables that price the same tokens differently
+    /// each reckon in their own.
     #[must_use]
-    pub fn new(cap: Option<(f64, Prices)>, ledger: Arc<Ledger>) -> Self {
-        Self { cap, ledger }
+    pub fn new(caps: Vec<Cap>, ledger: Arc<Ledger>) -> Self {
+        Self { caps, ledger }
     }
 
     /// Sets the most that a request can cost aside; waits while the answer hangs on requests on their way.
@@ -107,32 +165,28 @@ impl Budget {
             changed.as_mut().enable();
             {
                 let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
-                let with = |prices: Prices, reserved: Estimate| {
-                    let input = state.input + reserved.prompt + estimate.prompt;
-                    prices.of(input, state.output + reserved.completion + estimate.completion)
-                };
-                let Some((cap, prices)) = self.cap.filter(|(cap, prices)| with(*prices, state.reserved) > *cap) else {
-                    state.reserved.prompt += estimate.prompt;
-                    state.reserved.completion += estimate.completion;
+                let next = state.spent.plus(Sum::one(estimate));
+                let full = |cap: &&Cap| cap.of(next.plus(state.reserved)) > cap.most();
+                let Some(cap) = self.caps.iter().find(full) else {
+                    state.reserved = state.reserved.plus(Sum::one(estimate));
                     return Ok(());
                 };
-                // Even if all on their way cost nothing, it would not fit.
-                if with(prices, Estimate::default()) > cap || state.reserved == Estimate::default() {
-                    return Err(UsedUp { cap, spent: prices.of(state.input, state.output) });
+                // Even if all on their way cost nothing, it would not fit. (Another cap may be the one that never does.)
+                let never = self.caps.iter().find(|cap| cap.of(next) > cap.most());
+                if let Some(cap) = never.or((state.reserved == Sum::default()).then_some(cap)) {
+                    return Err(UsedUp { cap: *cap, spent: cap.of(state.spent) });
                 }
             }
             changed.await;
         }
     }
 
-    /// Replaces a reservation by what is charged.
-    pub fn settle(&self, estimate: Estimate, charged: Estimate) {
+    /// Replaces a reservation by what is charged; `sent` if the request left.
+    pub fn settle(&self, estimate: Estimate, charged: Estimate, sent: bool) {
         {
             let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.reserved.prompt -= estimate.prompt;
-            state.reserved.completion -= estimate.completion;
-            state.input += charged.prompt;
-            state.output += charged.completion;
+            state.reserved = state.reserved.minus(Sum::one(estimate));
+            state.spent = state.spent.plus(Sum { tokens: charged, requests: sent.into() });
         }
         self.ledger.changed.notify_waiters();
     }
@@ -145,47 +199,74 @@ mod tests {
     const PRICES: Prices = Prices { input: 1e6, output: 1e6 };
     const FIVE: Estimate = Estimate { prompt: 2, completion: 3 };
 
+    fn usd(cap: f64) -> Vec<Cap> {
+        vec![Cap::Usd(cap, PRICES)]
+    }
+
+    fn used_up(cap: f64, spent: f64) -> UsedUp {
+        UsedUp { cap: Cap::Usd(cap, PRICES), spent }
+    }
+
     #[tokio::test]
     async fn the_cap_is_never_overrun() {
-        let budget = Budget::new(Some((12.0, PRICES)), Arc::default());
+        let budget = Budget::new(usd(12.0), Arc::default());
         budget.reserve(FIVE).await.unwrap();
-        budget.settle(FIVE, FIVE);
+        budget.settle(FIVE, FIVE, true);
         budget.reserve(FIVE).await.unwrap();
-        budget.settle(FIVE, FIVE);
-        assert_eq!(budget.reserve(FIVE).await, Err(UsedUp { cap: 12.0, spent: 10.0 }));
+        budget.settle(FIVE, FIVE, true);
+        assert_eq!(budget.reserve(FIVE).await, Err(used_up(12.0, 10.0)));
     }
 
     #[tokio::test]
     async fn a_request_waits_for_those_on_their_way_before_it_gives_up() {
-        let budget = Budget::new(Some((8.0, PRICES)), Arc::default());
+        let budget = Budget::new(usd(8.0), Arc::default());
         budget.reserve(FIVE).await.unwrap();
         let (waited, ()) = tokio::join!(budget.reserve(FIVE), async {
             tokio::task::yield_now().await;
-            budget.settle(FIVE, Estimate { prompt: 1, completion: 1 });
+            budget.settle(FIVE, Estimate { prompt: 1, completion: 1 }, true);
         });
         assert_eq!(waited, Ok(()), "the first cost two of its five");
-        budget.settle(FIVE, Estimate::default());
+        budget.settle(FIVE, Estimate::default(), true);
         assert_eq!(budget.reserve(FIVE).await, Ok(()), "what was charged with nothing costs nothing");
     }
 
     #[tokio::test]
     async fn tables_with_one_ledger_each_stop_at_their_own_cap_on_the_same_sum() {
         let ledger = Arc::default();
-        let table = |cap| Budget::new(cap, Arc::clone(&ledger));
-        let (free, small, large) = (table(None), table(Some((12.0, PRICES))), table(Some((20.0, PRICES))));
+        let table = |caps| Budget::new(caps, Arc::clone(&ledger));
+        let (free, small, large) = (table(Vec::new()), table(usd(12.0)), table(usd(20.0)));
         for budget in [&free, &small] {
             budget.reserve(FIVE).await.unwrap();
-            budget.settle(FIVE, FIVE);
+            budget.settle(FIVE, FIVE, true);
         }
-        assert_eq!(small.reserve(FIVE).await, Err(UsedUp { cap: 12.0, spent: 10.0 }));
+        assert_eq!(small.reserve(FIVE).await, Err(used_up(12.0, 10.0)));
         assert_eq!(large.reserve(FIVE).await, Ok(()), "the same ten of twenty");
-        let medium = table(Some((16.0, PRICES)));
+        let medium = table(usd(16.0));
         let (waited, ()) = tokio::join!(medium.reserve(FIVE), async {
             tokio::task::yield_now().await;
-            large.settle(FIVE, Estimate { prompt: 1, completion: 0 });
+            large.settle(FIVE, Estimate { prompt: 1, completion: 0 }, true);
         });
         assert_eq!(waited, Ok(()), "one waits for what the other has on its way");
         assert_eq!(free.reserve(FIVE).await, Ok(()), "without a cap there is always room");
+    }
+
+    #[tokio::test]
+    async fn tokens_and_requests_have_caps_of_their_own() {
+        let tokens = Budget::new(vec![Cap::Tokens(12), Cap::Requests(9)], Arc::default());
+        for _ in 0..2 {
+            tokens.reserve(FIVE).await.unwrap();
+            tokens.settle(FIVE, FIVE, true);
+        }
+        assert_eq!(tokens.reserve(FIVE).await, Err(UsedUp { cap: Cap::Tokens(12), spent: 10.0 }));
+        let requests = Budget::new(vec![Cap::Tokens(1000), Cap::Requests(2)], Arc::default());
+        requests.reserve(FIVE).await.unwrap();
+        requests.settle(FIVE, Estimate::default(), false);
+        for _ in 0..2 {
+            requests.reserve(FIVE).await.unwrap();
+            requests.settle(FIVE, FIVE, true);
+        }
+        let refused = requests.reserve(FIVE).await;
+        assert_eq!(refused, Err(UsedUp { cap: Cap::Requests(2), spent: 2.0 }), "one was never sent");
     }
 
     #[test]

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url};
 use stillhouse_stage::{Class, Failure};
 
+use super::allowance::{self, Allowance};
 use super::budget::Cost;
 use super::retry::{Fault, retry_after};
+use crate::provider::api::Auth;
 use crate::reply::Reply;
 use crate::secret::ApiKey;
 
@@ -27,6 +29,8 @@ pub struct Address {
     pub base_url: Url,
     /// The environment variable that holds the key, if there is one.
     pub key_variable: Option<String>,
+    /// How the key is sent.
+    pub auth: Auth,
 }
 
 impl Address {
@@ -39,6 +43,15 @@ impl Address {
         url.set_query(None);
         format!("teacher {} at {}", self.teacher, url.as_str().trim_end_matches('/'))
     }
+}
+
+/// What a server sent back.
+#[derive(Debug)]
+pub struct Answer {
+    /// The body.
+    pub body: Vec<u8>,
+    /// What it said it would still take.
+    pub allowances: Vec<Allowance>,
 }
 
 /// A server that is asked.
@@ -68,15 +81,23 @@ impl Endpoint {
         };
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let (name, also) = match address.auth {
+            Auth::Bearer => (AUTHORIZATION, [].as_slice()),
+            Auth::Header { key, also } => (HeaderName::from_static(key), also),
+        };
         if let Some(key) = &key {
-            let bearer = key.bearer().map_err(|_| {
+            let value = if address.auth == Auth::Bearer { key.bearer() } else { key.alone() };
+            let value = value.map_err(|_| {
                 Failure::input(format!(
                     "the key in {} holds characters that cannot be sent",
                     variable.unwrap_or_default()
                 ))
                 .hint("it should be one line of plain characters: was it copied whole?")
             })?;
-            headers.insert(AUTHORIZATION, bearer);
+            headers.insert(name, value);
+        }
+        for (name, value) in also {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let client = Client::builder()
             .default_headers(headers)
@@ -112,20 +133,25 @@ impl Endpoint {
     ///
     /// # Errors
     /// A [`Fault`] by class, and what the request may have cost all the same. No message holds the key.
-    pub async fn post(&self, path: &str, body: Vec<u8>, most: usize) -> Result<Vec<u8>, (Fault, Cost)> {
+    pub async fn post(&self, path: &str, body: Vec<u8>, most: usize) -> Result<Answer, (Fault, Cost)> {
         let mut url = self.address.base_url.clone();
         url.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
         let mut response = self.client.post(url).body(body).send().await.map_err(|error| self.unanswered(error))?;
         self.reached.store(true, Ordering::Relaxed);
         let status = response.status();
+        let now = Timestamp::now();
+        let allowances = allowance::all(response.headers(), now);
         let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let asked = asked.and_then(|value| retry_after(value, Timestamp::now()));
+        let asked = asked.and_then(|value| retry_after(value, now));
+        // A server that does not say it in the one header may say it in another.
+        let asked = asked
+            .or_else(|| allowances.iter().map(|allowance| allowance.wait(1.0)).max().filter(|wait| !wait.is_zero()));
         if !status.is_success() {
             let (body, _) = receive(&mut response, REFUSAL_BYTES).await;
             return Err((self.refused(status, asked, &body), cost_of(status)));
         }
         match receive(&mut response, most).await {
-            (body, End::Whole) => Ok(body),
+            (body, End::Whole) => Ok(Answer { body, allowances }),
             (_, End::Broken(error)) => {
                 let why = self.quote(&reason(error));
                 Err((Fault::transient(format!("the reply broke off ({why})")), Cost::Unknown))
@@ -174,7 +200,10 @@ impl Endpoint {
         };
         let rejected = |hint: &str| {
             let message = format!("{} rejected a request ({code}){said}", self.label);
-            Fault::Rejected(Failure::new(Class::Teacher, message).hint(hint))
+            Fault::Rejected {
+                failure: Failure::new(Class::Teacher, message).hint(hint),
+                words: format!("{code}{said}"),
+            }
         };
         let variable = self.address.key_variable.as_deref();
         match code {
@@ -197,8 +226,14 @@ impl Endpoint {
                 format!("says that the quota is used up ({code})"),
                 "add credit with the provider, then run again",
             ),
+            400 if words.contains("credit balance is too low") => failure(
+                format!("says that the credit is used up ({code})"),
+                "add credit with the provider, then run again",
+            ),
             408 | 409 | 425 | 429 | 500 | 502.. => {
-                Fault::Transient { what: format!("the server answered {code}{said}"), retry_after: asked }
+                // 529 is Anthropic's "overloaded": busy, as 429 says it.
+                let unwell = code >= 500 && code != 529;
+                Fault::Transient { what: format!("the server answered {code}{said}"), retry_after: asked, unwell }
             }
             300..=399 => failure(format!("has moved ({code})"), "set `base-url` to the new address"),
             _ if words.contains("context") && (words.contains("exceed") || words.contains("maximum")) => rejected(

@@ -1,13 +1,15 @@
 //! How much may be under way to one teacher: requests at once, requests and tokens a minute, money.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::budget::{Budget, Cost, Estimate, Ledger, Prices, UsedUp};
+use super::allowance::{Allowance, Allowed};
+use super::budget::{Budget, Cap, Cost, Estimate, Ledger, Prices, UsedUp};
 use super::rate::Rate;
 
 /// The limits of a teacher, as its definition says them.
@@ -19,8 +21,16 @@ pub struct Limits {
     pub requests_per_minute: Option<u32>,
     /// Tokens a minute, prompts and replies together.
     pub tokens_per_minute: Option<u64>,
+    /// Tokens of prompts a minute.
+    pub input_tokens_per_minute: Option<u64>,
+    /// Tokens of replies a minute.
+    pub output_tokens_per_minute: Option<u64>,
     /// US dollars a run, which is the life of the process.
     pub budget_usd: Option<f64>,
+    /// Tokens a run.
+    pub budget_tokens: Option<u64>,
+    /// Requests a run.
+    pub budget_requests: Option<u64>,
     /// What tokens cost.
     pub prices: Option<Prices>,
     /// The longest that one attempt may take.
@@ -29,6 +39,56 @@ pub struct Limits {
     pub attempts: u32,
     /// The longest that a server may ask to be left alone.
     pub max_wait: Duration,
+    /// Failures in a row after which the server counts as down.
+    pub failures_in_a_row: u32,
+}
+
+impl Default for Limits {
+    /// What a definition without limits has.
+    fn default() -> Self {
+        Self {
+            concurrency: 16,
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            input_tokens_per_minute: None,
+            output_tokens_per_minute: None,
+            budget_usd: None,
+            budget_tokens: None,
+            budget_requests: None,
+            prices: None,
+            timeout: Duration::from_secs(300),
+            attempts: 8,
+            max_wait: Duration::from_secs(600),
+            failures_in_a_row: 20,
+        }
+    }
+}
+
+impl Limits {
+    fn caps(&self) -> Vec<Cap> {
+        let usd = self.budget_usd.zip(self.prices).map(|(cap, prices)| Cap::Usd(cap, prices));
+        let others = [self.budget_tokens.map(Cap::Tokens), self.budget_requests.map(Cap::Requests)];
+        [usd].into_iter().chain(others).flatten().collect()
+    }
+
+    fn token_rates(&self) -> Vec<TokenRate> {
+        let of = |amount: Option<u64>, counts: fn(Estimate) -> u64| {
+            amount.map(|amount| TokenRate { rate: Rate::per_minute(amount as f64), counts })
+        };
+        let rates = [
+            of(self.tokens_per_minute, |tokens| tokens.prompt + tokens.completion),
+            of(self.input_tokens_per_minute, |tokens| tokens.prompt),
+            of(self.output_tokens_per_minute, |tokens| tokens.completion),
+        ];
+        rates.into_iter().flatten().collect()
+    }
+}
+
+/// A rate of tokens, and which of them it counts.
+#[derive(Debug)]
+struct TokenRate {
+    rate: Rate,
+    counts: fn(Estimate) -> u64,
 }
 
 /// A model of a server: one ledger, and a governor for each set of limits.
@@ -43,8 +103,10 @@ struct Place {
 pub struct Governor {
     permits: Arc<Semaphore>,
     requests: Option<Rate>,
-    tokens: Option<Rate>,
+    tokens: Vec<TokenRate>,
     budget: Budget,
+    /// Requests that were sent and have not ended.
+    in_flight: AtomicUsize,
     paused_until: Mutex<Option<Instant>>,
 }
 
@@ -59,8 +121,9 @@ impl Governor {
         Self {
             permits: Arc::new(Semaphore::new(limits.concurrency.clamp(1, Semaphore::MAX_PERMITS))),
             requests: limits.requests_per_minute.map(|amount| Rate::per_minute(f64::from(amount))),
-            tokens: limits.tokens_per_minute.map(|amount| Rate::per_minute(amount as f64)),
-            budget: Budget::new(limits.budget_usd.zip(limits.prices), ledger),
+            tokens: limits.token_rates(),
+            budget: Budget::new(limits.caps(), ledger),
+            in_flight: AtomicUsize::new(0),
             paused_until: Mutex::new(None),
         }
     }
@@ -95,8 +158,12 @@ impl Governor {
         if let Some(requests) = &self.requests {
             requests.take(1.0).await;
         }
-        if let Some(tokens) = &self.tokens {
-            tokens.take((estimate.prompt + estimate.completion) as f64).await;
+        for TokenRate { rate, counts } in &self.tokens {
+            rate.take(counts(estimate) as f64).await;
+        }
+        // Others may have been told to wait while this one stood in line for its rate.
+        while let Some(until) = self.paused() {
+            tokio::time::sleep_until(until).await;
         }
         Ok(pass)
     }
@@ -106,6 +173,24 @@ impl Governor {
         let until = Instant::now() + duration;
         let mut paused = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
         *paused = Some(paused.map_or(until, |earlier| earlier.max(until)));
+    }
+
+    /// Holds requests back before the server refuses them: its answer said how much it would still take, and when it
+    /// takes more. `used` is what a request like those on their way costs; no pause is longer than `most`.
+    pub fn heed(&self, allowances: &[Allowance], used: Estimate, most: Duration) {
+        let on_their_way = self.in_flight.load(Ordering::Relaxed).max(1) as f64;
+        let wait = allowances.iter().map(|allowance| {
+            let each = match allowance.what {
+                Allowed::Requests => 1,
+                Allowed::Tokens => used.prompt + used.completion,
+                Allowed::InputTokens => used.prompt,
+                Allowed::OutputTokens => used.completion,
+            };
+            allowance.wait(each as f64 * on_their_way)
+        });
+        if let Some(wait) = wait.max().filter(|wait| !wait.is_zero()) {
+            self.pause(wait.min(most));
+        }
     }
 
     fn paused(&self) -> Option<Instant> {
@@ -129,6 +214,7 @@ impl Pass {
     /// The request is being sent: from now on it may cost something.
     pub fn send(&mut self) {
         self.sent = true;
+        self.governor.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends the request: what it cost replaces what was set aside for it.
@@ -139,10 +225,12 @@ impl Pass {
     fn end(&mut self, cost: Cost) {
         self.settled = true;
         let charged = cost.tokens(self.estimate);
-        self.governor.budget.settle(self.estimate, charged);
-        if let Some(tokens) = &self.governor.tokens {
-            let sum = |tokens: Estimate| (tokens.prompt + tokens.completion) as f64;
-            tokens.give_back(sum(self.estimate) - sum(charged));
+        self.governor.budget.settle(self.estimate, charged, self.sent);
+        if self.sent {
+            self.governor.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        for TokenRate { rate, counts } in &self.governor.tokens {
+            rate.give_back(counts(self.estimate) as f64 - counts(charged) as f64);
         }
     }
 }
@@ -161,18 +249,14 @@ mod tests {
     use crate::reply::Usage;
 
     const ONE: Estimate = Estimate { prompt: 1, completion: 1 };
+    const PRICES: Prices = Prices { input: 1e6, output: 1e6 };
+
+    fn used_up(cap: f64) -> UsedUp {
+        UsedUp { cap: Cap::Usd(cap, PRICES), spent: cap }
+    }
 
     fn limits(budget_usd: f64) -> Limits {
-        Limits {
-            concurrency: 4,
-            requests_per_minute: None,
-            tokens_per_minute: None,
-            budget_usd: Some(budget_usd),
-            prices: Some(Prices { input: 1e6, output: 1e6 }),
-            timeout: Duration::from_secs(1),
-            attempts: 1,
-            max_wait: Duration::ZERO,
-        }
+        Limits { concurrency: 4, budget_usd: Some(budget_usd), prices: Some(PRICES), ..Limits::default() }
     }
 
     async fn spend(limits: &Limits) -> Result<(), UsedUp> {
@@ -186,11 +270,55 @@ mod tests {
         let (four, eight) = (limits(4.0), Limits { concurrency: 1, ..limits(8.0) });
         spend(&four).await.unwrap();
         spend(&four).await.unwrap();
-        assert_eq!(spend(&four).await, Err(UsedUp { cap: 4.0, spent: 4.0 }));
+        assert_eq!(spend(&four).await, Err(used_up(4.0)));
         spend(&eight).await.unwrap();
         spend(&eight).await.unwrap();
-        assert_eq!(spend(&eight).await, Err(UsedUp { cap: 8.0, spent: 8.0 }));
+        assert_eq!(spend(&eight).await, Err(used_up(8.0)));
         assert!(Governor::shared("http://here/v1 other", &four).enter(ONE).await.is_ok(), "another model");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn input_and_output_have_rates_of_their_own() {
+        let limits =
+            Limits { output_tokens_per_minute: Some(60), input_tokens_per_minute: Some(6000), ..Limits::default() };
+        let governor = Arc::new(Governor::new(&limits));
+        let start = Instant::now();
+        for _ in 0..3 {
+            let mut pass = governor.enter(Estimate { prompt: 100, completion: 2 }).await.unwrap();
+            pass.send();
+            pass.settle(Cost::Counted(Usage { prompt: 100, completion: 2 }));
+        }
+        // Two tokens a second and a bucket of one: the first passes on credit, the others wait two seconds each.
+        let waited = start.elapsed().as_secs_f64();
+        assert!((1.9..4.5).contains(&waited), "{waited}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_server_has_left_holds_requests_back_before_it_refuses_them() {
+        let governor = Arc::new(Governor::new(&Limits::default()));
+        let allowance = |remaining: f64| Allowance {
+            what: Allowed::Requests,
+            limit: Some(60.0),
+            remaining,
+            reset: Duration::from_secs(30),
+        };
+        governor.heed(&[allowance(40.0)], ONE, Duration::from_secs(600));
+        assert!(governor.paused().is_none(), "there is enough left");
+        governor.heed(&[allowance(0.0)], ONE, Duration::from_secs(600));
+        let start = Instant::now();
+        drop(governor.enter(ONE).await.unwrap());
+        // 60 come back in 30 seconds, so one in half a second.
+        assert!((0.4..0.7).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+        let passes = [governor.enter(ONE).await.unwrap(), governor.enter(ONE).await.unwrap()];
+        let passes = passes.map(|mut pass| {
+            pass.send();
+            pass
+        });
+        governor.heed(&[allowance(0.0)], ONE, Duration::from_millis(800));
+        let start = Instant::now();
+        drop(governor.enter(ONE).await.unwrap());
+        assert!((0.7..0.9).contains(&start.elapsed().as_secs_f64()), "never longer than is waited at most");
+        drop(passes);
     }
 
     #[tokio::test]
@@ -200,6 +328,6 @@ mod tests {
         let mut pass = governor.enter(ONE).await.unwrap();
         pass.send();
         drop(pass);
-        assert_eq!(governor.enter(ONE).await.unwrap_err(), UsedUp { cap: 2.0, spent: 2.0 });
+        assert_eq!(governor.enter(ONE).await.unwrap_err(), used_up(2.0));
     }
 }

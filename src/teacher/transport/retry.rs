@@ -14,6 +14,9 @@ pub enum Fault {
         what: String,
         /// How long the server asks to be left alone.
         retry_after: Option<Duration>,
+        /// Whether the server seems not to be well: no connection, a timeout, an error of its own. One that is only busy
+        /// is.
+        unwell: bool,
     },
     /// What came is no reply: the network broke it, or the address is not that of a teacher.
     Garbled {
@@ -23,29 +26,38 @@ pub enum Fault {
     /// It will not work the next time either, whatever is asked.
     Permanent(Failure),
     /// The server is well and refuses this one request.
-    Rejected(Failure),
+    Rejected {
+        /// As the user shall read it.
+        failure: Failure,
+        /// The status and the server's words, without its address: `400: the prompt is too long`.
+        words: String,
+    },
 }
 
 impl Fault {
-    /// A transient fault without a word on when to come back.
+    /// A server that does not answer as it should, and says nothing on when to come back.
     pub fn transient(what: impl Into<String>) -> Self {
-        Self::Transient { what: what.into(), retry_after: None }
+        Self::Transient { what: what.into(), retry_after: None, unwell: true }
     }
 }
 
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// The wait before attempt `next` (the second attempt is 1): doubling from half a second up to half a minute, of which a random
-/// half is left away so that requests that failed together do not come back together. What the server asked for is the
-/// least; whoever waits has made sure that it is not too much.
+/// The longest wait before attempt `next` (the second attempt is 1): doubling from half a second up to half a minute.
+#[must_use]
+pub fn longest(next: u32) -> Duration {
+    FIRST.saturating_mul(1 << (next.clamp(1, 16) - 1)).min(LONGEST)
+}
+
+/// The wait before attempt `next`: any part of [`longest`] ("full jitter"), so that requests that failed together do not
+/// come back together. What the server asked for is the least; whoever waits has made sure that it is not too much.
 #[must_use]
 pub fn wait(next: u32, retry_after: Option<Duration>, random: f64) -> Duration {
-    let doubled = FIRST.saturating_mul(1 << (next.clamp(1, 16) - 1)).min(LONGEST);
-    let jittered = doubled.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
+    let jittered = longest(next).mul_f64(random.clamp(0.0, 1.0));
     match retry_after {
         // Those that were told the same moment spread over the time after it.
-        Some(asked) => asked.saturating_add(FIRST.mul_f64(random.clamp(0.0, 1.0))),
+        Some(asked) => asked.saturating_add(FIRST.mul_f64(random.clamp(0.0, 1.0))).max(jittered),
         None => jittered,
     }
 }
@@ -69,7 +81,8 @@ mod tests {
     fn waits_double_up_to_half_a_minute() {
         let full: Vec<f64> = (1..=8).map(|next| wait(next, None, 1.0).as_secs_f64()).collect();
         assert_eq!(full, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
-        assert_eq!(wait(3, None, 0.0), Duration::from_secs(1));
+        assert_eq!(wait(3, None, 0.0), Duration::ZERO);
+        assert_eq!(wait(3, None, 0.5), Duration::from_secs(1));
         assert_eq!(wait(u32::MAX, None, 1.0), Duration::from_secs(30));
     }
 

@@ -42,6 +42,8 @@ pub struct Bench {
     pub offline: bool,
     pub cancel: Cancel,
     pub model: Option<FileInput>,
+    /// Files that the definition names, by the paths of their keys.
+    pub files: BTreeMap<String, FileInput>,
     said: Arc<Said>,
 }
 
@@ -70,7 +72,16 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("cache")).unwrap();
         let said = Arc::default();
-        Self { folder, store, loader: &NoModels, offline: false, cancel: Cancel::default(), model: None, said }
+        Self {
+            folder,
+            store,
+            loader: &NoModels,
+            offline: false,
+            cancel: Cancel::default(),
+            model: None,
+            files: BTreeMap::new(),
+            said,
+        }
     }
 
     pub fn warnings(&self) -> Vec<String> {
@@ -113,7 +124,12 @@ impl Bench {
             config,
             definitions: BTreeMap::from([("teacher".into(), definition)]),
             inputs: BTreeMap::from([("prompts".into(), Input { stage: "prompts.p".into(), output })]),
-            files: self.model.iter().map(|model| ("teacher.model.path".into(), model.clone())).collect(),
+            files: self
+                .model
+                .iter()
+                .map(|model| ("teacher.model.path".to_owned(), model.clone()))
+                .chain(self.files.clone())
+                .collect(),
             seed: 17,
             device: "cpu".into(),
             threads: 2,
@@ -125,7 +141,8 @@ impl Bench {
         Context::new(order, self.store.clone(), self.said.clone(), self.cancel.clone())
     }
 
-    fn prompts(&self, prompts: &[String]) -> stillhouse_stage::store::Digest {
+    /// Puts prompts into the store, as their stage would.
+    pub fn prompts(&self, prompts: &[String]) -> stillhouse_stage::store::Digest {
         let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
         let mut writer = write_prompts(&folder.path().join(PROMPTS_FILE)).unwrap();
         for prompt in prompts {

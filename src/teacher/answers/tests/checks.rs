@@ -1,5 +1,7 @@
 //! What is wrong with the tables is said before anything is asked.
 
+use std::sync::Mutex;
+
 use serde_json::{Value, json};
 use stillhouse_spec::{Config, Diagnostics, Node, Origin, Severity};
 
@@ -115,7 +117,7 @@ fn what_only_a_local_teacher_can_give_is_refused_of_a_server() {
         let answers = json!({ "prompts": "p", "teacher": "t", "capture": capture });
         let answers = AnswersConfig::decode(&Node::from_json(&answers), &mut report).unwrap();
         let mut report = Diagnostics::default();
-        teacher.settings.check(&answers, Origin::NOWHERE, &mut report);
+        teacher.settings.check(&answers, &|_| Origin::NOWHERE, &mut report);
         assert!(said(&report)[0].starts_with(&format!("`capture.{setting}` is for a local teacher")));
     }
 }
@@ -135,11 +137,80 @@ fn openai_s_own_limits_are_known_before_anything_is_spent() {
         let body = teacher(|body| body["base-url"] = json!(url));
         let teacher = TeacherConfig::decode(&Node::from_json(&body), &mut report).unwrap();
         let mut report = Diagnostics::default();
-        teacher.settings.check(&answers, Origin::NOWHERE, &mut report);
-        said(&report)
+        let places = Mutex::new(Vec::new());
+        teacher.settings.check(
+            &answers,
+            &|path| (places.lock().unwrap().push(path.to_owned()), Origin::NOWHERE).1,
+            &mut report,
+        );
+        (places.into_inner().unwrap(), said(&report))
     };
-    assert_eq!(of("http://127.0.0.1:8080/v1"), [""; 0]);
-    assert_eq!(of("https://api.openai.com/v1").len(), 2);
+    assert_eq!(of("http://127.0.0.1:8080/v1"), (Vec::new(), Vec::new()));
+    let (places, words) = of("https://api.openai.com/v1");
+    assert_eq!(places, ["capture.top-k", "sampling.top-k"]);
+    assert_eq!(
+        words,
+        [
+            "openai, strict (OpenAI, Azure) gives at most 20 log-probabilities a token | `capture = { top-k = 20 }`, or set \
+             `strict = false` in the teacher if its server has it; providers that have it: `openai` (any other server), `vllm`, `local`, `replies`",
+            "openai, strict (OpenAI, Azure) has no `sampling.top-k` | remove it, or set `strict = false` in the teacher if its \
+             server has it; providers that have it: `openai` (any other server), `anthropic`, `vllm`, `local`",
+        ]
+    );
+}
+
+#[test]
+fn what_a_provider_cannot_give_is_said_at_the_key_that_asks_for_it() {
+    let check = |teacher: Value, change: Value| {
+        let mut body = json!({ "prompts": "p", "teacher": "t" });
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let mut report = Diagnostics::default();
+        let answers = AnswersConfig::decode(&Node::from_json(&body), &mut report).unwrap();
+        let teacher = TeacherConfig::decode(&Node::from_json(&teacher), &mut report).unwrap();
+        let places = Mutex::new(Vec::new());
+        teacher.settings.check(
+            &answers,
+            &|path| (places.lock().unwrap().push(path.to_owned()), Origin::NOWHERE).1,
+            &mut report,
+        );
+        (places.into_inner().unwrap(), said(&report))
+    };
+    let full = json!({ "capture": { "full": true } });
+    let openai = |url: &str| teacher(|body| body["base-url"] = json!(url));
+    let (places, words) = check(openai("https://api.openai.com/v1"), full.clone());
+    assert_eq!(places, ["capture.full"]);
+    assert!(
+        words[0]
+            .contains("at most 20 log-probabilities a token, not the whole vocabulary | `capture = { top-k = 20 }`")
+    );
+    assert!(words[0].ends_with("providers that have it: `openai` (any other server), `vllm`, `local`"), "{words:?}");
+    let mut completions = openai("https://api.openai.com/v1");
+    completions["api"] = json!("completions");
+    assert_eq!(check(completions, json!({ "capture": { "top-k": 6 } })).0, ["capture.top-k"]);
+    let anthropic = json!({ "provider": "anthropic", "model": "claude-x-20260101" });
+    assert_eq!(check(anthropic, full.clone()).0, ["capture"]);
+    let vllm = json!({ "provider": "vllm", "base-url": "http://127.0.0.1:8000/v1", "model": "m" });
+    assert_eq!(check(vllm, full.clone()).0, [""; 0]);
+    let local = json!({ "provider": "local", "model": "m" });
+    assert_eq!(check(local, json!({ "sampling": { "stop": ["x"] } })).0, ["sampling.stop"]);
+    let replies = json!({ "provider": "replies", "path": "given.jsonl" });
+    let (places, words) = check(replies, json!({ "capture": { "full": true }, "sampling": { "temperature": 0.5 } }));
+    assert_eq!(places, ["capture.full", "sampling"]);
+    let again = json!({ "outcomes": { "refusal": "ask-again" } });
+    assert_eq!(check(json!({ "provider": "replies", "path": "given.jsonl" }), again).0, ["outcomes"]);
+    assert!(words.iter().any(|words| words.starts_with("given replies are what they are")), "{words:?}");
+}
+
+#[test]
+fn an_alias_that_may_move_gets_a_warning() {
+    for name in ["gpt-x-latest", "qwen3:latest"] {
+        let words = wrong::<TeacherConfig>(teacher(|body| body["model"] = json!(name)));
+        assert!(
+            words[0].starts_with(&format!("`{name}` is an alias: what it stands for may change any day |")),
+            "{words:?}"
+        );
+    }
+    assert_eq!(wrong::<TeacherConfig>(teacher(|body| body["model"] = json!("latest-2026-01-01"))), [""; 0]);
 }
 
 #[test]
@@ -155,6 +226,7 @@ fn only_what_the_teacher_is_counts_in_a_key() {
         body["prices"] = json!({ "input": 1.0, "output": 1.0 });
         body["terms"] = json!({ "training": "unclear" });
         body["strict"] = json!(true);
+        body["api"] = json!("chat");
     }));
     assert_eq!(base, moved);
     assert_ne!(base, described(teacher(|body| body["model"] = json!("n"))));

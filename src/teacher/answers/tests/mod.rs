@@ -1,5 +1,8 @@
-mod bench;
+pub mod bench;
 mod checks;
+mod forecast;
+mod limits;
 mod local;
 mod outcomes;
+mod providers;
 mod server;

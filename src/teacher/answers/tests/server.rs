@@ -24,7 +24,7 @@ impl Server {
         Self { teacher, _runtime: runtime }
     }
 
-    fn echo() -> Self {
+    pub fn echo() -> Self {
         Self::start(echo)
     }
 
@@ -34,11 +34,11 @@ impl Server {
     }
 }
 
-fn echo(asked: &Asked) -> Act {
+pub fn echo(asked: &Asked) -> Act {
     answer_with(&format!("answer to: {}", asked.last_message()))
 }
 
-fn number_in(asked: &Asked) -> u64 {
+pub fn number_in(asked: &Asked) -> u64 {
     asked.last_message().rsplit(' ').next().unwrap().parse().unwrap()
 }
 
@@ -139,6 +139,9 @@ fn a_used_up_budget_stops_cleanly_and_the_next_run_goes_on() {
     let failure = run(&server).err().unwrap();
     assert_eq!(failure.class, Class::Budget);
     let first = server.teacher.asked();
+    let kept =
+        format!("teacher t: {first} new replies are kept ({} + {} tokens, ${}.0000)", 7 * first, 4 * first, 11 * first);
+    assert_eq!(bench.notes(), [kept]);
     // A reply costs 7 + 4 = 11 dollars.
     assert!((100..=136).contains(&first), "{first}");
     assert_eq!(
@@ -390,15 +393,4 @@ fn a_model_with_a_name_a_reply_does_not_fill_the_record() {
     let made = Bench::new().run(&prompts(50), server.definition(json!({})), json!({})).unwrap();
     let models = made.outcome.provenance["models-as-the-server-named-them"].clone();
     assert_eq!((models.as_object().unwrap().len(), &models["others"]), (17, &json!(34)));
-}
-
-#[test]
-fn a_rejected_prompt_is_named() {
-    let server = Server::start(|asked| match number_in(asked) {
-        7 => Act::status(400, include_str!("../../tests/golden/error_400_context.json")),
-        _ => echo(asked),
-    });
-    let failure = Bench::new().run(&prompts(9), server.definition(json!({})), json!({})).err().unwrap();
-    assert!(failure.message.starts_with("prompt 8 ("), "{failure}");
-    assert!(failure.hint.unwrap().contains("longer than the teacher's context"));
 }

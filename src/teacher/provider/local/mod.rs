@@ -3,12 +3,12 @@
 mod run;
 mod signals;
 
-use stillhouse_spec::{Config, Diagnostic, Diagnostics, Execution, Origin, Ref, Target};
+use stillhouse_spec::{Config, Execution, Ref, Target};
 use stillhouse_stage::{Failure, Needs, Outcome, Placement};
 
+use super::capability::{self, Capabilities};
 use super::terms::TermsConfig;
 use super::{Job, Provider};
-use crate::answers::AnswersConfig;
 
 /// A model that runs on this machine.
 #[derive(Clone, Debug, Config)]
@@ -35,13 +35,8 @@ impl Target for Models {
 }
 
 impl Provider for Local {
-    fn check(&self, answers: &AnswersConfig, at: Origin, report: &mut Diagnostics) {
-        if !answers.sampling.stop.is_empty() {
-            report.push(
-                Diagnostic::error(at, "`sampling.stop` is not for a local teacher")
-                    .hint("it ends at its own end-of-sequence tokens: remove `stop`"),
-            );
-        }
+    fn capabilities(&self) -> Capabilities {
+        capability::LOCAL
     }
 
     fn needs(&self) -> Needs {

@@ -1,192 +1,271 @@
-//! Asks a server for a chat completion until there is one, within the teacher's limits.
+//! The chat completions API as it goes over the wire: what is sent, what comes, and what that means.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use serde::{Deserialize, Serialize};
+use stillhouse_data::answer::Outcome;
+use stillhouse_data::prompt::Message;
 
-use stillhouse_stage::{Class, Failure};
-use tokio_util::sync::CancellationToken;
+use super::log_probs::LogProbs;
+use super::stream;
+use crate::provider::api::{Api, Unusable, not_empty};
+use crate::reply::{Reply, TokenLogProbs, Usage};
+use crate::request::{Capture, Request};
 
-use super::wire::{self, Body, Unusable};
-use crate::reply::Reply;
-use crate::request::Request;
-use crate::transport::budget::UsedUp;
-use crate::transport::{Cost, Endpoint, Fault, Governor, Limits, Waiting, retry};
+/// Asking for more alternatives than any vocabulary has is asking for all of them.
+const ALL: i64 = 1 << 20;
 
-/// The longest reply without log-probabilities, in bytes: far more than any teacher says, far less than the memory.
-const MOST_BYTES: usize = 64 << 20;
-/// With them: what the store takes. A whole vocabulary at each position is large.
-const MOST_BYTES_CAPTURED: usize = u32::MAX as usize;
-
-/// Why a request has no reply.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Unanswered {
-    /// As the user shall read it.
-    pub failure: Failure,
-    /// Whether the server refused this very request, so that it matters which one it was.
-    pub rejected: bool,
+/// Whose dialect it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Only what OpenAI's own API has.
+    Strict,
+    /// What its many followers have beside it; whoever does not know a field passes over it.
+    Common,
+    /// vLLM; with the ids of tokens in the place of their texts, if they are wanted.
+    Vllm {
+        /// Whether they are.
+        ids: bool,
+    },
 }
 
-impl From<Failure> for Unanswered {
-    fn from(failure: Failure) -> Self {
-        Self { failure, rejected: false }
+impl Dialect {
+    /// How many alternatives are asked for.
+    #[must_use]
+    pub fn alternatives(self, capture: Capture) -> i64 {
+        match (capture, self) {
+            (Capture::TopK(k), _) => k.into(),
+            (Capture::Full, Self::Vllm { .. }) => -1,
+            (Capture::Full, _) => ALL,
+        }
+    }
+
+    /// Whether ids are asked for.
+    #[must_use]
+    pub fn ids(self) -> Option<bool> {
+        matches!(self, Self::Vllm { ids: true }).then_some(true)
     }
 }
 
-/// A teacher behind a server.
-#[derive(Debug)]
-pub struct Chat {
-    /// The server.
-    pub endpoint: Endpoint,
-    /// Its limits, shared with other stages that ask it.
-    pub governor: Arc<Governor>,
+/// Chat completions of one model.
+#[derive(Clone, Debug)]
+pub struct ChatApi {
     /// The model's name as the server knows it.
     pub model: String,
-    /// Send only what OpenAI's own API has.
-    pub strict: bool,
-    /// Attempts at one request.
-    pub attempts: u32,
-    /// The longest that the server may ask to be left alone.
-    pub max_wait: Duration,
-    waiting: Arc<Waiting>,
-    masked: AtomicU64,
+    /// Whose dialect.
+    pub dialect: Dialect,
 }
 
-impl Chat {
-    /// A teacher that is asked for `model` at `endpoint`, within `limits`.
+impl Api for ChatApi {
+    fn path(&self) -> &'static str {
+        "chat/completions"
+    }
+
+    fn body(&self, request: &Request) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&Body::of(request, &self.model, self.dialect))
+    }
+
+    fn parse(&self, body: &[u8], request: &Request) -> Result<Reply, Unusable> {
+        parse(body, request)
+    }
+
+    fn usage(&self, body: &[u8]) -> Option<Usage> {
+        usage(body)
+    }
+}
+
+/// The body of a request. Whatever is left out takes the server's default, and servers differ (llama.cpp: temperature
+/// 0.8, top-k 40, top-p 0.95, min-p 0.05), so every field that changes a reply is sent.
+#[derive(Debug, Serialize)]
+pub struct Body<'r> {
+    model: &'r str,
+    messages: &'r [Message],
+    temperature: f64,
+    top_p: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_completion_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u32>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop: &'r [String],
+    n: u32,
+    stream: bool,
+    frequency_penalty: f64,
+    presence_penalty: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_logprobs: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeat_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repetition_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    return_tokens_as_token_ids: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    return_token_ids: Option<bool>,
+}
+
+impl<'r> Body<'r> {
+    /// The body for a request.
     #[must_use]
-    pub fn new(endpoint: Endpoint, governor: Arc<Governor>, model: String, strict: bool, limits: &Limits) -> Self {
+    pub fn of(request: &'r Request, model: &'r str, dialect: Dialect) -> Self {
+        let (sampling, strict) = (&request.sampling, dialect == Dialect::Strict);
         Self {
-            endpoint,
-            governor,
             model,
-            strict,
-            attempts: limits.attempts,
-            max_wait: limits.max_wait,
-            waiting: Arc::default(),
-            masked: AtomicU64::new(0),
+            messages: &request.messages,
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            max_tokens: (!strict).then_some(sampling.max_tokens),
+            // OpenAI's newer models refuse `max_tokens`, all of its models take this name.
+            max_completion_tokens: strict.then_some(sampling.max_tokens),
+            seed: request.seed,
+            stop: &sampling.stop,
+            n: 1,
+            stream: false,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logprobs: request.capture.map(|_| true),
+            top_logprobs: request.capture.map(|capture| dialect.alternatives(capture)),
+            // -1 is "all" for vLLM and llama.cpp alike; 0 is not for older versions of the former.
+            top_k: (!strict).then_some(sampling.top_k.map_or(-1, i64::from)),
+            min_p: (!strict).then_some(0.0),
+            repeat_penalty: (!strict).then_some(1.0),
+            repetition_penalty: (!strict).then_some(1.0),
+            return_tokens_as_token_ids: request.capture.and(dialect.ids()),
+            return_token_ids: dialect.ids(),
         }
-    }
-
-    /// What requests wait for, if it is time to say so.
-    #[must_use]
-    pub fn news(&self) -> Option<String> {
-        self.waiting.news()
-    }
-
-    /// Replies that repeated the key, which was taken out of them.
-    #[must_use]
-    pub fn masked(&self) -> u64 {
-        self.masked.load(Ordering::Relaxed)
-    }
-
-    /// Asks, and tries again what is worth it. Once `closing` is cancelled nothing more is sent; what is on its way is
-    /// brought home.
-    ///
-    /// # Errors
-    /// [`Unanswered`], with a [`Failure`] that names the teacher: of class [`Class::Budget`] where the budget has no room, of class
-    /// [`Class::Interrupted`] where it was not sent because of `closing`.
-    pub async fn ask(&self, request: &Request, closing: &CancellationToken) -> Result<Reply, Unanswered> {
-        let estimate = wire::estimate(request);
-        let mut place = self.waiting.place();
-        let mut attempt = 1;
-        loop {
-            let mut pass = tokio::select! {
-                biased;
-                () = closing.cancelled() => return Err(Failure::interrupted().into()),
-                pass = self.governor.enter(estimate) => pass.map_err(|used_up| self.stop(used_up))?,
-            };
-            // Made when its turn has come: thousands of requests stand in line.
-            let body = serde_json::to_vec(&Body::of(request, &self.model, self.strict))
-                .map_err(|error| Failure::internal(format!("a request cannot be written: {error}")))?;
-            let random = spread(&body, attempt);
-            pass.send();
-            let fault = match self.exchange(body, request).await {
-                Ok(reply) => {
-                    pass.settle(Cost::Counted(reply.usage));
-                    return Ok(reply);
-                }
-                Err((fault, cost)) => {
-                    pass.settle(cost);
-                    fault
-                }
-            };
-            let (what, asked, garbled) = match fault {
-                Fault::Permanent(failure) => return Err(failure.into()),
-                Fault::Rejected(failure) => return Err(Unanswered { failure, rejected: true }),
-                Fault::Transient { what, retry_after } => (what, retry_after, false),
-                Fault::Garbled { what } => (what, None, true),
-            };
-            if let Some(asked) = asked.filter(|asked| *asked > self.max_wait) {
-                return Err(self.asked_too_much(&what, asked).into());
-            }
-            if attempt >= self.attempts {
-                return Err(self.give_up(attempt, &what, garbled).into());
-            }
-            if let Some(asked) = asked {
-                self.governor.pause(asked);
-            }
-            let pause = retry::wait(attempt, asked, random);
-            tracing::debug!(teacher = self.endpoint.label(), attempt, %what, ?pause, "asking again");
-            place.failed(&what, attempt, self.attempts, pause);
-            tokio::select! {
-                () = closing.cancelled() => return Err(Failure::interrupted().into()),
-                () = tokio::time::sleep(pause) => {}
-            }
-            attempt += 1;
-        }
-    }
-
-    async fn exchange(&self, body: Vec<u8>, request: &Request) -> Result<Reply, (Fault, Cost)> {
-        let most = if request.capture.is_some() { MOST_BYTES_CAPTURED } else { MOST_BYTES };
-        let answer = self.endpoint.post("chat/completions", body, most).await?;
-        let mut reply = wire::parse(&answer, request).map_err(|unusable| {
-            let fault = match unusable {
-                Unusable::Broken(what) => Fault::Garbled { what: self.endpoint.quote(&what) },
-                Unusable::NoLogProbs => Fault::Permanent(
-                    Failure::new(Class::Teacher, format!("{} gives no log-probabilities", self.endpoint.label()))
-                        .hint("remove `capture`, or ask a server that has them (llama.cpp, vLLM, OpenAI)"),
-                ),
-            };
-            (fault, wire::usage(&answer).map_or(Cost::Unknown, Cost::Counted))
-        })?;
-        if self.endpoint.mask(&mut reply) {
-            self.masked.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(reply)
-    }
-
-    fn stop(&self, UsedUp { cap, spent }: UsedUp) -> Failure {
-        Failure::new(
-            Class::Budget,
-            format!("{}: the budget of ${cap} has no room for the next request (${spent:.4} spent)", self.endpoint.label()),
-        )
-        .hint("what was paid for is kept: run again to go on, with a larger `limits.budget-usd` if one run shall do it all")
-    }
-
-    fn asked_too_much(&self, what: &str, asked: Duration) -> Failure {
-        let (label, asked, most) = (self.endpoint.label(), asked.as_secs(), self.max_wait.as_secs_f64());
-        Failure::new(
-            Class::Teacher,
-            format!("{label} asks to be left alone for {asked} s, more than the {most} s that are waited: {what}"),
-        )
-        .hint("what was answered is kept: run again when that time is over, or raise `limits.max-wait-seconds`")
-    }
-
-    fn give_up(&self, attempts: u32, what: &str, garbled: bool) -> Failure {
-        let hint = if garbled {
-            "is `base-url` the address of a chat API (it usually ends in `/v1`), with no proxy that breaks replies? what \
-             was answered is kept"
-        } else {
-            "what was answered is kept: run again when the server is well, or raise `limits.attempts`"
-        };
-        Failure::new(Class::Teacher, format!("{} gave no reply in {attempts} attempts: {what}", self.endpoint.label()))
-            .hint(hint)
     }
 }
 
-/// A number from 0 to 1 that differs from request to request and from attempt to attempt.
-fn spread(body: &[u8], attempt: u32) -> f64 {
-    let hash = blake3::Hasher::new().update(body).update(&attempt.to_le_bytes()).finalize();
-    f64::from(hash.as_bytes()[0]) / 255.0
+#[derive(Deserialize)]
+struct Completion {
+    #[serde(default)]
+    choices: Vec<Choice>,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    usage: Option<Tokens>,
+    /// Some gateways pass a failure on with status 200.
+    #[serde(default)]
+    error: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Tokens {
+    #[serde(default)]
+    prompt_tokens: u32,
+    #[serde(default)]
+    completion_tokens: u32,
+}
+
+impl From<Tokens> for Usage {
+    fn from(tokens: Tokens) -> Self {
+        Self { prompt: tokens.prompt_tokens, completion: tokens.completion_tokens }
+    }
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    finish_reason: Option<String>,
+    message: Said,
+    #[serde(default)]
+    logprobs: Option<LogProbs>,
+    /// vLLM's.
+    #[serde(default)]
+    token_ids: Option<Vec<u32>>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    #[serde(default)]
+    content: Option<String>,
+    #[serde(default)]
+    refusal: Option<String>,
+}
+
+/// What a body means.
+///
+/// # Errors
+/// [`Unusable`].
+pub fn parse(body: &[u8], request: &Request) -> Result<Reply, Unusable> {
+    not_empty(body)?;
+    let in_one_piece;
+    let body = if stream::is_stream(body) {
+        in_one_piece = stream::whole(body)?;
+        &in_one_piece
+    } else {
+        body
+    };
+    let completion: Completion = serde_json::from_slice(body).map_err(|error| Unusable::not_valid(body, &error))?;
+    if let (true, Some(error)) = (completion.choices.is_empty(), completion.error.filter(|error| !error.is_null())) {
+        return Err(Unusable::passed_on(&error));
+    }
+    let usage = completion.usage.map_or_else(Usage::default, Usage::from);
+    let Some(choice) = completion.choices.into_iter().next() else {
+        return Err(Unusable::Broken("the reply has no choices".to_owned()));
+    };
+    let finish = choice.finish_reason.unwrap_or_default();
+    let (outcome, text) = read(&finish, choice.message, request);
+    let tokens = captured(request, choice.logprobs, &text, outcome)?;
+    let model = completion.model.unwrap_or_default();
+    Ok(Reply { outcome, text, finish, model, usage, token_ids: choice.token_ids, tokens })
+}
+
+/// The log-probabilities that a request asked for.
+///
+/// # Errors
+/// [`Unusable::NoLogProbs`] where they are not there, though the reply has words of its own.
+pub(super) fn captured(
+    request: &Request,
+    log_probs: Option<LogProbs>,
+    text: &str,
+    outcome: Outcome,
+) -> Result<Option<Vec<TokenLogProbs>>, Unusable> {
+    match (request.capture, log_probs.and_then(LogProbs::positions)) {
+        (None, _) => Ok(None),
+        (Some(_), Some(positions)) if !positions.is_empty() || text.is_empty() => Ok(Some(positions)),
+        (Some(_), _) if text.is_empty() || outcome == Outcome::Refusal => Ok(Some(Vec::new())),
+        (Some(_), _) => Err(Unusable::NoLogProbs),
+    }
+}
+
+/// What a body says it took, though it may be no reply otherwise.
+#[must_use]
+pub fn usage(body: &[u8]) -> Option<Usage> {
+    #[derive(Deserialize)]
+    struct Counted {
+        usage: Tokens,
+    }
+    serde_json::from_slice::<Counted>(body).ok().map(|counted| counted.usage.into())
+}
+
+fn read(finish: &str, said: Said, request: &Request) -> (Outcome, String) {
+    if let Some(refusal) = said.refusal.filter(|text| !text.is_empty()) {
+        return (Outcome::Refusal, refusal);
+    }
+    let mut text = said.content.unwrap_or_default();
+    // A conversation that ends with the assistant's own words is continued, and some servers repeat those words.
+    if let Some(Message { role, content }) = request.messages.last()
+        && role == "assistant"
+        && let Some(rest) = text.strip_prefix(content.as_str())
+    {
+        text = rest.to_owned();
+    }
+    (ending(finish, &text), text)
+}
+
+/// The kind of a reply that is no refusal, from the reason that it ended for.
+pub(super) fn ending(finish: &str, text: &str) -> Outcome {
+    match finish {
+        "length" | "max_tokens" => Outcome::Cut,
+        "content_filter" => Outcome::ContentFilter,
+        _ if text.is_empty() => Outcome::Empty,
+        _ => Outcome::Ok,
+    }
 }

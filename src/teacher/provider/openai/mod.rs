@@ -1,12 +1,14 @@
-//! Any server with OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, Ollama and whoever speaks like them.
+//! Any server with OpenAI's API: OpenAI itself, vLLM, llama.cpp, Ollama and whoever speaks like them.
 
-mod chat;
-mod run;
+pub mod chat;
+pub mod completions;
+pub mod log_probs;
 mod settings;
-pub mod wire;
+mod stream;
 
 #[cfg(test)]
 mod tests;
 
-pub use chat::{Chat, Unanswered};
-pub use settings::OpenAi;
+pub use chat::{ChatApi, Dialect};
+pub use completions::CompletionsApi;
+pub use settings::{ApiConfig, OpenAi};

@@ -7,27 +7,27 @@ use reqwest::Url;
 use serde_json::json;
 use stillhouse_stage::{Failure, Outcome};
 
-use super::{Chat, OpenAi};
+use super::{Client, Server};
 use crate::answers::{Output, Policy, Questions};
-use crate::asking::Asking;
+use crate::asking::{Asking, Paid};
 use crate::provider::{Job, terms};
 use crate::replies::ReplyStore;
-use crate::request::Identity;
 use crate::transport::endpoint::Address;
 use crate::transport::{Endpoint, Governor};
 
-/// What a server makes of a request: the same for all that speak this API.
-const FAMILY: &str = "openai-chat";
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// Answers the stage's prompts.
-pub fn run(settings: &OpenAi, job: &Job<'_>) -> Result<Outcome, Failure> {
-    let identity = Identity { family: FAMILY, model: settings.model.clone(), revision: settings.revision.clone() };
+///
+/// # Errors
+/// A [`Failure`] as the user shall read it.
+pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
+    let identity = server.identity();
     let folder = job.context.store().replies_dir().join(identity.folder());
     let store = ReplyStore::shared(&folder)?;
     let policy = Policy::of(job.answers)?;
     let again = policy.asks_again().then(|| policy.clone().into_again());
-    let asking = Asking::with_again(identity, store, again, connection(settings, job));
+    let asking = Asking::with_again(identity, store, job.answers.on_rejected, again, connection(server, job));
     let (questions, total) = Questions::of(job.context, job.answers)?;
     let mut output = Output::create(&job.context.out(), job.answers.capture.is_some(), policy)?;
     let runtime = Failure::io(
@@ -39,7 +39,7 @@ pub fn run(settings: &OpenAi, job: &Job<'_>) -> Result<Outcome, Failure> {
         loop {
             tokio::time::sleep(TELL_EVERY).await;
             context.progress(counted.answered().min(total), Some(total), "answers");
-            if let Some(news) = counted.chat().and_then(Chat::news) {
+            if let Some(news) = counted.client().and_then(Client::news) {
                 context.note(format!("teacher {teacher}: {news}"));
             }
         }
@@ -49,24 +49,28 @@ pub fn run(settings: &OpenAi, job: &Job<'_>) -> Result<Outcome, Failure> {
             output.write(question, reply, None, origin)
         }));
     telling.abort();
-    warn_of_masked(job, asking.chat());
+    warn_of_masked(job, asking.client());
+    if asked.is_err() {
+        tell_paid(server, job, asking.paid());
+    }
     asked?;
+    warn_of_rejected(job, &asking, total);
     job.context.progress(output.settled(), Some(total), "answers");
-    let (metrics, models) = output.finish(job.teacher, settings.limits().prices)?;
-    warn_of_another_model(settings, job, &models);
+    let (metrics, models) = output.finish(job.teacher, server.limits.prices)?;
+    warn_of_another_model(server, job, &models);
     let provenance = json!({
-        "provider": "openai",
-        "model": settings.model,
-        "revision": settings.revision,
+        "provider": server.provider,
+        "model": server.model,
+        "revision": server.revision,
         "models-as-the-server-named-them": models,
-        "terms": terms::for_record(settings.terms.as_ref()),
+        "terms": terms::for_record(server.terms.as_ref()),
     });
     Ok(Outcome { metrics, provenance, resumed: false })
 }
 
 /// How to connect, once it is known that something has to be asked.
-fn connection(settings: &OpenAi, job: &Job<'_>) -> impl Fn() -> Result<Chat, Failure> + Send + Sync + 'static {
-    let (settings, teacher, offline) = (settings.clone(), job.teacher.to_owned(), job.context.order().offline);
+fn connection(server: &Server, job: &Job<'_>) -> impl Fn() -> Result<Client, Failure> + Send + Sync + 'static {
+    let (server, teacher, offline) = (server.clone(), job.teacher.to_owned(), job.context.order().offline);
     move || {
         if offline {
             return Err(Failure::environment(format!(
@@ -74,33 +78,52 @@ fn connection(settings: &OpenAi, job: &Job<'_>) -> impl Fn() -> Result<Chat, Fai
             ))
             .hint("run without `--offline`: stored replies are used all the same"));
         }
-        let base_url = Url::parse(&settings.base_url)
+        let base_url = Url::parse(&server.base_url)
             .map_err(|error| Failure::input(format!("teacher {teacher}: `base-url` is no URL: {error}")))?;
-        let place = format!("{} {}", base_url.as_str().trim_end_matches('/'), settings.model);
-        let (limits, variable) = (settings.limits(), settings.api_key_env.0.clone());
-        let key = variable.as_ref().and_then(|variable| std::env::var(variable).ok());
-        let address = Address { teacher: teacher.clone(), base_url, key_variable: variable };
-        let (endpoint, governor) = (Endpoint::new(address, key, &limits)?, Governor::shared(&place, &limits));
-        Ok(Chat::new(endpoint, governor, settings.model.clone(), settings.is_strict(), &limits))
+        let place = format!("{} {}", base_url.as_str().trim_end_matches('/'), server.model);
+        let (limits, key_variable) = (&server.limits, server.key_variable.clone());
+        let key = key_variable.as_ref().and_then(|variable| std::env::var(variable).ok());
+        let address = Address { teacher: teacher.clone(), base_url, key_variable, auth: server.auth };
+        let (endpoint, governor) = (Endpoint::new(address, key, limits)?, Governor::shared(&place, limits));
+        Ok(Client::new(endpoint, governor, Arc::clone(&server.api), limits))
+    }
+}
+
+/// A stage that fails has no record, so what it paid for is told in its log.
+fn tell_paid(server: &Server, job: &Job<'_>, Paid { requests, prompt, completion }: Paid) {
+    if requests > 0 {
+        let usd = server.limits.prices.map(|prices| format!(", ${:.4}", prices.of(prompt, completion)));
+        job.context.note(format!(
+            "teacher {}: {requests} new replies are kept ({prompt} + {completion} tokens{})",
+            job.teacher,
+            usd.unwrap_or_default()
+        ));
+    }
+}
+
+/// A prompt that a server refuses loses nothing but itself, but is not lost in silence either.
+fn warn_of_rejected(job: &Job<'_>, asking: &Asking, total: u64) {
+    if let (count @ 1.., Some(first)) = (asking.rejected(), asking.first_rejection()) {
+        job.context.warn(format!("{count} of {total} requests were rejected and have no answer; {first}"));
     }
 }
 
 /// Whoever finds stars in an answer shall know where they come from.
-fn warn_of_masked(job: &Job<'_>, chat: Option<&Chat>) {
-    if let Some(chat) = chat
-        && let (1.., Some(variable)) = (chat.masked(), chat.endpoint.key_variable())
+fn warn_of_masked(job: &Job<'_>, client: Option<&Client>) {
+    if let Some(client) = client
+        && let (1.., Some(variable)) = (client.masked(), client.endpoint.key_variable())
     {
         job.context.warn(format!(
             "teacher {} repeated the key in {variable} in {} of its replies: it is stored as *** (if the server wants no \
              key, remove `api-key-env`)",
             job.teacher,
-            chat.masked()
+            client.masked()
         ));
     }
 }
 
 /// A server may answer with another model than was asked for, or an alias may have moved between two replies.
-fn warn_of_another_model(settings: &OpenAi, job: &Job<'_>, models: &serde_json::Value) {
+fn warn_of_another_model(server: &Server, job: &Job<'_>, models: &serde_json::Value) {
     let names: Vec<&String> = models.as_object().into_iter().flat_map(|models| models.keys()).collect();
     if names.len() > 1 {
         let list: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
@@ -108,7 +131,7 @@ fn warn_of_another_model(settings: &OpenAi, job: &Job<'_>, models: &serde_json::
             "teacher {} answered as {}: `model = \"{}\"` has moved between replies",
             job.teacher,
             list.join(" and "),
-            settings.model
+            server.model
         ));
     }
 }

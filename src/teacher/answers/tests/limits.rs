@@ -1,0 +1,155 @@
+//! What a server refuses, how it fails, and how much may be asked of it: what becomes of the stage.
+
+use std::sync::Mutex;
+
+use serde_json::json;
+use stillhouse_data::answer::Outcome;
+use stillhouse_stage::Class;
+
+use super::bench::{Bench, prompts};
+use super::server::{Server, echo, number_in};
+use crate::testing::{Act, Faults};
+
+fn too_long() -> Act {
+    Act::status(400, include_str!("../../tests/golden/error_400_context.json"))
+}
+
+#[test]
+fn a_rejected_prompt_is_kept_with_the_server_s_words_and_loses_nobody_else() {
+    let server = Server::start(|asked| if number_in(asked) == 7 { too_long() } else { echo(asked) });
+    let bench = Bench::new();
+    let made = bench.run(&prompts(9), server.definition(json!({})), json!({})).unwrap();
+    let answers = made.answers();
+    let rejected = &answers[7];
+    assert_eq!((rejected.outcome, rejected.text.as_str()), (Outcome::Rejected, ""));
+    assert_eq!(
+        rejected.finish,
+        "400: request (9031 tokens) exceeds the available context size (4096 tokens), try increasing it \
+         (exceed_context_size_error)"
+    );
+    assert_eq!(answers.iter().filter(|answer| answer.outcome == Outcome::Ok).count(), 8);
+    assert_eq!(made.outcome.metrics["outcomes"], json!({ "ok": 8, "rejected": 1 }));
+    assert_eq!(made.outcome.provenance["models-as-the-server-named-them"], json!({ "fake-1": 8 }));
+    let warning = &bench.warnings()[0];
+    assert!(warning.starts_with("1 of 9 requests were rejected and have no answer; prompt 8 ("), "{warning}");
+    // It cost nothing, so it is no stored reply: a server with more room is asked again.
+    let roomy = Server::echo();
+    let made = bench.run(&prompts(9), roomy.definition(json!({})), json!({})).unwrap();
+    assert_eq!((roomy.teacher.asked(), made.metric("from-cache")), (1, 8));
+}
+
+#[test]
+fn a_rejected_prompt_ends_the_stage_where_that_is_wanted() {
+    let server = Server::start(|asked| if number_in(asked) == 7 { too_long() } else { echo(asked) });
+    let fail = json!({ "on-rejected": "fail" });
+    let failure = Bench::new().run(&prompts(9), server.definition(json!({})), fail).err().unwrap();
+    assert!(failure.message.starts_with("prompt 8 ("), "{failure}");
+    assert!(failure.hint.unwrap().contains("longer than the teacher's context"));
+}
+
+#[test]
+fn a_server_that_rejects_everything_is_not_asked_everything() {
+    let server = Server::start(|_| Act::status(422, r#"{"detail":"unknown field `min_p`"}"#));
+    let limits = json!({ "concurrency": 4 });
+    let failure = Bench::new().run(&prompts(500), server.definition(limits), json!({})).err().unwrap();
+    assert!(failure.message.starts_with("the first 20 requests were all rejected: prompt "), "{failure}");
+    assert!(failure.message.ends_with("rejected a request (422): unknown field `min_p`"), "{failure}");
+    assert!(failure.hint.unwrap().contains("`strict = true`"));
+    assert!((20..30).contains(&server.teacher.asked()), "{}", server.teacher.asked());
+    let failure = Bench::new().run(&prompts(3), server.definition(json!({})), json!({})).err().unwrap();
+    assert!(failure.message.starts_with("every request was rejected (3): prompt "), "{failure}");
+}
+
+#[test]
+fn a_teacher_that_is_down_stops_the_stage_and_not_one_request_after_the_other() {
+    let server = Server::start(|asked| if asked.number < 30 { echo(asked) } else { Act::status(500, "oops") });
+    let bench = Bench::new();
+    let limits = json!({ "attempts": 2, "concurrency": 8 });
+    let failure = bench.run(&prompts(2000), server.definition(limits), json!({})).err().unwrap();
+    assert_eq!(failure.class, Class::Teacher);
+    assert!(failure.message.contains(" is down: "), "{failure}");
+    assert!(
+        failure.message.ends_with("requests in a row failed, the last: the server answered 500: oops"),
+        "{failure}"
+    );
+    assert_eq!(failure.hint.as_deref(), Some("what was answered is kept: run again when the server is well"));
+    assert!(server.teacher.asked() < 80, "{}", server.teacher.asked());
+    let well = Server::echo();
+    let made = bench.run(&prompts(2000), well.definition(json!({})), json!({})).unwrap();
+    assert_eq!((well.teacher.asked(), made.metric("from-cache")), (1970, 30));
+}
+
+#[test]
+fn a_teacher_that_comes_back_is_asked_on() {
+    // Forty failures in a row, whoever asks.
+    let server = Server::start(|asked| if (30..70).contains(&asked.number) { Act::Reset } else { echo(asked) });
+    let limits = json!({ "concurrency": 32 });
+    let made = Bench::new().run(&prompts(200), server.definition(limits), json!({})).unwrap();
+    assert_eq!((made.metric("answers"), server.teacher.asked()), (200, 240));
+}
+
+#[test]
+fn caps_on_tokens_and_requests_stop_cleanly_and_the_next_run_goes_on() {
+    for (limits, words) in [
+        (json!({ "budget-requests": 50, "concurrency": 4 }), "the budget of 50 requests is used up"),
+        (
+            json!({ "budget-tokens": 550, "concurrency": 4 }),
+            "the budget of 550 tokens has no room for the next request (",
+        ),
+    ] {
+        let (server, next) = (Server::echo(), Server::echo());
+        let bench = Bench::new();
+        let sampling = json!({ "sampling": { "max-tokens": 8 } });
+        let failure = bench.run(&prompts(100), server.definition(limits), sampling.clone()).err().unwrap();
+        assert_eq!(failure.class, Class::Budget);
+        assert!(failure.message.contains(words), "{failure}");
+        let first = server.teacher.asked();
+        assert!((40..=50).contains(&first), "a reply takes 11 tokens: {first}");
+        let made = bench.run(&prompts(100), next.definition(json!({})), sampling).unwrap();
+        assert_eq!((next.teacher.asked(), made.metric("from-cache")), (100 - first, first));
+    }
+}
+
+#[test]
+fn a_server_s_own_count_of_what_is_left_is_kept_to() {
+    // Three a second, and a refusal for whoever comes too early.
+    let taken = Mutex::new((std::time::Instant::now(), 3.0_f64, 0_u32));
+    let server = Server::start(move |asked| {
+        let mut taken = taken.lock().unwrap();
+        let (since, left, _) = *taken;
+        taken.0 = std::time::Instant::now();
+        taken.1 = (left + since.elapsed().as_secs_f64() * 3.0).min(3.0);
+        if taken.1 < 1.0 {
+            taken.2 += 1;
+            assert!(taken.2 < 4, "refused {} times", taken.2);
+            return Act::status(429, "").with_header("retry-after", "1");
+        }
+        taken.1 -= 1.0;
+        let reset = format!("{}ms", ((3.0 - taken.1) / 3.0 * 1000.0).ceil());
+        echo(asked)
+            .with_header("x-ratelimit-limit-requests", "3")
+            .with_header("x-ratelimit-remaining-requests", &format!("{}", taken.1.floor()))
+            .with_header("x-ratelimit-reset-requests", &reset)
+    });
+    let made = Bench::new().run(&prompts(9), server.definition(json!({ "concurrency": 1 })), json!({})).unwrap();
+    assert_eq!(made.metric("answers"), 9);
+}
+
+#[test]
+fn two_thousand_prompts_to_a_server_with_every_fault_are_answered_once_each() {
+    let faults = std::sync::Arc::new(Faults::new(0.2));
+    let script = std::sync::Arc::clone(&faults);
+    let server = Server::start(move |asked| script.act(asked));
+    let bench = Bench::new();
+    let limits = json!({ "concurrency": 64, "attempts": 12 });
+    let made = bench.run(&prompts(2000), server.definition(limits), json!({ "capture": { "top-k": 1 } })).unwrap();
+    let texts: Vec<String> = made.answers().into_iter().map(|answer| answer.text).collect();
+    let wanted: Vec<String> = prompts(2000).iter().map(|prompt| format!("answer to: {prompt}")).collect();
+    assert_eq!(texts, wanted);
+    assert_eq!((faults.good(), made.metric("asked")), (2000, 2000), "a good answer is not asked for again");
+    let broken = faults.broken();
+    assert_eq!(broken.len(), 11, "every fault came up: {broken:?}");
+    let bad = broken.iter().filter(|(name, _)| **name != "slow").map(|(_, count)| count).sum::<u64>();
+    assert_eq!(server.teacher.asked(), 2000 + bad);
+    assert!((300..700).contains(&bad), "{bad}");
+}

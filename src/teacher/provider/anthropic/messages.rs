@@ -1,0 +1,134 @@
+//! The messages API as it goes over the wire.
+
+use serde::{Deserialize, Serialize};
+use stillhouse_data::answer::Outcome;
+use stillhouse_data::prompt::Message;
+
+use crate::provider::api::{Api, Unusable, not_empty};
+use crate::reply::{Reply, Usage};
+use crate::request::Request;
+
+/// Messages of one model.
+#[derive(Clone, Debug)]
+pub struct MessagesApi {
+    /// The model's name as the server knows it.
+    pub model: String,
+}
+
+/// The body of a request.
+#[derive(Debug, Serialize)]
+struct Body<'r> {
+    model: &'r str,
+    /// Must be there; there is no server's default.
+    max_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<String>,
+    messages: Vec<&'r Message>,
+    /// Newer models refuse temperature and top-p in one request, so whichever is at its neutral 1 stays away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<u32>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop_sequences: &'r [String],
+    stream: bool,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    #[serde(default)]
+    content: Vec<Block>,
+    #[serde(default)]
+    stop_reason: Option<String>,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    usage: Option<Tokens>,
+    #[serde(default)]
+    error: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Block {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    text: String,
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    #[serde(default)]
+    input_tokens: Option<u32>,
+    #[serde(default)]
+    output_tokens: Option<u32>,
+    #[serde(default)]
+    cache_creation_input_tokens: Option<u32>,
+    #[serde(default)]
+    cache_read_input_tokens: Option<u32>,
+}
+
+impl From<Tokens> for Usage {
+    /// `input_tokens` are those after the last cache mark: the whole prompt is the sum of the three.
+    fn from(tokens: Tokens) -> Self {
+        let of = Option::unwrap_or_default;
+        let cached = of(tokens.cache_creation_input_tokens).saturating_add(of(tokens.cache_read_input_tokens));
+        Self { prompt: of(tokens.input_tokens).saturating_add(cached), completion: of(tokens.output_tokens) }
+    }
+}
+
+impl Api for MessagesApi {
+    fn path(&self) -> &'static str {
+        "messages"
+    }
+
+    fn body(&self, request: &Request) -> serde_json::Result<Vec<u8>> {
+        let sampling = &request.sampling;
+        let (system, messages): (Vec<&Message>, Vec<&Message>) =
+            request.messages.iter().partition(|message| message.role == "system");
+        let system: Vec<&str> = system.into_iter().map(|message| message.content.as_str()).collect();
+        let narrowed = sampling.top_p < 1.0;
+        serde_json::to_vec(&Body {
+            model: &self.model,
+            max_tokens: sampling.max_tokens,
+            system: (!system.is_empty()).then(|| system.join("\n\n")),
+            messages,
+            temperature: (!narrowed || sampling.temperature != 1.0).then_some(sampling.temperature),
+            top_p: narrowed.then_some(sampling.top_p),
+            top_k: sampling.top_k,
+            stop_sequences: &sampling.stop,
+            stream: false,
+        })
+    }
+
+    fn parse(&self, body: &[u8], _request: &Request) -> Result<Reply, Unusable> {
+        not_empty(body)?;
+        let said: Said = serde_json::from_slice(body).map_err(|error| Unusable::not_valid(body, &error))?;
+        if let Some(error) = said.error.filter(|error| !error.is_null()) {
+            return Err(Unusable::passed_on(&error));
+        }
+        let Some(finish) = said.stop_reason else {
+            return Err(Unusable::Broken("the reply has no `stop_reason`".to_owned()));
+        };
+        let texts = said.content.iter().filter(|block| block.kind == "text").map(|block| block.text.as_str());
+        let text: String = texts.collect();
+        let outcome = match finish.as_str() {
+            "max_tokens" | "model_context_window_exceeded" => Outcome::Cut,
+            "refusal" => Outcome::Refusal,
+            _ if text.is_empty() => Outcome::Empty,
+            _ => Outcome::Ok,
+        };
+        let (model, usage) = (said.model.unwrap_or_default(), said.usage.map_or_else(Usage::default, Usage::from));
+        Ok(Reply { outcome, text, finish, model, usage, token_ids: None, tokens: None })
+    }
+
+    fn usage(&self, body: &[u8]) -> Option<Usage> {
+        #[derive(Deserialize)]
+        struct Counted {
+            usage: Tokens,
+        }
+        serde_json::from_slice::<Counted>(body).ok().map(|counted| counted.usage.into())
+    }
+}

@@ -1,0 +1,100 @@
+//! `provider = "anthropic"`: Anthropic's messages API.
+
+pub mod messages;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use stillhouse_spec::{Config, Diagnostic, Diagnostics, Execution, Node, Origin};
+use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
+
+use self::messages::MessagesApi;
+use super::api::Auth;
+use super::capability::{self, Capabilities};
+use super::server::{self, LimitsConfig, PricesConfig, Server};
+use super::terms::TermsConfig;
+use super::{Job, Provider};
+use crate::answers::AnswersConfig;
+
+/// The version of the API that is spoken.
+const VERSION: &str = "2023-06-01";
+
+/// Anthropic's messages API. It gives no log-probabilities and takes no seed.
+#[derive(Clone, Debug, Config)]
+#[config(check = sound)]
+pub struct Anthropic {
+    /// Where it is, up to `/v1`.
+    #[config(default = Execution("https://api.anthropic.com/v1".to_owned()))]
+    pub base_url: Execution<String>,
+    /// The model, by the name that Anthropic gives it, with its date.
+    pub model: String,
+    /// What the model's name does not say: another revision is another teacher.
+    pub revision: Option<String>,
+    /// The name of the environment variable that holds the key.
+    pub api_key_env: Execution<Option<String>>,
+    /// What its answers may be used for.
+    pub terms: Execution<Option<TermsConfig>>,
+    /// How much at once, a minute, and in all.
+    #[config(default)]
+    pub limits: Execution<LimitsConfig>,
+    /// What tokens cost.
+    pub prices: Execution<Option<PricesConfig>>,
+}
+
+impl Anthropic {
+    fn server(&self) -> Server {
+        Server {
+            provider: "anthropic",
+            family: "anthropic-messages",
+            base_url: self.base_url.0.clone(),
+            model: self.model.clone(),
+            revision: self.revision.clone(),
+            key_variable: self.api_key_env.0.clone(),
+            auth: Auth::Header { key: "x-api-key", also: &[("anthropic-version", VERSION)] },
+            api: Arc::new(MessagesApi { model: self.model.clone() }),
+            limits: self.limits.limits(self.prices.as_ref()),
+            terms: self.terms.0.clone(),
+        }
+    }
+}
+
+impl Provider for Anthropic {
+    fn capabilities(&self) -> Capabilities {
+        capability::ANTHROPIC
+    }
+
+    fn check(&self, answers: &AnswersConfig, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
+        self.capabilities().check(answers, place, report);
+        let sampling = &answers.sampling;
+        if sampling.temperature > 1.0 {
+            report.push(
+                Diagnostic::error(place("sampling.temperature"), "anthropic takes temperatures from 0 to 1")
+                    .hint("`temperature = 1.0` draws from the model's own distribution"),
+            );
+        }
+        if sampling.stop.iter().any(|text| text.trim().is_empty()) {
+            report.push(
+                Diagnostic::error(place("sampling.stop"), "anthropic takes no stop text of white space alone")
+                    .hint("remove it, or let the answers end by themselves"),
+            );
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    fn forecast(&self, answers: &AnswersConfig, ahead: &Ahead<'_>) -> Option<Forecast> {
+        server::forecast(&self.server(), answers, ahead)
+    }
+
+    fn answer(&self, job: &Job<'_>) -> Result<Outcome, Failure> {
+        server::run(&self.server(), job)
+    }
+}
+
+fn sound(config: &Anthropic, node: &Node, report: &mut Diagnostics) {
+    server::check(&config.base_url, &config.model, &config.limits, config.prices.as_ref(), node, report);
+}

@@ -1,0 +1,137 @@
+//! The completions API: a text is continued, as base models are asked. Its log-probabilities come in two shapes.
+
+use serde::{Deserialize, Serialize};
+use stillhouse_data::prompt::Message;
+
+use super::chat::{Dialect, Tokens, captured, ending, usage};
+use super::log_probs::LogProbs;
+use crate::provider::api::{Api, Unusable, not_empty};
+use crate::reply::{Reply, Usage};
+use crate::request::Request;
+
+/// Completions of one model.
+#[derive(Clone, Debug)]
+pub struct CompletionsApi {
+    /// The model's name as the server knows it.
+    pub model: String,
+    /// Whose dialect.
+    pub dialect: Dialect,
+}
+
+/// The text that is continued: the turns' texts, with an empty line between them, as a local teacher without a chat
+/// template has it.
+#[must_use]
+pub fn prompt_text(messages: &[Message]) -> String {
+    let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+    contents.join("\n\n")
+}
+
+/// The body of a request; see [`super::chat::Body`] for why all of it is sent.
+#[derive(Debug, Serialize)]
+struct Body<'r> {
+    model: &'r str,
+    prompt: String,
+    temperature: f64,
+    top_p: f64,
+    max_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u32>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop: &'r [String],
+    n: u32,
+    stream: bool,
+    echo: bool,
+    frequency_penalty: f64,
+    presence_penalty: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeat_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repetition_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    return_tokens_as_token_ids: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    return_token_ids: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Completion {
+    #[serde(default)]
+    choices: Vec<Choice>,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    usage: Option<Tokens>,
+    #[serde(default)]
+    error: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    text: String,
+    #[serde(default)]
+    finish_reason: Option<String>,
+    #[serde(default)]
+    logprobs: Option<LogProbs>,
+    #[serde(default)]
+    token_ids: Option<Vec<u32>>,
+}
+
+impl Api for CompletionsApi {
+    fn path(&self) -> &'static str {
+        "completions"
+    }
+
+    fn body(&self, request: &Request) -> serde_json::Result<Vec<u8>> {
+        let (sampling, dialect) = (&request.sampling, self.dialect);
+        let strict = dialect == Dialect::Strict;
+        serde_json::to_vec(&Body {
+            model: &self.model,
+            prompt: prompt_text(&request.messages),
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            max_tokens: sampling.max_tokens,
+            seed: request.seed,
+            stop: &sampling.stop,
+            n: 1,
+            stream: false,
+            echo: false,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logprobs: request.capture.map(|capture| dialect.alternatives(capture)),
+            top_k: (!strict).then_some(sampling.top_k.map_or(-1, i64::from)),
+            min_p: (!strict).then_some(0.0),
+            repeat_penalty: (!strict).then_some(1.0),
+            repetition_penalty: (!strict).then_some(1.0),
+            return_tokens_as_token_ids: request.capture.and(dialect.ids()),
+            return_token_ids: dialect.ids(),
+        })
+    }
+
+    fn parse(&self, body: &[u8], request: &Request) -> Result<Reply, Unusable> {
+        not_empty(body)?;
+        let completion: Completion = serde_json::from_slice(body).map_err(|error| Unusable::not_valid(body, &error))?;
+        if let (true, Some(error)) = (completion.choices.is_empty(), completion.error.filter(|error| !error.is_null()))
+        {
+            return Err(Unusable::passed_on(&error));
+        }
+        let usage = completion.usage.map_or_else(Usage::default, Usage::from);
+        let Some(choice) = completion.choices.into_iter().next() else {
+            return Err(Unusable::Broken("the reply has no choices".to_owned()));
+        };
+        let (text, finish) = (choice.text, choice.finish_reason.unwrap_or_default());
+        let outcome = ending(&finish, &text);
+        let tokens = captured(request, choice.logprobs, &text, outcome)?;
+        let model = completion.model.unwrap_or_default();
+        Ok(Reply { outcome, text, finish, model, usage, token_ids: choice.token_ids, tokens })
+    }
+
+    fn usage(&self, body: &[u8]) -> Option<Usage> {
+        usage(body)
+    }
+}

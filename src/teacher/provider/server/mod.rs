@@ -1,0 +1,14 @@
+//! Teachers behind servers: what all of them share, whichever API they speak.
+
+mod client;
+mod forecast;
+mod run;
+mod settings;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, Unanswered};
+pub use forecast::forecast;
+pub use run::run;
+pub use settings::{LimitsConfig, PricesConfig, Server, check};
