@@ -2,6 +2,7 @@
 on models and no network here; a model comes in through [`lm::LanguageModel`]."]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod align;
 pub mod answer;
 pub mod batch;
 pub mod chat_template;
@@ -19,6 +20,7 @@ pub mod model_folder;
 pub mod prompt;
 pub mod prompts;
 mod random;
+pub mod retokenise;
 pub mod signals;
 pub mod source;
 mod string_or;

@@ -1,5 +1,7 @@
 //! Runs a stage kind of this crate in tests as the engine would: files hashed, inputs in a store.
 
+pub(crate) mod tokenizers;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

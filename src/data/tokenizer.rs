@@ -1,6 +1,10 @@
 //! Tokenizers in Hugging Face's files: text to ids and back, the special tokens, the chat template.
 
-use std::collections::BTreeSet;
+mod pieces;
+
+pub use pieces::Pieces;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -9,6 +13,7 @@ use crate::chat_template::ChatTemplate;
 use crate::error::{DataError, DataResult};
 use crate::model_folder::ModelFolder;
 use crate::prompt::Message;
+use pieces::Spelling;
 
 /// A tokenizer as it lies in a model folder: `tokenizer.json`, and where they exist `tokenizer_config.json`,
 /// `special_tokens_map.json`, `chat_template.jinja`.
@@ -21,6 +26,9 @@ pub struct Tokenizer {
     eos: Option<u32>,
     pad: Option<u32>,
     special: Vec<(String, String)>,
+    /// Tokens that were added to the vocabulary, and whether each is special.
+    added: BTreeMap<u32, bool>,
+    spelling: Spelling,
     template: Option<String>,
     label: String,
 }
@@ -70,7 +78,10 @@ impl Tokenizer {
         let digest = blake3::hash(bytes).to_hex()[..16].to_string();
         // Counted once: asking the inner tokenizer copies its whole vocabulary.
         let vocabulary = inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
-        Ok(Self { inner, digest, vocabulary, bos, eos, pad, special, template, label: folder.label.clone() })
+        let added = inner.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.special)).collect();
+        let spelling = Spelling::of(&inner);
+        let label = folder.label.clone();
+        Ok(Self { inner, digest, vocabulary, bos, eos, pad, special, added, spelling, template, label })
     }
 
     /// Loads the tokenizer of a folder on disk.
@@ -105,6 +116,23 @@ impl Tokenizer {
     /// The token's own spelling in the vocabulary, if there is such an id.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+
+    /// Whether an id is a special token: one that no text makes.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.added.get(&id).copied().unwrap_or(false)
+    }
+
+    /// The special tokens, ascending.
+    pub fn special_ids(&self) -> impl Iterator<Item = u32> {
+        self.added.iter().filter(|(_, special)| **special).map(|(id, _)| *id)
+    }
+
+    /// The same tokenizer, to which special tokens written in a text are text like any other.
+    #[must_use]
+    pub fn with_special_tokens_as_text(mut self) -> Self {
+        self.inner.set_encode_special_tokens(true);
+        self
     }
 
     /// The smallest vocabulary a model needs for this tokenizer: its highest id and one.

@@ -1,41 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-
-/// A tokenizer that spells bytes: GPT-2's byte alphabet, and the merges given.
-fn byte_level(merges: &[&str]) -> Value {
-    let mut alphabet: Vec<char> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
-    alphabet.sort_unstable();
-    let joined = merges.iter().map(|merge| merge.replace(' ', ""));
-    let tokens = alphabet.iter().map(char::to_string).chain(joined);
-    let (begin, end) = (256 + merges.len(), 257 + merges.len());
-    let vocabulary: serde_json::Map<String, Value> = tokens.zip(0..).map(|(token, id)| (token, json!(id))).collect();
-    let special = |id: usize, token: &str| {
-        json!({
-            "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true
-        })
-    };
-    json!({
-        "version": "1.0", "truncation": { "direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0 },
-        "padding": null, "added_tokens": [special(begin, "<s>"), special(end, "</s>")],
-        "normalizer": null,
-        "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [
-                { "SpecialToken": { "id": "<s>", "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } },
-                { "SpecialToken": { "id": "</s>", "type_id": 0 } }
-            ],
-            "pair": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 1 } }],
-            "special_tokens": {
-                "<s>": { "id": "<s>", "ids": [begin], "tokens": ["<s>"] },
-                "</s>": { "id": "</s>", "ids": [end], "tokens": ["</s>"] }
-            }
-        },
-        "decoder": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
-        "model": { "type": "BPE", "vocab": vocabulary, "merges": merges },
-    })
-}
+use crate::testing::tokenizers::byte_level;
 
 /// A tokenizer in SentencePiece's manner: every text begins with a mark, bytes stand in for what is unknown.
 fn marked() -> Value {

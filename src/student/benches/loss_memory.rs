@@ -100,7 +100,6 @@ struct Sides {
     head: Tensor<Cpu, 2>,
     teacher: LiveHidden<Cpu>,
     labels: Vec<u32>,
-    vocabulary: usize,
 }
 
 impl Sides {
@@ -112,7 +111,6 @@ impl Sides {
             head: some(vocabulary),
             teacher: LiveHidden::new(some(tokens), some(vocabulary), vocabulary),
             labels: (0..tokens).map(|place| (place * 7919 % vocabulary) as u32).collect(),
-            vocabulary,
         }
     }
 
@@ -135,9 +133,11 @@ impl Sides {
         let hidden = Tensor::<CpuTape, 2>::from_inner(self.hidden.clone()).require_grad();
         let head = Tensor::<CpuTape, 2>::from_inner(self.head.clone()).require_grad();
         let logits = CpuTape::projection(hidden.clone(), head.clone());
-        let live = loss.needs_teacher().then(|| {
-            let live = self.teacher.logits(0..self.labels.len());
-            stillhouse_student::loss::LiveLogits { logits: Tensor::from_inner(live.logits), shared: self.vocabulary }
+        let live = if loss.needs_teacher() { self.teacher.logits(0..self.labels.len()) } else { None };
+        let live = live.map(|live| stillhouse_student::loss::LiveLogits {
+            logits: Tensor::from_inner(live.logits),
+            shared: live.shared,
+            places: live.places,
         });
         let positions = Positions::new(logits, &self.labels, TeacherPositions::none()).beside(live);
         let sum = loss.sum_on_cpu(&positions).sum.unwrap() / self.labels.len() as f64;

@@ -21,24 +21,43 @@ const LONGEST_LINE: usize = 32;
 pub(super) fn teacher(view: &View<'_>, report: &mut Diagnostics) {
     let Some(config) = view.config_as::<StudentConfig>() else { return };
     let losses = config.loss.values.iter().filter(|(_, loss)| !loss.weight().is_zero());
-    let reading: Vec<_> = losses.filter(|(_, loss)| loss.needs_teacher()).collect();
-    // Hidden states without a teacher beside the student are reported where the table is read: no data holds them.
-    let distributions = reading.iter().find(|(_, loss)| loss.hidden().is_none());
-    match (view.follow("teacher"), distributions) {
-        (Some(teacher), _) => {
-            let reading: Vec<&str> = reading.iter().map(|(name, _)| **name).collect();
-            live(view, config, &teacher, &reading, report);
-        }
+    let reading: Vec<Reading<'_>> = losses
+        .filter(|(_, loss)| loss.needs_teacher())
+        .map(|(name, loss)| Reading {
+            name,
+            across_tokenizers: loss.across_tokenizers(),
+            hidden: loss.hidden().is_some(),
+        })
+        .collect();
+    // What only a teacher beside the student has is reported where the table is read: no data holds it.
+    let stored = reading.iter().find(|loss| !loss.across_tokenizers && !loss.hidden);
+    match (view.follow("teacher"), stored) {
+        (Some(teacher), _) => live(view, config, &teacher, &reading, report),
         // A name that leads nowhere is reported where names are resolved.
-        (None, Some((name, _))) if config.teacher.is_none() => signals(view, config, name, report),
+        (None, Some(loss)) if config.teacher.is_none() => signals(view, config, loss.name, report),
         (None, _) => {}
     }
 }
 
-/// A teacher beside the student: local, of some use, and with the same tokens.
-fn live(view: &View<'_>, config: &StudentConfig, teacher: &View<'_>, reading: &[&str], report: &mut Diagnostics) {
+/// A loss that reads a teacher.
+struct Reading<'a> {
+    name: &'a str,
+    /// Whether the teacher's tokens may be others.
+    across_tokenizers: bool,
+    /// Whether it reads hidden states.
+    hidden: bool,
+}
+
+/// A teacher beside the student: local, of some use, and with the same tokens where losses compare token by token.
+fn live(
+    view: &View<'_>,
+    config: &StudentConfig,
+    teacher: &View<'_>,
+    reading: &[Reading<'_>],
+    report: &mut Diagnostics,
+) {
     let at = config.teacher.as_ref().map_or(view.at, |named| named.at);
-    let Some(name) = reading.first() else {
+    let Some(Reading { name, .. }) = reading.first() else {
         let message = format!("no loss of {} compares with {}", view.label, teacher.label);
         report.push(Diagnostic::error(at, message).hint("leave `teacher` out, or add a loss such as `forward-kl`"));
         return;
@@ -51,6 +70,7 @@ fn live(view: &View<'_>, config: &StudentConfig, teacher: &View<'_>, reading: &[
         report.push(Diagnostic::error(at, message).hint(hint).related(teacher.at, "this teacher is a server"));
         return;
     };
+    let Some(Reading { name, .. }) = reading.iter().find(|loss| !loss.across_tokenizers) else { return };
     let Some(data) = view.follow("data") else { return };
     let Some(tokenizer) = data.follow("tokenizer") else { return };
     if same_tokens(&tokenizer, &model) == Some(false) {

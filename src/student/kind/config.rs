@@ -22,8 +22,8 @@ pub struct StudentConfig {
     /// What it learns from.
     #[config(parts = "train,tokenizer,signals", part_from = early_stop)]
     pub data: Ref<Datasets>,
-    /// A teacher that runs beside it while it trains: one with `provider = "local"` and the same tokenizer. Losses then
-    /// compare with its whole distributions or its hidden states, and stored signals are not read.
+    /// A teacher that runs beside it while it trains: one with `provider = "local"` and, but for `uld`, the same tokenizer.
+    /// Losses then compare with its whole distributions or its hidden states, and stored signals are not read.
     pub teacher: Option<Ref<Teachers>>,
     /// Lets it write some completions itself, which the teacher beside it then judges token by token.
     pub on_policy: Option<OnPolicy>,
@@ -78,6 +78,12 @@ pub struct StudentConfig {
 }
 
 impl StudentConfig {
+    /// Whether every loss that reads a teacher's distributions can do so over another vocabulary, and there is one.
+    pub(super) fn compares_across_tokenizers(&self) -> bool {
+        let reading = || self.loss.values.values().filter(|loss| loss.needs_teacher() && !loss.weight().is_zero());
+        reading().next().is_some() && reading().all(|loss| loss.across_tokenizers())
+    }
+
     /// How much of this a longer training begins with, and why not all of it.
     pub(super) fn shared(&self) -> String {
         let (schedule, steps) = (&self.schedule.value, self.steps);
@@ -153,10 +159,19 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
         report.push(Diagnostic::error(at("loss"), "every loss has the weight 0, so there is nothing to learn"));
     }
     for (name, loss) in &config.loss.values {
-        if config.teacher.is_none() && loss.hidden().is_some() && !loss.weight().is_zero() {
-            let place = node.at_path(&["loss".to_owned(), (*name).to_owned()]).map_or(at("loss"), |value| value.at);
+        if config.teacher.is_some() || loss.weight().is_zero() {
+            continue;
+        }
+        let place = node.at_path(&["loss".to_owned(), (*name).to_owned()]).map_or(at("loss"), |value| value.at);
+        if loss.hidden().is_some() {
             let Misfit { message, hint, .. } = no_teacher(name);
             report.push(Diagnostic::error(place, message).hint(hint));
+        }
+        if loss.across_tokenizers() {
+            let message = format!("`{name}` compares with a teacher beside the student, and none is named");
+            report.push(Diagnostic::error(place, message).hint(
+                "add `teacher = \"…\"`, a teacher with `provider = \"local\"`; its tokenizer may be another than the student's",
+            ));
         }
     }
     if config.lora.is_some() && !config.freeze.is_empty() {

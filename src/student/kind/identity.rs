@@ -44,6 +44,10 @@ pub(super) fn description(
     match teacher {
         Some(TeacherIdentity::Signals(digest)) => members.insert("signals", Canonical::from(digest.as_str())),
         Some(TeacherIdentity::Weights(digest)) => members.insert("teacher", Canonical::from(digest.as_str())),
+        Some(TeacherIdentity::OtherTokens { weights, tokens }) => {
+            members.insert("teacher-tokens", Canonical::from(tokens.as_str()));
+            members.insert("teacher", Canonical::from(weights.as_str()))
+        }
         None => None,
     };
     if !config.freeze.is_empty() {
@@ -81,6 +85,8 @@ pub(super) enum TeacherIdentity {
     Signals(String),
     /// Digest of a live teacher's configuration and weights.
     Weights(String),
+    /// Those of one with a tokenizer of its own, and the digest of how it reads the student's text.
+    OtherTokens { weights: String, tokens: String },
 }
 
 /// The losses without the weights that move.

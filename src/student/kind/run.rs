@@ -59,6 +59,8 @@ struct Job<'a> {
     pretrained: Option<ModelFolder>,
     /// The teacher beside it, if there is one.
     teacher: Option<TeacherBeside>,
+    /// The share of the scored tokens that begin where one of the teacher's does; none where both have one tokenizer.
+    aligned: Option<f64>,
     description: String,
     length: usize,
     /// Tokens that end a text which the student writes itself.
@@ -90,9 +92,13 @@ impl<'a> Job<'a> {
         }
         let read = match &teacher {
             _ if !Losses::new(losses(&config)).need_teacher() => None,
-            Some(teacher) => Some(TeacherIdentity::Weights(weights_digest(&teacher.folder)?)),
+            Some(teacher) => Some(teacher.identity(weights_digest(&teacher.folder)?)),
             None if !Losses::new(losses(&config)).need_distributions() => None,
             None => Some(TeacherIdentity::Signals(artifact.tree.part(&["signals"]).digest().to_string())),
+        };
+        let aligned = match &teacher {
+            Some(teacher) => teacher.aligned(context, &data.examples(TRAIN)?)?,
+            None => None,
         };
         let measured = config.early_stop.is_some().then(|| artifact.tree.part(&[HOLDOUT]).digest().to_string());
         let seed = context.seed();
@@ -107,6 +113,7 @@ impl<'a> Job<'a> {
             tokenizer_files,
             pretrained,
             teacher,
+            aligned,
             description,
             length,
             stop_ids,
@@ -279,6 +286,9 @@ impl<'a> Job<'a> {
         if let Some((step, value)) = trained.best {
             metrics.insert("best-step".into(), json!(step));
             metrics.insert("validation".into(), json!(value));
+        }
+        if let Some(share) = self.aligned {
+            metrics.insert("aligned".into(), json!(share));
         }
         if let Ok(meta) = fs_err::metadata(self.context.out().join("model.safetensors")) {
             metrics.insert("bytes".into(), json!(meta.len()));

@@ -1,11 +1,16 @@
 //! The teacher that runs beside a student while it trains.
 
+use std::sync::Arc;
+
 use burn::tensor::backend::AutodiffBackend;
+use stillhouse_data::example::ExampleReader;
 use stillhouse_data::model_folder::ModelFolder;
+use stillhouse_data::retokenise::Retokeniser;
 use stillhouse_data::tokenizer::Tokenizer;
 use stillhouse_stage::{Context, Failure};
 
 use super::config::StudentConfig;
+use super::identity::TeacherIdentity;
 use crate::backend::Inner;
 use crate::error::Result;
 use crate::kernels::Kernels;
@@ -18,8 +23,10 @@ use crate::weights::read_model;
 pub(super) struct TeacherBeside {
     /// Its files.
     pub folder: ModelFolder,
-    /// Token ids that both know.
+    /// Token ids that both know; of one with other tokens, those that its tokenizer knows.
     shared: usize,
+    /// What writes the student's text in its tokens, where these are others.
+    retokeniser: Option<Arc<Retokeniser>>,
     /// Its longest sequence.
     context: usize,
     /// Its weights.
@@ -30,7 +37,8 @@ impl TeacherBeside {
     /// The teacher that the student names; none if it names none.
     ///
     /// # Errors
-    /// A teacher that is not local, reads other tokens, or takes shorter sequences than the student's rows.
+    /// A teacher that is not local, takes shorter sequences than the student's rows, or reads other tokens although a loss
+    /// compares token by token.
     pub(super) fn open(
         context: &Context,
         config: &StudentConfig,
@@ -45,7 +53,9 @@ impl TeacherBeside {
                 .hint("name a teacher with `provider = \"local\"`"));
         }
         let folder = ModelFolder { label, ..ModelFolder::open(&context.file("teacher.model.path")?)? };
-        if Tokenizer::load(&folder)?.digest() != tokenizer.digest() {
+        let own = Tokenizer::load(&folder)?;
+        let same = own.digest() == tokenizer.digest();
+        if !same && !config.compares_across_tokenizers() {
             return Err(Failure::input(format!(
                 "{} reads other tokens than the student's data: their distributions can't be compared token by token",
                 folder.label
@@ -53,14 +63,18 @@ impl TeacherBeside {
             .hint(OTHER_TOKENIZER));
         }
         let (_, shape) = read_config(&folder.label, &folder.read_text("config.json")?)?;
+        if !same {
+            own.vocabulary_fits(&folder.label, shape.vocabulary)?;
+            let shared = own.vocabulary();
+            // The last token of a sequence is predicted and never read.
+            let retokeniser = Some(Arc::new(Retokeniser::new(tokenizer.clone(), own, shape.context + 1)?));
+            let parameters = shape.parameters();
+            return Ok(Some(Self { folder, shared, retokeniser, context: shape.context, parameters }));
+        }
         tokenizer.vocabulary_fits(&folder.label, shape.vocabulary)?;
         // One tokenizer, so ids that only one of them has are padding, which no text ever holds.
-        let beside = Self {
-            folder,
-            shared: shape.vocabulary.min(student.vocabulary),
-            context: shape.context,
-            parameters: shape.parameters(),
-        };
+        let shared = shape.vocabulary.min(student.vocabulary);
+        let beside = Self { folder, shared, retokeniser: None, context: shape.context, parameters: shape.parameters() };
         beside.fits("rows", length, "a smaller `batch.length` (and dataset `max-length`)")?;
         Ok(Some(beside))
     }
@@ -70,12 +84,54 @@ impl TeacherBeside {
         self.parameters.saturating_mul(precision.bytes())
     }
 
-    /// Whether it reads `rows` of so many positions.
+    /// What it is known by in a trajectory: its weights, and how it reads the student's text where its tokens are others.
+    pub(super) fn identity(&self, weights: String) -> TeacherIdentity {
+        match &self.retokeniser {
+            None => TeacherIdentity::Weights(weights),
+            Some(retokeniser) => TeacherIdentity::OtherTokens { weights, tokens: retokeniser.digest() },
+        }
+    }
+
+    /// The share of the scored tokens that begin where one of its own does, over the whole data or a thousand examples
+    /// spread over it; none where both have one tokenizer. A low share is said to the user.
+    ///
+    /// # Errors
+    /// Text that its tokenizer has no tokens for; not one token to compare at.
+    pub(super) fn aligned(&self, context: &Context, examples: &ExampleReader) -> Result<Option<f64>, Failure> {
+        let Some(retokeniser) = &self.retokeniser else { return Ok(None) };
+        let (mut scored, mut met) = (0usize, 0usize);
+        for place in (0..examples.len()).step_by(examples.len().div_ceil(LOOKED_AT).max(1)) {
+            let example = examples.get(place)?;
+            let rewritten = retokeniser.rewrite(&example.tokens, &example.scored)?;
+            scored += example.scored_tokens();
+            met += rewritten
+                .partners
+                .iter()
+                .zip(&example.scored)
+                .filter(|(partner, is)| **is && partner.is_some())
+                .count();
+        }
+        let label = &self.folder.label;
+        if met == 0 {
+            return Err(Failure::input(format!("not one scored token begins where one of {label}'s does"))
+                .hint("do both tokenizers write the same text? is the teacher's context long enough?"));
+        }
+        let share = met as f64 / scored as f64;
+        if share < LOW_SHARE {
+            context.warn(format!(
+                "only {:.1} % of the scored tokens begin where one of {label}'s does: the other positions learn nothing from it",
+                share * 100.0
+            ));
+        }
+        Ok(Some(share))
+    }
+
+    /// Whether it reads `rows` of so many positions. One with other tokens reads as much of the text as it has room for.
     ///
     /// # Errors
     /// It does not; with the hint.
     pub(super) fn fits(&self, rows: &str, length: usize, hint: &str) -> Result<(), Failure> {
-        if length <= self.context {
+        if length <= self.context || self.retokeniser.is_some() {
             return Ok(());
         }
         let Self { folder, context, .. } = self;
@@ -96,13 +152,24 @@ impl TeacherBeside {
     where
         Inner<B>: Kernels,
     {
-        Ok(LiveTeacher::new(read_model(&self.folder, device)?, self.shared).in_precision(precision))
+        let model = read_model(&self.folder, device)?;
+        let teacher = match &self.retokeniser {
+            None => LiveTeacher::new(model, self.shared),
+            Some(retokeniser) => LiveTeacher::with_other_tokens(model, self.shared, retokeniser.clone()),
+        };
+        Ok(teacher.in_precision(precision))
     }
 }
 
+/// Examples that are looked at for how well both tokenizers meet.
+const LOOKED_AT: usize = 1_000;
+/// A share of positions to compare at that is worth a warning.
+const LOW_SHARE: f64 = 0.5;
+
 /// What to do about a teacher with another tokenizer.
 pub(super) const OTHER_TOKENIZER: &str = "give the dataset and the student the teacher's tokenizer, take a teacher with \
-                                          the student's, or learn from its answers alone with `cross-entropy`";
+                                          the student's, compare with `uld` alone, which needs no common tokens, or learn \
+                                          from its answers alone with `cross-entropy`";
 
 #[cfg(test)]
 mod tests;

@@ -79,6 +79,15 @@ impl World {
         Input { stage: "student.other".into(), output }
     }
 
+    /// What was warned of so far.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let warning = |event: &StageEvent| match event {
+            StageEvent::Warning { message } => Some(message.clone()),
+            _ => None,
+        };
+        self.heard.0.lock().unwrap().iter().filter_map(warning).collect()
+    }
+
     pub(super) fn run(&self, config: &Value) -> Result<(Outcome, std::path::PathBuf), Failure> {
         self.run_with(config, [])
     }

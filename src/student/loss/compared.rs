@@ -41,7 +41,8 @@ impl<'a, B: Kernels> Compared<'a, B> {
 
     fn with_live(positions: &Positions<'a, B>, live: &LiveLogits<B>, comparison: &Comparison) -> Option<Self> {
         let rows = positions.labels.len();
-        if rows == 0 {
+        // Other tokens can't be compared one by one.
+        if rows == 0 || live.places.is_some() {
             return None;
         }
         let theirs = first_columns(live.logits.clone(), live.shared);
@@ -218,7 +219,7 @@ pub(super) fn first_columns<B: Backend>(matrix: Tensor<B, 2>, count: usize) -> T
     if matrix.dims()[1] == count { matrix } else { matrix.narrow(1, 0, count) }
 }
 
-fn select_rows<B: Kernels>(matrix: Tensor<B, 2>, rows: &[usize]) -> Tensor<B, 2> {
+pub(super) fn select_rows<B: Kernels>(matrix: Tensor<B, 2>, rows: &[usize]) -> Tensor<B, 2> {
     let rows: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
     let count = rows.len();
     let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [count]), &matrix.device());

@@ -24,6 +24,7 @@ pub mod skewed_kl;
 mod targets;
 mod teacher_rows;
 pub mod total_variation;
+pub mod uld;
 mod weight;
 
 pub use compared::{Compared, log_mixture};
@@ -60,6 +61,7 @@ pub static LOSSES: &[Entry<dyn Loss>] = &[
     entry!("sampled-cross-entropy", sampled_cross_entropy::SampledCrossEntropy as dyn Loss),
     entry!("hidden-mse", hidden_mse::HiddenMse as dyn Loss),
     entry!("hidden-cosine", hidden_cosine::HiddenCosine as dyn Loss),
+    entry!("uld", uld::Uld as dyn Loss),
 ];
 
 impl Registry for dyn Loss {
@@ -145,6 +147,8 @@ pub struct LossSum<B: Backend> {
 pub trait Formula: Config + std::fmt::Debug + Send + Sync {
     /// Whether it compares with a teacher: with its distributions or, where [`Formula::hidden`] says so, its hidden states.
     const NEEDS_TEACHER: bool;
+    /// Whether it compares distributions over different vocabularies. Such a loss reads a live teacher and no other.
+    const ACROSS_TOKENIZERS: bool = false;
 
     /// Factor in the total.
     fn weight(&self) -> Weight;
@@ -193,6 +197,8 @@ impl<D: Divergence> Formula for D {
 pub trait Loss: Component + Send + Sync {
     /// See [`Formula::NEEDS_TEACHER`].
     fn needs_teacher(&self) -> bool;
+    /// See [`Formula::ACROSS_TOKENIZERS`].
+    fn across_tokenizers(&self) -> bool;
     /// See [`Formula::weight`].
     fn weight(&self) -> Weight;
     /// See [`Formula::hidden`].
@@ -210,6 +216,10 @@ pub trait Loss: Component + Send + Sync {
 impl<F: Formula> Loss for F {
     fn needs_teacher(&self) -> bool {
         F::NEEDS_TEACHER
+    }
+
+    fn across_tokenizers(&self) -> bool {
+        F::ACROSS_TOKENIZERS
     }
 
     fn weight(&self) -> Weight {

@@ -86,4 +86,8 @@ pub struct LiveLogits<B: Backend> {
     /// Token ids that mean the same on both sides: the first so many. Whatever lies behind them is padding of a
     /// vocabulary, on either side, and in neither distribution.
     pub shared: usize,
+    /// For a teacher with other tokens, which of the positions its rows belong to, ascending: those where a token of both begins
+    /// at the same byte. No id is then shared, and `shared` is how many tokens the teacher's tokenizer has. None where both
+    /// have one tokenizer, and a row for every position.
+    pub places: Option<Vec<u32>>,
 }

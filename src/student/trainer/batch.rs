@@ -29,6 +29,9 @@ pub(super) struct MicroBatch<'a> {
     pub labels: Vec<u32>,
     /// What the teacher says there.
     pub teacher: TeacherPositions<'a>,
+    /// The step it is a part of, and which rows of it.
+    pub step: &'a Batch,
+    pub rows: Range<usize>,
 }
 
 impl StepBatch {
@@ -54,7 +57,7 @@ impl StepBatch {
             positions: positions[places.clone()].to_vec(),
             visibility: Visibility::from_segments(&segments[places], rows.len(), *length),
         };
-        MicroBatch { input, counted, labels, teacher }
+        MicroBatch { input, counted, labels, teacher, step: &self.batch, rows }
     }
 }
 

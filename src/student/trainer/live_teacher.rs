@@ -1,9 +1,15 @@
 //! A teacher that runs beside the student: white-box distillation without stored signals.
 
-use burn::tensor::Tensor;
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::tensor::{Int, Tensor, TensorData};
+use stillhouse_data::retokenise::Retokeniser;
 
 use super::batch::{MicroBatch, select_counted};
+use super::other_tokens::OtherTokens;
 use super::parameters::replace;
+use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::loss::LiveLogits;
 use crate::model::{DecoderConfig, logits};
@@ -12,30 +18,38 @@ use crate::weights::LoadedModel;
 
 /// A frozen teacher on the student's device. It reads the student's micro-batches, without a tape, and gives its
 /// whole distribution at the counted positions, a chunk at a time.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LiveTeacher<B: Kernels> {
     model: LoadedModel<B>,
     shared: usize,
+    /// With it, the student's text in the teacher's own tokens.
+    retokeniser: Option<Arc<Retokeniser>>,
 }
 
 impl<B: Kernels> LiveTeacher<B> {
     /// A teacher whose first `shared` token ids mean what the student's do; ids behind them are padding of either
     /// vocabulary.
     pub fn new(model: LoadedModel<B>, shared: usize) -> Self {
-        Self { shared: shared.min(model.config.vocabulary), model }
+        Self { shared: shared.min(model.config.vocabulary), model, retokeniser: None }
+    }
+
+    /// A teacher with a tokenizer of its own, whose first `known` ids stand for tokens. It reads the student's text as the
+    /// retokeniser writes it.
+    pub fn with_other_tokens(model: LoadedModel<B>, known: usize, retokeniser: Arc<Retokeniser>) -> Self {
+        Self { retokeniser: Some(retokeniser), ..Self::new(model, known) }
     }
 
     /// The same teacher reading in a precision. Its matrices are never trained, so they are held in it too; norms and biases,
     /// which take no room, stay as they are.
     #[must_use]
     pub fn in_precision(self, precision: Precision) -> Self {
-        let Self { model: LoadedModel { decoder, config, rotary }, shared } = self;
+        let Self { model: LoadedModel { decoder, config, rotary }, shared, retokeniser } = self;
         let held = |_: &str, shape: &[usize], weight: Tensor<B, 1>| match shape.len() {
             1 => weight,
             _ => weight.cast(precision.stored()),
         };
         let decoder = replace(decoder, held).in_precision(precision);
-        Self { model: LoadedModel { decoder, config, rotary }, shared }
+        Self { model: LoadedModel { decoder, config, rotary }, shared, retokeniser }
     }
 
     /// Its shape.
@@ -43,12 +57,26 @@ impl<B: Kernels> LiveTeacher<B> {
         &self.model.config
     }
 
-    /// What it thinks of a micro-batch, before its head, and its residual streams after some numbers of layers.
-    pub(super) fn read(&self, micro: &MicroBatch<'_>, after: &[usize]) -> LiveHidden<B> {
-        let (hidden, streams) = self.model.decoder.hidden_and_streams(&micro.input, &self.model.rotary, after);
-        let streams = streams.into_iter().map(|stream| select_counted(stream, micro)).collect();
-        let hidden = select_counted(hidden, micro);
-        LiveHidden { streams, ..LiveHidden::new(hidden, self.model.decoder.head(), self.shared) }
+    /// What it thinks of a micro-batch, before its head, and its residual streams after some numbers of layers. None where no
+    /// counted position has a partner in its tokens; one with other tokens has no streams that could be compared.
+    ///
+    /// # Errors
+    /// Text that its tokenizer has no tokens for.
+    pub(super) fn read(&self, micro: &MicroBatch<'_>, after: &[usize]) -> Result<Option<LiveHidden<B>>> {
+        let (decoder, rotary) = (&self.model.decoder, &self.model.rotary);
+        let Some(retokeniser) = &self.retokeniser else {
+            let (hidden, streams) = decoder.hidden_and_streams(&micro.input, rotary, after);
+            let streams = streams.into_iter().map(|stream| select_counted(stream, micro)).collect();
+            let hidden = select_counted(hidden, micro);
+            return Ok(Some(LiveHidden { streams, ..LiveHidden::new(hidden, decoder.head(), self.shared) }));
+        };
+        let Some(OtherTokens { input, places, counted }) = OtherTokens::of(micro, retokeniser)? else {
+            return Ok(None);
+        };
+        let hidden = decoder.hidden(&input, rotary, None);
+        let count = places.len();
+        let places = Tensor::<B, 1, Int>::from_data(TensorData::new(places, [count]), &hidden.device());
+        Ok(Some(LiveHidden::new(hidden.select(0, places), decoder.head(), self.shared).at(counted)))
     }
 }
 
@@ -62,6 +90,8 @@ pub struct LiveHidden<B: Kernels> {
     shared: usize,
     /// Residual streams that losses compare: `[positions, the teacher's hidden]` each.
     pub(super) streams: Vec<Tensor<B, 2>>,
+    /// Which of the counted positions these are, ascending; none means all.
+    counted: Option<Vec<u32>>,
 }
 
 impl<B: Kernels> LiveHidden<B> {
@@ -71,13 +101,31 @@ impl<B: Kernels> LiveHidden<B> {
     /// - hidden: `[positions, the teacher's hidden]`
     /// - head: `[the teacher's vocabulary, the teacher's hidden]`
     pub fn new(hidden: Tensor<B, 2>, head: Tensor<B, 2>, shared: usize) -> Self {
-        Self { hidden, head, shared, streams: Vec::new() }
+        Self { hidden, head, shared, streams: Vec::new(), counted: None }
     }
 
-    /// Logits of some of the positions.
-    pub fn logits(&self, positions: std::ops::Range<usize>) -> LiveLogits<B> {
-        let hidden = self.hidden.clone().narrow(0, positions.start, positions.len());
-        LiveLogits { logits: logits(hidden, self.head.clone()), shared: self.shared }
+    /// The same of a teacher with other tokens, a row for each of these counted positions (ascending) and no other.
+    #[must_use]
+    pub fn at(self, counted: Vec<u32>) -> Self {
+        Self { counted: Some(counted), ..self }
+    }
+
+    /// Logits of some of the positions; none where it says nothing at any of them.
+    pub fn logits(&self, positions: Range<usize>) -> Option<LiveLogits<B>> {
+        let (rows, places) = match &self.counted {
+            None => (positions, None),
+            Some(counted) => {
+                let before = |end: usize| counted.partition_point(|place| (*place as usize) < end);
+                let rows = before(positions.start)..before(positions.end);
+                let places = counted[rows.clone()].iter().map(|place| place - positions.start as u32).collect();
+                (rows, Some(places))
+            }
+        };
+        if rows.is_empty() {
+            return None;
+        }
+        let hidden = self.hidden.clone().narrow(0, rows.start, rows.len());
+        Some(LiveLogits { logits: logits(hidden, self.head.clone()), shared: self.shared, places })
     }
 }
 

@@ -16,6 +16,7 @@ mod keeper;
 mod live_teacher;
 pub mod memory;
 mod on_policy;
+mod other_tokens;
 mod parameters;
 mod run;
 mod segments;

@@ -12,7 +12,7 @@ use super::checkpoint::Checkpoint;
 use super::compared_layers::ComparedLayers;
 use super::head::{HeadInput, PartSum, head_gradients};
 use super::hidden::{CountedStreams, HiddenComparison};
-use super::live_teacher::LiveTeacher;
+use super::live_teacher::{LiveHidden, LiveTeacher};
 use super::on_policy::Rollout;
 use super::parameters::{Shapes, flat_weights, on_tape, shapes, trained};
 use super::segments::{Segments, seeded_backward, seeded_gradient};
@@ -175,6 +175,9 @@ pub struct State<B: TrainBackend> {
     figures: BTreeMap<String, f64>,
 }
 
+/// Gradients of a part of a step, and each loss's sum and number of positions in it.
+type PartGradients<B> = (NamedGradients<Inner<B>>, Vec<(f64, usize)>);
+
 /// A step's gradients, checked and ready to be followed.
 pub(super) struct Computed<B: TrainBackend> {
     gradients: NamedGradients<Inner<B>>,
@@ -328,7 +331,7 @@ impl<B: TrainBackend> State<B> {
                 "is the whole completion cut off by max-length?",
             ));
         }
-        let (gradients, parts) = self.gradients(batch, losses, counted as f64, micro_rows);
+        let (gradients, parts) = self.gradients(batch, losses, counted as f64, micro_rows)?;
         let loss: f64 =
             parts.iter().zip(losses.iter()).map(|(part, loss)| loss.weight * part.mean * part.positions as f64).sum();
         let loss = loss / counted as f64;
@@ -393,8 +396,24 @@ impl<B: TrainBackend> State<B> {
     }
 
     /// Computes a step's gradients and forgets them: what a benchmark takes apart.
-    pub fn measure_gradients(&self, batch: &StepBatch, losses: &Losses<'_>, micro_rows: usize) -> Vec<LossPart> {
-        self.gradients(batch, losses, batch.batch.scored_tokens().max(1) as f64, micro_rows).1
+    ///
+    /// # Errors
+    /// Text that a live teacher's tokenizer has no tokens for.
+    pub fn measure_gradients(
+        &self,
+        batch: &StepBatch,
+        losses: &Losses<'_>,
+        micro_rows: usize,
+    ) -> Result<Vec<LossPart>> {
+        Ok(self.gradients(batch, losses, batch.batch.scored_tokens().max(1) as f64, micro_rows)?.1)
+    }
+
+    /// What the teacher beside it, if there is one, thinks of a micro-batch.
+    pub(super) fn live(&self, micro: &MicroBatch<'_>) -> Result<Option<LiveHidden<Inner<B>>>> {
+        match &self.teacher {
+            Some(teacher) => teacher.read(micro, self.hidden.of_teacher()),
+            None => Ok(None),
+        }
     }
 
     /// Gradients of the whole step and the mean of every loss.
@@ -404,14 +423,14 @@ impl<B: TrainBackend> State<B> {
         losses: &Losses<'_>,
         divisor: f64,
         micro_rows: usize,
-    ) -> (NamedGradients<Inner<B>>, Vec<LossPart>) {
+    ) -> Result<(NamedGradients<Inner<B>>, Vec<LossPart>)> {
         let mut total: Option<NamedGradients<Inner<B>>> = None;
         let mut sums = vec![(0.0, 0); losses.len()];
         for micro in batch.micro_batches(micro_rows) {
             if micro.counted.is_empty() {
                 continue;
             }
-            let (gradients, micro_sums) = self.micro_gradients(&micro, losses, divisor);
+            let (gradients, micro_sums) = self.micro_gradients(&micro, losses, divisor)?;
             total = Some(match total {
                 None => gradients,
                 Some(total) => add(total, gradients),
@@ -420,15 +439,10 @@ impl<B: TrainBackend> State<B> {
                 *sum = (sum.0 + micro_sum.0, sum.1 + micro_sum.1);
             }
         }
-        (total.unwrap_or_default(), loss_parts(losses, &sums))
+        Ok((total.unwrap_or_default(), loss_parts(losses, &sums)))
     }
 
-    fn micro_gradients(
-        &self,
-        micro: &MicroBatch<'_>,
-        losses: &Losses<'_>,
-        divisor: f64,
-    ) -> (NamedGradients<Inner<B>>, Vec<(f64, usize)>) {
+    fn micro_gradients(&self, micro: &MicroBatch<'_>, losses: &Losses<'_>, divisor: f64) -> Result<PartGradients<B>> {
         let after = self.hidden.of_student();
         let segments = self.segmented.then(|| Segments::forward(&self.decoder, &micro.input, &self.rotary));
         let on_tape = |tensor| Tensor::<B, 2>::from_inner(tensor).require_grad();
@@ -442,7 +456,7 @@ impl<B: TrainBackend> State<B> {
         };
         let counted = select_counted(hidden, micro);
         let counted_streams: Vec<_> = streams.iter().map(|stream| select_counted(stream.clone(), micro)).collect();
-        let live = self.teacher.as_ref().map(|teacher| teacher.read(micro, self.hidden.of_teacher()));
+        let live = self.live(micro)?;
         let head_part = head_gradients::<B>(
             HeadInput {
                 hidden: counted.clone().inner(),
@@ -499,7 +513,7 @@ impl<B: TrainBackend> State<B> {
             None => gradients,
         };
         gradients.extend(head_part.maps);
-        (gradients, read_sums(head_part.sums))
+        Ok((gradients, read_sums(head_part.sums)))
     }
 }
 

@@ -123,7 +123,7 @@ impl Validation<'_> {
                 let (hidden, streams) =
                     decoder.hidden_and_streams(&micro.input, state.rotary(), state.hidden.of_student());
                 let streams = streams.into_iter().map(|stream| select_counted(stream, &micro)).collect();
-                let live = state.teacher.as_ref().map(|teacher| teacher.read(&micro, state.hidden.of_teacher()));
+                let live = state.live(&micro)?;
                 let of_teacher = live.as_ref().map(|live| live.streams.as_slice());
                 let input = HeadInput::<B> {
                     hidden: select_counted(hidden, &micro),

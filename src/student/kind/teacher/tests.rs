@@ -10,6 +10,8 @@ use stillhouse_stage::{AnyConfig, Definition, FileInput, Kind, Surroundings, Vie
 use super::super::Student;
 use super::super::tests::{World, both, table, weights};
 
+mod other_tokens;
+
 /// Makes a folder the teacher of a world's students.
 fn install(world: &mut World, folder: &Path) {
     let mut members = BTreeMap::new();

@@ -1,5 +1,6 @@
 //! Every loss against the values of other implementations, against itself in f64, and where numbers get extreme.
 
+mod across;
 mod extremes;
 mod golden;
 mod hidden;

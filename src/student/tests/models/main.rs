@@ -16,6 +16,7 @@ mod hidden_states;
 mod keeping;
 mod methods;
 mod on_policy;
+mod other_tokens;
 mod parity;
 mod stories;
 mod training;
