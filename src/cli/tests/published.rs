@@ -79,7 +79,7 @@ fn kinds_lists_every_key_with_type_default_role_and_docs() {
     let line =
         |name: &str| teacher.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default().to_owned();
     for (name, parts) in [
-        ("· provider = \"openai\"", &["chat completions"][..]),
+        ("· provider = \"openai\"", &["OpenAI's API"][..]),
         ("· provider = \"local\"", &["runs on this machine"]),
         ("base-url ", &["string", "required", "execution", "Where it is"]),
         ("revision ", &["string", "optional", "identity"]),
