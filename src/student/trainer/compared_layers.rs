@@ -2,7 +2,7 @@
 
 use stillhouse_spec::Origin;
 
-use super::state::Losses;
+use super::losses::Losses;
 use crate::error::StudentError;
 use crate::loss::{HiddenLayers, LayerPair, Projection};
 use crate::model::DecoderConfig;

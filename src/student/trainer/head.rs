@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 
 use super::hidden::{CountedStreams, StreamGradients, StreamsPart};
 use super::live_teacher::LiveHidden;
-use super::state::Losses;
+use super::losses::Losses;
 use crate::backend::{Inner, TrainBackend};
 use crate::loss::{LiveLogits, Positions, TeacherPositions};
 use crate::model::logits;

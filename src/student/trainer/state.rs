@@ -7,97 +7,22 @@ use burn::tensor::Tensor;
 
 use super::adapters::{Adapters, Lora, targets, to_device};
 use super::average::Average;
-use super::batch::{MicroBatch, StepBatch, select_counted};
+use super::batch::{MicroBatch, StepBatch};
 use super::checkpoint::Checkpoint;
 use super::compared_layers::ComparedLayers;
-use super::head::{HeadInput, PartSum, head_gradients};
-use super::hidden::{CountedStreams, HiddenComparison};
+use super::hidden::HiddenComparison;
 use super::live_teacher::{LiveHidden, LiveTeacher};
+use super::losses::{LossPart, Losses};
 use super::on_policy::Rollout;
 use super::parameters::{Shapes, flat_weights, on_tape, shapes, trained};
-use super::segments::{Segments, seeded_backward, seeded_gradient};
 use super::trained::check_shapes;
 use super::validation::History;
 use crate::backend::{Device, Inner, TrainBackend};
 use crate::error::{Result, StudentError};
-use crate::loss::{Loss, Weight};
 use crate::model::{Decoder, DecoderConfig, RotaryTable};
 use crate::optimizer::{OptimizerState, OptimizerStep, Parameter, UpdateRule, clip_factor, global_norm};
 use crate::precision::Precision;
-use crate::weights::{NamedGradients, take_gradients};
-
-/// The losses of a step with their weights, by name.
-pub struct Losses<'a>(Vec<WeightedLoss<'a>>);
-
-/// One of them.
-pub struct WeightedLoss<'a> {
-    /// Its name in the file.
-    pub name: &'a str,
-    /// Its factor at this step.
-    pub weight: f64,
-    /// Its factor at any step.
-    pub weights: Weight,
-    /// What it computes.
-    pub value: &'a dyn Loss,
-}
-
-impl<'a> Losses<'a> {
-    /// Losses with the weights that they have themselves, at the first step.
-    pub fn new(losses: impl IntoIterator<Item = (&'a str, &'a dyn Loss)>) -> Self {
-        let weighted = |(name, value): (&'a str, &'a dyn Loss)| {
-            let weights = value.weight();
-            WeightedLoss { name, weight: weights.at(0), weights, value }
-        };
-        Self(losses.into_iter().map(weighted).collect())
-    }
-
-    /// The same losses with the weights of a step, counted from 0.
-    #[must_use]
-    pub fn at(&self, step: u64) -> Self {
-        Self(self.iter().map(|loss| WeightedLoss { weight: loss.weights.at(step), ..*loss }).collect())
-    }
-
-    /// In the order they were given.
-    pub fn iter(&self) -> impl Iterator<Item = &WeightedLoss<'a>> {
-        self.0.iter()
-    }
-
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether any of them needs a teacher at some step.
-    pub fn need_teacher(&self) -> bool {
-        self.iter().any(|loss| loss.value.needs_teacher() && !loss.weights.is_zero())
-    }
-
-    /// Whether any of them needs a teacher's distributions at some step.
-    pub fn need_distributions(&self) -> bool {
-        self.iter().any(|loss| loss.reads_distributions() && !loss.weights.is_zero())
-    }
-
-    /// Whether any of them looks at a teacher's distributions, be it only to report itself.
-    pub(super) fn read_distributions(&self) -> bool {
-        self.iter().any(WeightedLoss::reads_distributions)
-    }
-
-    /// Whether any of them looks at the student's logits.
-    pub(super) fn read_logits(&self) -> bool {
-        self.iter().any(|loss| loss.value.hidden().is_none())
-    }
-}
-
-impl WeightedLoss<'_> {
-    fn reads_distributions(&self) -> bool {
-        self.value.needs_teacher() && self.value.hidden().is_none()
-    }
-}
+use crate::weights::NamedGradients;
 
 /// What a step reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,17 +39,6 @@ pub struct StepReport {
     pub gradient_norm: f64,
     /// Tokens read.
     pub tokens: usize,
-}
-
-/// One loss in a report.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LossPart {
-    /// Its name.
-    pub name: String,
-    /// Mean over the positions that it applies to, without its weight.
-    pub mean: f64,
-    /// How many those are.
-    pub positions: usize,
 }
 
 /// What of a model is trained, and what is held beside it.
@@ -166,17 +80,14 @@ pub struct State<B: TrainBackend> {
     /// What the student wrote so far.
     pub(super) rollouts: Vec<Rollout>,
     step: u64,
-    rotary: RotaryTable,
-    tied: bool,
+    pub(super) rotary: RotaryTable,
+    pub(super) tied: bool,
     pub(super) teacher: Option<LiveTeacher<Inner<B>>>,
     /// Which hidden states are compared with the teacher's, and through which maps.
     pub(super) hidden: HiddenComparison<Inner<B>>,
-    segmented: bool,
+    pub(super) segmented: bool,
     figures: BTreeMap<String, f64>,
 }
-
-/// Gradients of a part of a step, and each loss's sum and number of positions in it.
-type PartGradients<B> = (NamedGradients<Inner<B>>, Vec<(f64, usize)>);
 
 /// A step's gradients, checked and ready to be followed.
 pub(super) struct Computed<B: TrainBackend> {
@@ -415,140 +326,4 @@ impl<B: TrainBackend> State<B> {
             None => Ok(None),
         }
     }
-
-    /// Gradients of the whole step and the mean of every loss.
-    fn gradients(
-        &self,
-        batch: &StepBatch,
-        losses: &Losses<'_>,
-        divisor: f64,
-        micro_rows: usize,
-    ) -> Result<(NamedGradients<Inner<B>>, Vec<LossPart>)> {
-        let mut total: Option<NamedGradients<Inner<B>>> = None;
-        let mut sums = vec![(0.0, 0); losses.len()];
-        for micro in batch.micro_batches(micro_rows) {
-            if micro.counted.is_empty() {
-                continue;
-            }
-            let (gradients, micro_sums) = self.micro_gradients(&micro, losses, divisor)?;
-            total = Some(match total {
-                None => gradients,
-                Some(total) => add(total, gradients),
-            });
-            for (sum, micro_sum) in sums.iter_mut().zip(micro_sums) {
-                *sum = (sum.0 + micro_sum.0, sum.1 + micro_sum.1);
-            }
-        }
-        Ok((total.unwrap_or_default(), loss_parts(losses, &sums)))
-    }
-
-    fn micro_gradients(&self, micro: &MicroBatch<'_>, losses: &Losses<'_>, divisor: f64) -> Result<PartGradients<B>> {
-        let after = self.hidden.of_student();
-        let segments = self.segmented.then(|| Segments::forward(&self.decoder, &micro.input, &self.rotary));
-        let on_tape = |tensor| Tensor::<B, 2>::from_inner(tensor).require_grad();
-        let last = segments.as_ref().map(|segments| on_tape(segments.last()));
-        let (hidden, streams) = match (&segments, &last) {
-            (Some(segments), Some(last)) => {
-                let streams = segments.streams(after).into_iter().map(on_tape);
-                (self.decoder.last_norm().forward(last.clone()), streams.collect())
-            }
-            _ => self.decoder.hidden_and_streams(&micro.input, &self.rotary, after),
-        };
-        let counted = select_counted(hidden, micro);
-        let counted_streams: Vec<_> = streams.iter().map(|stream| select_counted(stream.clone(), micro)).collect();
-        let live = self.live(micro)?;
-        let head_part = head_gradients::<B>(
-            HeadInput {
-                hidden: counted.clone().inner(),
-                head: self.decoder.head(),
-                labels: &micro.labels,
-                teacher: micro.teacher,
-                live: live.as_ref(),
-                streams: CountedStreams::<B>::new(
-                    &self.hidden,
-                    counted_streams.iter().map(|stream| stream.clone().inner()).collect(),
-                    live.as_ref().map(|live| live.streams.as_slice()),
-                ),
-            },
-            losses,
-            divisor,
-        );
-        let of_streams = counted_streams.into_iter().zip(head_part.streams);
-        let mut gradients = match (segments, last) {
-            // Without anything on the tape there is nothing to go back through.
-            _ if self.trained.iter().all(|name| name == HEAD) => NamedGradients::new(),
-            (Some(segments), Some(last)) => {
-                let norm = self.decoder.last_norm();
-                let (of_norm, of_last) = seeded_backward(norm, counted, head_part.hidden, &last);
-                let beside =
-                    after.iter().zip(&streams).zip(of_streams).map(|((layers, stream), (counted, gradient))| {
-                        (*layers, seeded_gradient(counted, gradient, stream))
-                    });
-                let mut gradients = segments.backward(of_last, beside.collect(), &self.trained);
-                gradients.extend(of_norm.into_iter().map(|(name, part)| (format!("model.norm.{name}"), part)));
-                // In the order of the model's fields, as in one pass: sums over all gradients have this order.
-                self.shapes.keys().filter_map(|name| Some((name.clone(), gradients.swap_remove(name)?))).collect()
-            }
-            _ => {
-                // Seeds the body's backward pass with the head's gradient: d(Σ h·g)/dh = g.
-                let seeded = (counted * Tensor::from_inner(head_part.hidden)).sum();
-                let seeded = of_streams.fold(seeded, |seeded, (counted, gradient)| {
-                    seeded + (counted * Tensor::from_inner(gradient)).sum()
-                });
-                take_gradients(&self.decoder, seeded.backward())
-            }
-        };
-        let name = if self.tied { "model.embed_tokens.weight" } else { HEAD };
-        if let Some(head_gradient) = head_part.head {
-            let elements = head_gradient.shape().num_elements();
-            let head_gradient = head_gradient.reshape([elements]);
-            let head_gradient = match gradients.swap_remove(name) {
-                Some(of_body) => of_body + head_gradient,
-                None => head_gradient,
-            };
-            gradients.insert(name.to_owned(), head_gradient);
-        }
-        let mut gradients = match &self.adapters {
-            Some(adapters) => adapters.gradients(gradients),
-            None => gradients,
-        };
-        gradients.extend(head_part.maps);
-        Ok((gradients, read_sums(head_part.sums)))
-    }
-}
-
-/// The head's weight where it is not the embedding.
-const HEAD: &str = "lm_head.weight";
-
-/// Mean of every loss from its sum and number of positions.
-pub(super) fn loss_parts(losses: &Losses<'_>, sums: &[(f64, usize)]) -> Vec<LossPart> {
-    let part = |(loss, (sum, positions)): (&WeightedLoss<'_>, &(f64, usize))| LossPart {
-        name: loss.name.to_owned(),
-        mean: if *positions == 0 { 0.0 } else { sum / *positions as f64 },
-        positions: *positions,
-    };
-    losses.iter().zip(sums).map(part).collect()
-}
-
-fn add<B: burn::tensor::backend::Backend>(mut total: NamedGradients<B>, other: NamedGradients<B>) -> NamedGradients<B> {
-    for (name, gradient) in other {
-        let sum = match total.swap_remove(&name) {
-            Some(before) => before + gradient,
-            None => gradient,
-        };
-        total.insert(name, sum);
-    }
-    total
-}
-
-/// All sums in one read: each read waits for the device.
-pub(super) fn read_sums<B: burn::tensor::backend::Backend>(sums: Vec<Option<PartSum<B>>>) -> Vec<(f64, usize)> {
-    let tensors: Vec<Tensor<B, 1>> = sums.iter().flatten().map(|(sum, _)| sum.clone()).collect();
-    let values: Vec<f32> = match tensors.is_empty() {
-        true => Vec::new(),
-        false => Tensor::cat(tensors, 0).into_data().convert::<f32>().into_vec().unwrap_or_default(),
-    };
-    let mut values = values.into_iter();
-    let mut next = |positions| (values.next().map_or(0.0, f64::from), positions);
-    sums.into_iter().map(|sum| sum.map_or((0.0, 0), |(_, positions)| next(positions))).collect()
 }
