@@ -2,9 +2,11 @@
 
 mod check;
 mod config;
+mod failure;
 mod identity;
 mod initial;
 mod narrator;
+mod opening;
 mod run;
 mod teacher;
 

@@ -1,28 +1,27 @@
 //! A `student` stage at work.
 
-use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
 use stillhouse_data::batch::BatchPlan;
 use stillhouse_data::dataset::{DatasetArtifact, HOLDOUT, TRAIN};
-use stillhouse_data::model_folder::{MODEL_FILE_ENDING, ModelFolder};
+use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_data::tokenizer::Tokenizer;
-use stillhouse_stage::{Class, Context, Failure, Outcome};
+use stillhouse_stage::{Context, Failure, Outcome};
 
 use super::config::StudentConfig;
 use super::identity::{TeacherIdentity, description};
-use super::initial::{Beginning, fresh_shape};
+use super::initial::Beginning;
 use super::narrator::Narrator;
+use super::opening::{beginning, can_compute, fits_memory, same_tokenizer, stop_ids, weights_digest};
 use super::teacher::TeacherBeside;
 use crate::backend::{CpuTape, Device, Inner, TrainBackend};
 use crate::device::{Chosen, DeviceChoice, choose};
 use crate::error::{Result, StudentError};
 use crate::init::fresh;
 use crate::loss::Loss;
-use crate::model::{Decoder, DecoderConfig, bytes_in_words, read_config};
-use crate::precision::Precision;
+use crate::model::{Decoder, DecoderConfig};
 use crate::throughput;
 use crate::trainer::{
     BatchSource, DatasetSource, HoldoutSource, Keep, Losses, Method, Options, Rollout, Sampler, StoredCheckpoints,
@@ -311,14 +310,6 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Tokens that end a text of the student: as when it is used, see [`Tokenizer::stop_ids`].
-fn stop_ids(tokenizer: &Tokenizer, pretrained: Option<&ModelFolder>) -> Result<Vec<u32>, Failure> {
-    match pretrained {
-        Some(folder) => Ok(tokenizer.stop_ids(folder)?),
-        None => Ok(tokenizer.eos().into_iter().collect()),
-    }
-}
-
 /// The failure of a training; where it diverged, with what can be done with the checkpoint that is kept.
 fn stopped(error: StudentError, config: &StudentConfig) -> Failure {
     let StudentError::Diverged { kept: Some(step), .. } = error else { return error.into() };
@@ -328,143 +319,4 @@ fn stopped(error: StudentError, config: &StudentConfig) -> Failure {
 
 fn losses(config: &StudentConfig) -> impl Iterator<Item = (&str, &dyn Loss)> {
     config.loss.values.iter().map(|(name, loss)| (*name, loss.as_ref()))
-}
-
-/// A student that names a tokenizer must learn from rows made with it.
-fn same_tokenizer(context: &Context, of_data: &Tokenizer) -> Result<(), Failure> {
-    let config: StudentConfig = context.config()?;
-    if config.tokenizer.is_none() {
-        return Ok(());
-    }
-    let named = stillhouse_data::model::tokenizer_of(context, "tokenizer")?;
-    if named.digest() == of_data.digest() {
-        return Ok(());
-    }
-    Err(Failure::input("the student's tokenizer is not the one that its data was made with")
-        .hint("leave `tokenizer` out of the dataset, so that it takes the student's"))
-}
-
-/// The shape that a student begins with, what its trajectory says of its first weights, and the folder they come from.
-fn beginning(
-    context: &Context,
-    config: &StudentConfig,
-    tokenizer: &Tokenizer,
-    length: usize,
-) -> Result<(DecoderConfig, String, Option<ModelFolder>), Failure> {
-    let (field, cut) = match config.init.value.beginning() {
-        Beginning::Fresh(shape) => {
-            let shape = fresh_shape(shape, tokenizer, length);
-            shape.check().map_err(|why| StudentError::training(format!("`init` {why}"), "change `init`"))?;
-            return Ok((shape, format!("seed {}", context.seed()), None));
-        }
-        Beginning::Weights(field) => (field, None),
-        Beginning::Cut(field, cut) => (field, Some(cut)),
-    };
-    let folder = pretrained_folder(context, field)?;
-    let (_, shape) = read_config(&folder.label, &folder.read_text("config.json")?)?;
-    tokenizer.vocabulary_fits(&folder.label, shape.vocabulary)?;
-    let begins = format!("weights {}", weights_digest(&folder)?);
-    Ok(match cut {
-        None => (shape, begins, Some(folder)),
-        Some(cut) => (cut.shape(&shape).map_err(StudentError::from)?, cut.identity(&shape, &begins), Some(folder)),
-    })
-}
-
-/// Whether a device has a precision. The processor computes in f32 and rounds what it stores, which is said once.
-fn can_compute<B: TrainBackend>(
-    precision: Precision,
-    device: &Device<B>,
-    choice: DeviceChoice,
-    context: &Context,
-) -> Result<(), Failure> {
-    if !B::supports_dtype(device, precision.stored().into()) {
-        let message = format!("{choice} can't compute in {}", precision.name());
-        return Err(
-            Failure::input(message).hint("leave `precision` out, or take a GPU of NVIDIA's Ampere generation or later")
-        );
-    }
-    if precision != Precision::F32 && choice == DeviceChoice::Cpu {
-        context.warn(format!(
-            "the processor imitates {}: the numbers are right, and slower to make than in f32",
-            precision.name()
-        ));
-    }
-    Ok(())
-}
-
-/// Refuses a model that this machine can't train beside a teacher of so many bytes (0: none), before it takes the memory and
-/// is killed for it. Weights, gradients and moments are f32 in every precision.
-fn fits_memory(
-    shape: &DecoderConfig,
-    trains_everything: bool,
-    teacher: usize,
-    device: DeviceChoice,
-) -> Result<(), Failure> {
-    // What is frozen has neither gradient nor moments.
-    let needed = if trains_everything { shape.training_bytes() } else { shape.training_bytes() / 4 };
-    let needed = needed.saturating_add(teacher);
-    let there = crate::cpu::memory_bytes().unwrap_or(usize::MAX);
-    if device != DeviceChoice::Cpu || needed <= there {
-        return Ok(());
-    }
-    let beside = if teacher > 0 { " beside its teacher" } else { "" };
-    let (parameters, needed, there) = (shape.parameters(), bytes_in_words(needed), bytes_in_words(there));
-    Err(Failure::input(format!(
-        "a student of {parameters} parameters{beside} takes {needed} and more to train, this machine has {there}"
-    ))
-    .hint("fewer layers or a smaller width in `init`, or another machine"))
-}
-
-fn pretrained_folder(context: &Context, field: &str) -> Result<ModelFolder, Failure> {
-    if context.has_input(field) {
-        let artifact = context.input(field)?;
-        return Ok(ModelFolder::from_files(artifact.stage.clone(), artifact.files("")));
-    }
-    let label = format!("model.{}", context.definition_order(field)?.name);
-    let folder = ModelFolder::open(&context.file(&format!("{field}.path"))?)?;
-    Ok(ModelFolder { label, ..folder })
-}
-
-/// Digest of configuration and weights, whatever the files are called on disk.
-fn weights_digest(folder: &ModelFolder) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(b"stillhouse/weights/1\0");
-    let mut add = |name: &str, path: &Path| -> Result<()> {
-        hasher.update(name.as_bytes());
-        hasher.update(b"\0");
-        let mut file = blake3::Hasher::new();
-        file.update_mmap_rayon(path).map_err(StudentError::io(path))?;
-        hasher.update(file.finalize().as_bytes());
-        Ok(())
-    };
-    if let Some(gguf) = folder.gguf() {
-        add(MODEL_FILE_ENDING, gguf.path())?;
-    } else {
-        for name in folder.files.keys() {
-            if name == "config.json" || name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") {
-                add(name, folder.path(name)?)?;
-            }
-        }
-    }
-    Ok(hasher.finalize().to_hex().to_string())
-}
-
-impl From<StudentError> for Failure {
-    fn from(error: StudentError) -> Self {
-        let hint = error.hint();
-        let message = error.to_string();
-        let failure = match error {
-            StudentError::Data(error) => return error.into(),
-            StudentError::Store(error) => return (*error).into(),
-            StudentError::Io { source, .. } => Self { message, ..Self::from(source) },
-            StudentError::Diverged { .. } => Self::new(Class::Training, message),
-            StudentError::Device { .. } => Self::environment(message),
-            StudentError::Cancelled => return Self::interrupted(),
-            _ => Self::input(message),
-        };
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    }
 }

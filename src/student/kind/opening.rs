@@ -1,0 +1,142 @@
+//! What a training reads, opened and checked before it begins.
+
+use std::path::Path;
+
+use stillhouse_data::model_folder::{MODEL_FILE_ENDING, ModelFolder};
+use stillhouse_data::tokenizer::Tokenizer;
+use stillhouse_stage::{Context, Failure};
+
+use super::config::StudentConfig;
+use super::initial::{Beginning, fresh_shape};
+use crate::backend::{Device, TrainBackend};
+use crate::device::DeviceChoice;
+use crate::error::{Result, StudentError};
+use crate::model::{DecoderConfig, bytes_in_words, read_config};
+use crate::precision::Precision;
+
+/// Tokens that end a text of the student: as when it is used, see [`Tokenizer::stop_ids`].
+pub(super) fn stop_ids(tokenizer: &Tokenizer, pretrained: Option<&ModelFolder>) -> Result<Vec<u32>, Failure> {
+    match pretrained {
+        Some(folder) => Ok(tokenizer.stop_ids(folder)?),
+        None => Ok(tokenizer.eos().into_iter().collect()),
+    }
+}
+
+/// A student that names a tokenizer must learn from rows made with it.
+pub(super) fn same_tokenizer(context: &Context, of_data: &Tokenizer) -> Result<(), Failure> {
+    let config: StudentConfig = context.config()?;
+    if config.tokenizer.is_none() {
+        return Ok(());
+    }
+    let named = stillhouse_data::model::tokenizer_of(context, "tokenizer")?;
+    if named.digest() == of_data.digest() {
+        return Ok(());
+    }
+    Err(Failure::input("the student's tokenizer is not the one that its data was made with")
+        .hint("leave `tokenizer` out of the dataset, so that it takes the student's"))
+}
+
+/// The shape that a student begins with, what its trajectory says of its first weights, and the folder they come from.
+pub(super) fn beginning(
+    context: &Context,
+    config: &StudentConfig,
+    tokenizer: &Tokenizer,
+    length: usize,
+) -> Result<(DecoderConfig, String, Option<ModelFolder>), Failure> {
+    let (field, cut) = match config.init.value.beginning() {
+        Beginning::Fresh(shape) => {
+            let shape = fresh_shape(shape, tokenizer, length);
+            shape.check().map_err(|why| StudentError::training(format!("`init` {why}"), "change `init`"))?;
+            return Ok((shape, format!("seed {}", context.seed()), None));
+        }
+        Beginning::Weights(field) => (field, None),
+        Beginning::Cut(field, cut) => (field, Some(cut)),
+    };
+    let folder = pretrained_folder(context, field)?;
+    let (_, shape) = read_config(&folder.label, &folder.read_text("config.json")?)?;
+    tokenizer.vocabulary_fits(&folder.label, shape.vocabulary)?;
+    let begins = format!("weights {}", weights_digest(&folder)?);
+    Ok(match cut {
+        None => (shape, begins, Some(folder)),
+        Some(cut) => (cut.shape(&shape).map_err(StudentError::from)?, cut.identity(&shape, &begins), Some(folder)),
+    })
+}
+
+/// Whether a device has a precision. The processor computes in f32 and rounds what it stores, which is said once.
+pub(super) fn can_compute<B: TrainBackend>(
+    precision: Precision,
+    device: &Device<B>,
+    choice: DeviceChoice,
+    context: &Context,
+) -> Result<(), Failure> {
+    if !B::supports_dtype(device, precision.stored().into()) {
+        let message = format!("{choice} can't compute in {}", precision.name());
+        return Err(
+            Failure::input(message).hint("leave `precision` out, or take a GPU of NVIDIA's Ampere generation or later")
+        );
+    }
+    if precision != Precision::F32 && choice == DeviceChoice::Cpu {
+        context.warn(format!(
+            "the processor imitates {}: the numbers are right, and slower to make than in f32",
+            precision.name()
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a model that this machine can't train beside a teacher of so many bytes (0: none), before it takes the memory and
+/// is killed for it. Weights, gradients and moments are f32 in every precision.
+pub(super) fn fits_memory(
+    shape: &DecoderConfig,
+    trains_everything: bool,
+    teacher: usize,
+    device: DeviceChoice,
+) -> Result<(), Failure> {
+    // What is frozen has neither gradient nor moments.
+    let needed = if trains_everything { shape.training_bytes() } else { shape.training_bytes() / 4 };
+    let needed = needed.saturating_add(teacher);
+    let there = crate::cpu::memory_bytes().unwrap_or(usize::MAX);
+    if device != DeviceChoice::Cpu || needed <= there {
+        return Ok(());
+    }
+    let beside = if teacher > 0 { " beside its teacher" } else { "" };
+    let (parameters, needed, there) = (shape.parameters(), bytes_in_words(needed), bytes_in_words(there));
+    Err(Failure::input(format!(
+        "a student of {parameters} parameters{beside} takes {needed} and more to train, this machine has {there}"
+    ))
+    .hint("fewer layers or a smaller width in `init`, or another machine"))
+}
+
+fn pretrained_folder(context: &Context, field: &str) -> Result<ModelFolder, Failure> {
+    if context.has_input(field) {
+        let artifact = context.input(field)?;
+        return Ok(ModelFolder::from_files(artifact.stage.clone(), artifact.files("")));
+    }
+    let label = format!("model.{}", context.definition_order(field)?.name);
+    let folder = ModelFolder::open(&context.file(&format!("{field}.path"))?)?;
+    Ok(ModelFolder { label, ..folder })
+}
+
+/// Digest of configuration and weights, whatever the files are called on disk.
+pub(super) fn weights_digest(folder: &ModelFolder) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"stillhouse/weights/1\0");
+    let mut add = |name: &str, path: &Path| -> Result<()> {
+        hasher.update(name.as_bytes());
+        hasher.update(b"\0");
+        let mut file = blake3::Hasher::new();
+        file.update_mmap_rayon(path).map_err(StudentError::io(path))?;
+        hasher.update(file.finalize().as_bytes());
+        Ok(())
+    };
+    if let Some(gguf) = folder.gguf() {
+        add(MODEL_FILE_ENDING, gguf.path())?;
+    } else {
+        for name in folder.files.keys() {
+            if name == "config.json" || name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") {
+                add(name, folder.path(name)?)?;
+            }
+        }
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
