@@ -1,210 +1,22 @@
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
-
 use serde_json::{Value, json};
-use stillhouse_data::example::{Example, ExampleWriter, Row};
+use stillhouse_data::example::ExampleWriter;
 use stillhouse_data::lm::{GenerateRequest, ModelLoader, Sampling};
 use stillhouse_data::model_folder::ModelFolder;
-use stillhouse_data::signals::{Precision, SIGNALS_FILE, SequenceKey, SignalHeader, SignalWriter, TopK};
 use stillhouse_spec::Node;
-use stillhouse_stage::{Cancel, Class, Definition, EventSink, FileInput, Input, StageEvent, WorkOrder};
-use stillhouse_store::{Key, Store};
+use stillhouse_stage::{Class, Input, StageEvent};
 
 use super::*;
 use crate::language_model::BurnLoader;
 
+mod tables;
+mod world;
+
+use world::{VOCABULARY, write_examples, write_tokenizer};
+pub(super) use world::{World, both, table, weights};
+
 #[path = "../../data/gguf/testing.rs"]
 #[allow(dead_code, missing_docs, reason = "a helper of other tests too")]
 mod gguf_writer;
-
-const VOCABULARY: u32 = 6;
-
-#[derive(Default)]
-struct Heard(Mutex<Vec<StageEvent>>);
-
-impl EventSink for Heard {
-    fn send(&self, event: StageEvent) {
-        self.0.lock().unwrap().push(event);
-    }
-}
-
-/// A store with a dataset of twelve examples.
-pub(super) struct World {
-    pub(super) folder: tempfile::TempDir,
-    pub(super) store: Store,
-    data: Input,
-    pub(super) definitions: BTreeMap<String, Definition>,
-    pub(super) files: BTreeMap<String, FileInput>,
-    heard: Arc<Heard>,
-    /// The GGUF file that `init.pretrained` names.
-    pretrained: Option<std::path::PathBuf>,
-}
-
-impl World {
-    pub(super) fn new(with_signals: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("cache")).unwrap();
-        let dataset = folder.path().join("dataset");
-        write_tokenizer(&dataset.join("tokenizer"));
-        write_examples(&dataset, with_signals);
-        let (output, _) = store.put_tree(&dataset).unwrap();
-        let data = Input { stage: "dataset.train".into(), output };
-        let (definitions, files) = Default::default();
-        Self { folder, store, data, definitions, files, heard: Arc::default(), pretrained: None }
-    }
-
-    /// Holds out one example that is a token longer than any that is trained on.
-    pub(super) fn hold_out_longer(&mut self) {
-        let folder = self.folder.path().join("longer");
-        write_tokenizer(&folder.join("tokenizer"));
-        write_examples(&folder, false);
-        fs_err::remove_dir_all(folder.join("holdout")).unwrap();
-        let mut writer = ExampleWriter::create(&folder.join("holdout")).unwrap();
-        let tokens: Vec<u32> = (0..9).map(|place| place % VOCABULARY).collect();
-        let scored = (0..9).map(|place| place > 1).collect();
-        writer.add(&Example { tokens, scored, bytes: 4, source: 0 }, &row(0)).unwrap();
-        writer.finish().unwrap();
-        self.data.output = self.store.put_tree(&folder).unwrap().0;
-    }
-
-    /// Stores a copy of what a stage made, as another stage's input.
-    fn output_of_another(&self, out: &Path) -> Input {
-        let copy = tempfile::tempdir_in(self.folder.path()).unwrap();
-        for file in fs_err::read_dir(out).unwrap() {
-            let file = file.unwrap();
-            fs_err::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-        }
-        let (output, _) = self.store.put_tree(copy.path()).unwrap();
-        Input { stage: "student.other".into(), output }
-    }
-
-    /// What was warned of so far.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let warning = |event: &StageEvent| match event {
-            StageEvent::Warning { message } => Some(message.clone()),
-            _ => None,
-        };
-        self.heard.0.lock().unwrap().iter().filter_map(warning).collect()
-    }
-
-    pub(super) fn run(&self, config: &Value) -> Result<(Outcome, std::path::PathBuf), Failure> {
-        self.run_with(config, [])
-    }
-
-    /// Runs with the outputs of other stages as inputs, by field.
-    fn run_with(
-        &self,
-        config: &Value,
-        others: impl IntoIterator<Item = (&'static str, Input)>,
-    ) -> Result<(Outcome, std::path::PathBuf), Failure> {
-        let mut inputs = BTreeMap::from([("data".to_owned(), self.data.clone())]);
-        inputs.extend(others.into_iter().map(|(field, input)| (field.to_owned(), input)));
-        let attempt = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
-        fs_err::create_dir_all(attempt.join("out")).unwrap();
-        let mut order = WorkOrder {
-            stage: "student.test".into(),
-            kind: "student".into(),
-            key: Key::of("test", b""),
-            recipe: String::new(),
-            config: config.clone(),
-            definitions: self.definitions.clone(),
-            inputs,
-            files: self.files.clone(),
-            seed: 17,
-            device: "cpu".into(),
-            threads: 2,
-            offline: true,
-            store: self.store.root().to_owned(),
-            attempt,
-            run: "test".into(),
-        };
-        if let Some(path) = &self.pretrained {
-            let (field, name) = ("init.pretrained".to_owned(), "tiny".to_owned());
-            order.definitions.insert(field, Definition { kind: "model".into(), name, config: json!({ "path": path }) });
-            let digest = self.store.digest_of(path).unwrap().0;
-            order.files.insert("init.pretrained.path".into(), FileInput { path: path.clone(), digest, members: None });
-        }
-        let context = Context::new(order, self.store.clone(), self.heard.clone(), Cancel::default());
-        Student.run(&context).map(|outcome| (outcome, context.out()))
-    }
-}
-
-fn write_tokenizer(folder: &Path) {
-    fs_err::create_dir_all(folder).unwrap();
-    let words: BTreeMap<String, u32> = (0..VOCABULARY).map(|id| (format!("w{id}"), id)).collect();
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-        "decoder": null, "pre_tokenizer": { "type": "Whitespace" }, "added_tokens": [],
-        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" },
-    });
-    fs_err::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
-    fs_err::write(folder.join("tokenizer_config.json"), r#"{ "eos_token": "w5" }"#).unwrap();
-}
-
-fn write_examples(dataset: &Path, with_signals: bool) {
-    let mut writer = ExampleWriter::create(&dataset.join("train")).unwrap();
-    let mut held_out = ExampleWriter::create(&dataset.join("holdout")).unwrap();
-    let signals = dataset.join(SIGNALS_FILE);
-    fs_err::create_dir_all(signals.parent().unwrap()).unwrap();
-    let header = SignalHeader { teachers: vec!["t".into()], tokenizer: "x".into(), vocabulary: VOCABULARY };
-    let mut teacher = SignalWriter::create(&signals, header, Precision::F32).unwrap();
-    for number in 0..12u32 {
-        let tokens: Vec<u32> = (0..5 + number % 4).map(|place| (number + place) % VOCABULARY).collect();
-        let scored = (0..tokens.len()).map(|place| place > 1).collect();
-        let said: Vec<TopK> = tokens[2..].iter().map(|token| certain_of(*token)).collect();
-        teacher.add(SequenceKey::of("t", &tokens), 2, &said).unwrap();
-        let example = Example { tokens, scored, bytes: 4, source: 0 };
-        writer.add(&example, &row(number)).unwrap();
-        if number % 5 == 0 {
-            held_out.add(&example, &row(number)).unwrap();
-        }
-    }
-    writer.finish().unwrap();
-    held_out.finish().unwrap();
-    teacher.finish().unwrap();
-    if !with_signals {
-        fs_err::remove_file(signals).unwrap();
-    }
-}
-
-fn certain_of(token: u32) -> TopK {
-    TopK { ids: vec![token, (token + 1) % VOCABULARY], log_probs: vec![0.9f32.ln(), 0.05f32.ln()] }
-}
-
-fn row(number: u32) -> Row {
-    Row {
-        source: 0,
-        line: u64::from(number) + 1,
-        prompt: None,
-        sample: 0,
-        messages: vec![],
-        completion: "x".into(),
-        reference: None,
-        prompt_tokens: 0,
-    }
-}
-
-pub(super) fn table(steps: u64, loss: Value) -> Value {
-    json!({
-        "init": { "llama": { "layers": 1, "hidden": 32, "heads": 4, "kv-heads": 2 } },
-        "data": "train",
-        "loss": loss,
-        "optimizer": { "adamw": { "lr": 1e-2 } },
-        "schedule": "constant",
-        "steps": steps,
-        "batch": { "rows": 4 },
-        "log-every": 5,
-    })
-}
-
-pub(super) fn both() -> Value {
-    json!({ "cross-entropy": { "weight": 0.5 }, "forward-kl": { "weight": 0.5, "tail": "bucket" } })
-}
-
-pub(super) fn weights(out: &Path) -> Vec<u8> {
-    fs_err::read(out.join("model.safetensors")).unwrap()
-}
 
 #[test]
 fn a_student_learns_from_labels_and_signals_and_is_a_model_folder() {
@@ -530,99 +342,6 @@ fn faults_of_the_data_are_the_users_and_say_what_to_do() {
 }
 
 #[test]
-fn a_table_that_can_not_be_trained_is_refused_before_anything_runs() {
-    let complaints = |config: &Value| {
-        let mut report = stillhouse_spec::Diagnostics::default();
-        Student.decode(&Node::from_json(config), &mut report);
-        report.sorted().iter().map(|error| error.message.clone()).collect::<Vec<_>>().join("; ")
-    };
-    assert_eq!(complaints(&table(2, both())), "");
-    for (field, value, word) in [
-        ("steps", json!(0), "`steps` must be at least 1"),
-        ("optimizer", json!({ "adamw": { "lr": 0.0 } }), "`lr` must be more than 0"),
-        ("schedule", json!({ "wsd": { "warmup": 2, "decay": 2 } }), "do not fit into 2 steps"),
-        ("loss", json!({ "cross-entropy": { "weight": 0.0 } }), "nothing to learn"),
-        ("loss", json!({ "forward-ki": {} }), "unknown loss `forward-ki`"),
-        ("precision", json!("fp16"), "unknown choice `fp16`"),
-        ("loss", json!("hidden-mse"), "`hidden-mse` compares with the hidden states of a teacher beside the student"),
-        ("loss", json!({ "cross-entropy": {}, "hidden-cosine": {} }), "and none is named"),
-        ("ema", json!(1.0), "`ema` must be less than 1, not 1"),
-        ("ema", json!(1.5), "`ema` must be less than 1, not 1.5"),
-        ("optimizer", json!({ "adamw": { "lr": 1e-3, "beta1": 1.0 } }), "`beta1` must be less than 1, not 1"),
-        ("optimizer", json!({ "adamw": { "lr": 1e-3, "beta2": 1 } }), "`beta2` must be less than 1, not 1"),
-        (
-            "optimizer",
-            json!({ "muon": { "momentum": 1, "adamw": { "lr": 1e-3 } } }),
-            "`momentum` must be less than 1, not 1",
-        ),
-        ("keep", json!({ "best": 2 }), "there is none"),
-        ("keep", json!({ "last": 0 }), "`last` must be at least 1"),
-        ("early-stop", json!({ "every": 3 }), "nothing is ever measured: `every` is 3, but there are 2 steps"),
-        ("early-stop", json!({ "every": 1, "metric": "cross-entropi" }), "there is no loss `cross-entropi` to measure"),
-        ("batch", json!({ "rows": 2, "tokens": 64 }), "`batch.rows` has no meaning beside `batch.tokens`"),
-        ("batch", json!({ "pack": true, "tokens": 64 }), "`batch.pack` has no meaning"),
-        ("spike", json!({ "factor": 1.0 }), "`factor` must be more than 1"),
-        ("lora", json!({ "rank": 0 }), "`rank` must be at least 1"),
-        ("optimizer", json!({ "muon": {} }), "missing `adamw`"),
-        ("init", json!({ "qwen4": {} }), "`qwen4`"),
-        ("init", json!({ "qwen3": { "layers": 1, "hidden": 32, "heads": 5 } }), "does not divide `hidden` = 32"),
-        (
-            "init",
-            json!({ "mistral": { "layers": 1_000_000_000, "hidden": 4096, "heads": 32 } }),
-            "whose training takes",
-        ),
-        ("init", json!({ "cut": { "from": "other" } }), "nothing is cut away"),
-    ] {
-        let mut config = table(2, both());
-        config[field] = value;
-        let said = complaints(&config);
-        assert!(said.contains(word), "{field}: {said}");
-    }
-    let mut moving = table(4, json!({ "cross-entropy": { "weight": { "from": 1.0, "to": 0.5, "over": 2 } } }));
-    moving["early-stop"] = json!({ "every": 2 });
-    assert!(complaints(&moving).contains("can't be compared"), "{}", complaints(&moving));
-    moving["early-stop"]["metric"] = json!("cross-entropy");
-    assert_eq!(complaints(&moving), "");
-}
-
-#[test]
-fn only_what_changes_the_weights_is_in_the_key() {
-    let described = |config: &Value| {
-        let mut report = stillhouse_spec::Diagnostics::default();
-        Student.decode(&Node::from_json(config), &mut report).unwrap().described()
-    };
-    let base = table(2, both());
-    let execution = [
-        ("micro-batch", json!(7)),
-        ("checkpoint-every", json!(7)),
-        ("log-every", json!(7)),
-        ("keep", json!({ "last": 3, "every": 10, "max-bytes": 1_000_000 })),
-        ("spike", json!({ "factor": 2.0 })),
-        ("gradient-checkpointing", json!(true)),
-    ];
-    for (field, value) in execution {
-        let mut config = base.clone();
-        config[field] = value;
-        assert_eq!(described(&config), described(&base), "{field}");
-    }
-    let identity = [
-        ("clip", json!(0.5)),
-        ("precision", json!("bf16")),
-        ("freeze", json!(["embed"])),
-        ("lora", json!({})),
-        ("ema", json!(0.9)),
-        ("early-stop", json!({ "every": 1 })),
-        ("batch", json!({ "tokens": 64 })),
-        ("optimizer", json!({ "muon": { "adamw": { "lr": 1e-2 } } })),
-    ];
-    for (field, value) in identity {
-        let mut config = base.clone();
-        config[field] = value;
-        assert_ne!(described(&config), described(&base), "{field}");
-    }
-}
-
-#[test]
 fn a_student_trains_in_bf16_from_the_start_and_its_folder_is_as_any_other() {
     let world = World::new(false);
     let long = table(4, json!("cross-entropy"));
@@ -646,25 +365,4 @@ fn a_student_trains_in_bf16_from_the_start_and_its_folder_is_as_any_other() {
     assert!(tensors.tensors().iter().all(|(_, tensor)| tensor.dtype() == safetensors::Dtype::F32));
     let folder = ModelFolder::open(&out).unwrap();
     assert_eq!(BurnLoader.load(&folder, "cpu").unwrap().vocabulary(), VOCABULARY as usize);
-}
-
-/// What is held out is read only where it is measured, and then its content is in the key.
-#[test]
-fn the_held_out_part_is_in_the_key_of_a_student_that_measures_on_it() {
-    use stillhouse_spec::Described;
-    let parts = |config: &Value| {
-        let mut report = stillhouse_spec::Diagnostics::default();
-        let Described::Table(members) = Student.decode(&Node::from_json(config), &mut report).unwrap().described()
-        else {
-            panic!("a student is a table");
-        };
-        match &members["data"] {
-            Described::Reference(reference) => reference.parts.clone(),
-            other => panic!("{other:?}"),
-        }
-    };
-    let mut config = table(4, both());
-    assert_eq!(parts(&config), ["train", "tokenizer", "signals"]);
-    config["early-stop"] = json!({ "every": 2 });
-    assert_eq!(parts(&config), ["train", "tokenizer", "signals", "holdout"]);
 }
