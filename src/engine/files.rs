@@ -1,5 +1,7 @@
 //! The digests of the files and folders that stages name: each hashed once, checked for being there.
 
+mod tree;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -63,29 +65,35 @@ fn members(file: &FileUse) -> Result<Vec<(String, PathBuf)>, FileProblem> {
             problem(format!("cannot read {}: {}", path.display(), error.kind()), Some("check its permissions"))
         }
     })?;
-    match file.select {
+    if !meta.is_dir() && !meta.is_file() {
+        // Opening a pipe would wait for whoever writes to it.
+        let message = format!("{} is a pipe or a device, a plain file is needed", path.display());
+        return Err(problem(message, Some("write its content to a file first: it counts in the key, so it must stay")));
+    }
+    match &file.select {
         Select::File if meta.is_dir() => {
             Err(problem(format!("{} is a folder, a file is needed", path.display()), None))
         }
         Select::File => Ok(vec![(String::new(), path.clone())]),
         Select::Everything if !meta.is_dir() => Ok(vec![(String::new(), path.clone())]),
-        Select::Folder(_) if !meta.is_dir() => {
+        Select::Folder(_) | Select::Tree(_) if !meta.is_dir() => {
             Err(problem(format!("{} is a file, a folder is needed", path.display()), None))
         }
         Select::FolderOrFile { ending, .. } if !meta.is_dir() => {
-            if path.to_str().is_some_and(|name| name.ends_with(ending)) {
+            if path.to_str().is_some_and(|name| name.ends_with(*ending)) {
                 return Ok(vec![(String::new(), path.clone())]);
             }
             Err(problem(format!("{} is neither a folder nor a {ending} file", path.display()), None))
         }
         Select::Everything => walk(path),
+        Select::Tree(globs) => tree::files(path, globs),
         Select::Folder(patterns) | Select::FolderOrFile { patterns, .. } => {
             let found: Vec<_> = walk_one(path)?
                 .into_iter()
                 .filter(|(name, _)| patterns.iter().any(|pattern| matches(pattern, name)))
                 .collect();
             if found.is_empty() {
-                let file = match file.select {
+                let file = match &file.select {
                     Select::FolderOrFile { ending, .. } => format!("; of a {ending} file, name the file itself"),
                     _ => String::new(),
                 };
@@ -150,7 +158,7 @@ impl Files {
     /// # Errors
     /// What is wrong with it.
     pub fn digest(&mut self, file: &FileUse, store: &Store) -> Result<FileInput, FileProblem> {
-        let known = (file.path.clone(), file.select);
+        let known = (file.path.clone(), file.select.clone());
         if let Some(input) = self.known.get(&known) {
             return Ok(input.clone());
         }
@@ -200,7 +208,9 @@ mod tests {
     fn a_folder_or_one_file_of_the_right_ending_counts() {
         let folder = tempfile::tempdir().unwrap();
         let select = Select::FolderOrFile { ending: ".gguf", patterns: &["config.json"] };
-        let found = |name: &str| members(&FileUse { path: folder.path().join(name), at: Origin::NOWHERE, select });
+        let found = |name: &str| {
+            members(&FileUse { path: folder.path().join(name), at: Origin::NOWHERE, select: select.clone() })
+        };
         for name in ["model.gguf", "model.bin"] {
             fs_err::write(folder.path().join(name), name).unwrap();
         }
@@ -212,5 +222,21 @@ mod tests {
         assert!(problem.hint.unwrap().ends_with("config.json; of a .gguf file, name the file itself"));
         fs_err::write(folder.path().join("config.json"), "{}").unwrap();
         assert_eq!(found("").unwrap()[0].0, "config.json");
+    }
+
+    #[test]
+    fn a_pipe_is_refused_before_it_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        for select in [Select::File, Select::Everything] {
+            let problem = members(&FileUse { path: path.clone(), at: Origin::NOWHERE, select }).unwrap_err();
+            assert!(
+                problem.message.ends_with("pipe is a pipe or a device, a plain file is needed"),
+                "{}",
+                problem.message
+            );
+            assert!(problem.hint.is_some());
+        }
     }
 }

@@ -35,4 +35,4 @@ pub use registry::{Each, Entry, OneOf, Registry};
 pub use secrets::find as find_secrets;
 pub use stillhouse_spec_derive::Config;
 pub use sweep::Cell;
-pub use types::{DirectoryPath, Execution, FilePath, FileUse, Ref, Reference, Select, Target};
+pub use types::{DirectoryPath, Execution, FilePath, FileTree, FileUse, Globs, Ref, Reference, Select, Target};

@@ -3,10 +3,11 @@
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::config::{Config, Described, expected};
+use crate::config::{Bounds, Config, Described, Fields, expected};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::node::{Node, Origin};
 
@@ -116,7 +117,7 @@ pub fn one_of(kinds: &[&str]) -> String {
 }
 
 /// Which files of a path count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Select {
     /// The path is one file.
     File,
@@ -131,6 +132,17 @@ pub enum Select {
     },
     /// The path is a file or a folder, all of it.
     Everything,
+    /// The path is a folder: the files below it that the globs choose.
+    Tree(Arc<Globs>),
+}
+
+/// Which files of a tree count. Hidden files, and what a `.gitignore` in the tree or above it names, never do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Globs {
+    /// Files that match one of these: `*` within a name, `**` over folders; a glob without `/` matches in every folder.
+    pub include: Vec<String>,
+    /// But none of these; one that ends with `/` names a folder.
+    pub exclude: Vec<String>,
 }
 
 /// A path that a config names: its content is keyed, the path is not.
@@ -146,7 +158,7 @@ pub struct FileUse {
 
 impl PartialEq for FileUse {
     fn eq(&self, other: &Self) -> bool {
-        (&self.path, self.select) == (&other.path, other.select)
+        (&self.path, &self.select) == (&other.path, &other.select)
     }
 }
 
@@ -212,6 +224,7 @@ impl<S: Selection> Config for DirectoryPath<S> {
             Select::Folder(_) => "folder",
             Select::FolderOrFile { .. } => "folder or file",
             Select::Everything => "file or folder",
+            Select::Tree(_) => "folder",
         };
         json!({ "type": "string", "description": "a path, relative to this file", "x-path": path })
     }
@@ -219,4 +232,72 @@ impl<S: Selection> Config for DirectoryPath<S> {
     fn describe(&self) -> Described {
         Described::File(FileUse { path: self.path.clone(), at: self.at, select: S::SELECT })
     }
+}
+
+/// A tree of files, chosen by globs: `{ path = "src", include = ["*.rs"], exclude = ["tests/"] }`. What counts is the names and
+/// the contents of the files that are chosen, not the globs.
+#[derive(Clone, Debug)]
+pub struct FileTree {
+    /// Resolved against the folder of the file that names it.
+    pub path: PathBuf,
+    /// Where it was written.
+    pub at: Origin,
+    /// Which files.
+    pub globs: Arc<Globs>,
+}
+
+impl FileTree {
+    const KEYS: &[&str] = &["path", "include", "exclude"];
+}
+
+impl Config for FileTree {
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+        let mut fields = Fields::open(node, Self::KEYS, report)?;
+        let path = fields.field::<DirectoryPath<AnyFiles>>("path", &Bounds::default(), None, report);
+        let include = fields.field::<Vec<String>>("include", &Bounds::default(), None, report);
+        let exclude = fields.field::<Vec<String>>("exclude", &Bounds::default(), Some(Vec::new()), report);
+        fields.finish()?;
+        let (DirectoryPath { path, at, .. }, include, exclude) = (path?, include?, exclude?);
+        if include.is_empty() {
+            report.push(
+                Diagnostic::error(node.at, "`include` is empty: no file is chosen")
+                    .hint("include = [\"*.rs\", \"*.py\"]"),
+            );
+            return None;
+        }
+        Some(Self { path, at, globs: Arc::new(Globs { include, exclude }) })
+    }
+
+    fn schema() -> serde_json::Value {
+        let globs = |about: &str| {
+            let mut schema = Vec::<String>::schema();
+            schema["description"] = about.into();
+            schema
+        };
+        json!({
+            "type": "object",
+            "properties": {
+                "path": { "type": "string", "description": "The folder.", "x-path": "folder" },
+                "include": globs(
+                    "Files that match one of these: `*` within a name, `**` over folders; one without `/` matches in every folder."
+                ),
+                "exclude": globs("But none of these; one that ends with `/` names a folder."),
+            },
+            "required": ["path", "include"],
+            "additionalProperties": false,
+        })
+    }
+
+    fn describe(&self) -> Described {
+        let select = Select::Tree(Arc::clone(&self.globs));
+        Described::File(FileUse { path: self.path.clone(), at: self.at, select })
+    }
+}
+
+/// What a tree's path is decoded as.
+#[derive(Clone, Debug)]
+struct AnyFiles;
+
+impl Selection for AnyFiles {
+    const SELECT: Select = Select::Everything;
 }

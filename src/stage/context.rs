@@ -118,6 +118,19 @@ impl Context {
         Ok(file.path.clone())
     }
 
+    /// The files of the folder that the field at `path` names, by name and in its order, after the same look.
+    ///
+    /// # Errors
+    /// A failure of the input if one changed or is gone, or the field names a file.
+    pub fn files(&self, path: &str) -> Result<Vec<(String, PathBuf)>, Failure> {
+        let folder = self.file(path)?;
+        let members = self.order.files.get(path).and_then(|file| file.members.as_ref());
+        let Some(members) = members else {
+            return Err(Failure::input(format!("{} is a file, a folder is needed", folder.display())));
+        };
+        Ok(members.keys().map(|name| (name.clone(), folder.join(name))).collect())
+    }
+
     /// The digest of the file or folder at `path`: stable whatever it is called.
     #[must_use]
     pub fn file_digest(&self, path: &str) -> Option<Digest> {

@@ -72,13 +72,17 @@ impl Store {
     /// [`StoreError::ChangedWhileRead`] when something keeps writing to the file.
     pub fn digest_of(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
         let path = std::path::absolute(path).map_err(StoreError::io("find", path))?;
+        let unfit = || StoreError::UnfitForTree { path: path.clone(), reason: "it is not a plain file" };
+        // Before it is opened: merely opening a pipe would wait for whoever writes to it.
+        if !fs_err::metadata(&path).map_err(StoreError::io("read", &path))?.is_file() {
+            return Err(unfit());
+        }
         for _ in 0..TRIES {
             let file = fs_err::File::open(&path).map_err(StoreError::io("read", &path))?;
             let stat = || file.metadata().map_err(StoreError::io("read", &path));
             let before = stat()?;
             if !before.is_file() {
-                let reason = "it is not a plain file";
-                return Err(StoreError::UnfitForTree { path, reason });
+                return Err(unfit());
             }
             let stamp = Stamp::of(&before);
             if let Some(digest) = self.stat_cache().get(&path, stamp) {
