@@ -8,6 +8,8 @@ use minijinja::{Environment, Error, ErrorKind, context};
 use crate::error::{DataError, DataResult};
 use crate::prompt::Message;
 
+/// The most steps that one conversation may take: far more than any needs, and over in seconds.
+const FUEL: u64 = 50_000_000;
 const NAME: &str = "chat template";
 
 /// The day `strftime_now` tells. Templates that print today's date would make other tokens tomorrow; a dataset must
@@ -28,6 +30,7 @@ impl ChatTemplate {
         // The settings transformers compiles with.
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
+        environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
@@ -56,6 +59,12 @@ impl ChatTemplate {
 }
 
 fn fault(what: &str, error: &Error) -> DataError {
+    if error.kind() == ErrorKind::OutOfFuel {
+        return DataError::invalid(
+            format!("{what}: it does not come to an end, and was stopped after {FUEL} steps"),
+            "does a loop in it run over too much? a file of your own replaces the tokenizer's template",
+        );
+    }
     let place = error.line().map(|line| format!(" (template line {line})")).unwrap_or_default();
     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     DataError::invalid(

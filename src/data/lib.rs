@@ -4,6 +4,7 @@ on models and no network here; a model comes in through [`lm::LanguageModel`]."]
 
 pub mod align;
 pub mod answer;
+pub mod bad_rows;
 pub mod batch;
 pub mod chat_template;
 pub mod dataset;

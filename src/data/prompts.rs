@@ -1,28 +1,46 @@
-//! The kind `[prompts.X]`: what is to be asked, from a list, a file of lines or a file of JSON objects.
+//! The kind `[prompts.X]`: what is to be asked. Sources are in `prompts/`, one file each.
 
-use std::collections::BTreeSet;
+mod code;
+mod conversation;
+mod csv;
+mod image;
+mod jsonl;
+mod keeper;
+mod list;
+mod parquet;
+mod row;
+mod source;
+mod text;
 
 use serde_json::json;
-use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, FilePath, Node};
+use stillhouse_stage::spec::config::Fields;
+use stillhouse_stage::spec::{Config, Described, Diagnostic, Diagnostics, Node, OneOf, Registry as _, Table, Value};
 use stillhouse_stage::{Context, Failure, Kind, Outcome, StageKind, kind};
 
-use crate::error::{DataError, DataResult};
-use crate::prompt::{Message, PROMPTS_FILE, Prompt, write_prompts};
-use crate::random::Stream;
-use crate::source::{LineReader, Object, ObjectReader, RowTemplate};
-use crate::string_or::StringOr;
+use crate::bad_rows::{BadRows, OnBadRow};
+use keeper::{Counts, Keeper};
 
-/// A set of prompts. Give exactly one of `list`, `text` and `jsonl`. A prompt that was there before is left out.
-#[derive(Clone, Debug, Config)]
-#[config(check = one_source)]
+pub use code::CodePrompts;
+pub use csv::CsvPrompts;
+pub use jsonl::JsonlPrompts;
+pub use list::ListPrompts;
+pub use parquet::ParquetPrompts;
+pub use source::{Opening, PromptReader, PromptSource, SOURCES};
+pub use text::TextPrompts;
+
+/// A set of prompts. A prompt that was there before is left out.
+#[derive(Clone, Debug)]
 pub struct PromptsConfig {
-    /// The prompts themselves.
-    pub list: Option<Vec<String>>,
-    /// A file of one prompt a line; blank lines are skipped.
-    pub text: Option<StringOr<TextPrompts>>,
-    /// A file of one JSON object a line, filled into a template.
-    pub jsonl: Option<JsonlPrompts>,
-    /// Instructions that stand before every prompt (for `list` and `text`; `jsonl` has its own).
+    /// Where they come from: exactly one of [`SOURCES`], a key of the table itself.
+    pub source: OneOf<dyn PromptSource>,
+    /// The rest.
+    pub settings: PromptsSettings,
+}
+
+/// A set of prompts, from exactly one source. A prompt that was there before is left out.
+#[derive(Clone, Debug, Config)]
+pub struct PromptsSettings {
+    /// Instructions that stand before every prompt (for `list`, `text` and `code`; the others have their own).
     pub system: Option<String>,
     /// Use only so many.
     #[config(min = 1)]
@@ -30,51 +48,78 @@ pub struct PromptsConfig {
     /// Put them into a random order first, by the experiment's seed: with `limit`, a random sample.
     #[config(default)]
     pub shuffle: bool,
+    /// What becomes of a row that is not what it should be.
+    #[config(default = OnBadRow::Stop)]
+    pub on_bad_row: OnBadRow,
 }
 
-/// A file of lines.
-#[derive(Clone, Debug, Config)]
-pub struct TextPrompts {
-    /// The file.
-    pub path: FilePath,
+impl Config for PromptsConfig {
+    fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
+        let sources: Vec<&'static str> = SOURCES.iter().map(|entry| entry.name).collect();
+        let schema = PromptsSettings::schema();
+        let settings = schema["properties"].as_object();
+        let known: Vec<&str> =
+            sources.iter().copied().chain(settings.into_iter().flatten().map(|(name, _)| name.as_str())).collect();
+        let whole = Fields::open(node, &known, report)?.finish();
+        let table = node.as_table()?;
+        let (mut rest, mut given) = (Table::default(), Vec::new());
+        for (name, (at, value)) in &table.entries {
+            if sources.contains(&name.as_str()) {
+                given.push((name, *at, value));
+            } else if known.contains(&name.as_str()) {
+                rest.set(name, *at, value.clone());
+            }
+        }
+        let settings = PromptsSettings::decode(&Node { value: Value::Table(rest), at: node.at }, report);
+        let [(name, at, value)] = given[..] else {
+            report.push(
+                Diagnostic::error(node.at, format!("prompts come from exactly one of {}", one_of(&sources)))
+                    .hint("make one table for each, and list them where they are used"),
+            );
+            return None;
+        };
+        let mut one = Table::default();
+        one.set(name, at, value.clone());
+        let source = OneOf::decode(&Node { value: Value::Table(one), at: node.at }, report);
+        whole?;
+        let config = Self { source: source?, settings: settings? };
+        if config.source.value.has_own_system() && config.settings.system.is_some() {
+            let at = table.entries.get("system").map_or(node.at, |(at, _)| *at);
+            report.push(
+                Diagnostic::error(at, format!("`system` stands beside `{name}`"))
+                    .hint(format!("write it in the table: `{name} = {{ …, system = \"…\" }}`")),
+            );
+        }
+        Some(config)
+    }
+
+    fn schema() -> serde_json::Value {
+        let mut schema = PromptsSettings::schema();
+        if let Some(properties) = schema["properties"].as_object_mut() {
+            let settings = std::mem::take(properties);
+            properties.extend(<dyn PromptSource>::entries().iter().map(|entry| (entry.name.into(), (entry.schema)())));
+            properties.extend(settings);
+        }
+        schema
+    }
+
+    fn describe(&self) -> Described {
+        match (self.source.describe(), self.settings.describe()) {
+            (Described::Table(mut source), Described::Table(settings)) => {
+                source.extend(settings);
+                Described::Table(source)
+            }
+            (source, _) => source,
+        }
+    }
 }
 
-/// A file of JSON objects.
-#[derive(Clone, Debug, Config)]
-pub struct JsonlPrompts {
-    /// The file.
-    pub path: FilePath,
-    /// The prompt, in minijinja: `"{{ instruction }}\n{{ context }}"`. A field that a row lacks is an error.
-    pub template: String,
-    /// Instructions that stand before the prompt, a template too; nothing where it comes out empty.
-    pub system: Option<String>,
-    /// The answer that the source gives, a template too: `"{{ output }}"`. For evaluations.
-    pub reference: Option<String>,
-}
-
-fn one_source(config: &PromptsConfig, node: &Node, report: &mut Diagnostics) {
-    let given = [config.list.is_some(), config.text.is_some(), config.jsonl.is_some()];
-    if given.iter().filter(|given| **given).count() != 1 {
-        report.push(
-            Diagnostic::error(node.at, "prompts come from exactly one of `list`, `text` and `jsonl`")
-                .hint("make one table for each, and list them where they are used"),
-        );
-    }
-    if config.list.as_ref().is_some_and(Vec::is_empty) {
-        report.push(Diagnostic::error(node.at, "`list` is empty"));
-    }
-    let blank = |list: &Vec<String>| list.iter().position(|prompt| prompt.trim().is_empty());
-    if let Some(place) = config.list.as_ref().and_then(blank) {
-        report.push(
-            Diagnostic::error(node.at, format!("prompt {} of `list` is blank", place + 1))
-                .hint("remove it: it asks nothing"),
-        );
-    }
-    if config.jsonl.is_some() && config.system.is_some() {
-        report.push(
-            Diagnostic::error(node.at, "`system` stands beside `jsonl`")
-                .hint("write it in the table: `jsonl = { …, system = \"…\" }`"),
-        );
+/// `` `list`, `text` and `code` ``
+fn one_of(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => quoted.join(""),
     }
 }
 
@@ -96,180 +141,41 @@ impl StageKind for Prompts {
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {
-        let config: PromptsConfig = context.config()?;
-        let mut source = PromptSource::open(&config, context)?;
-        let mut kept = Keeper::new(&config, context)?;
+        let PromptsConfig { source, settings } = context.config()?;
+        let opening = Opening { context, name: source.name, system: settings.system.as_deref() };
+        let mut source = source.value.open(&opening)?;
+        let mut bad_rows = BadRows::new(settings.on_bad_row);
+        let mut kept = Keeper::new(&settings, context)?;
         while !kept.is_full() {
             if context.is_cancelled() {
                 return Err(Failure::interrupted());
             }
-            let Some(prompt) = source.next_prompt()? else { break };
-            kept.take(prompt)?;
+            match source.next_prompt() {
+                Ok(Some(prompt)) => kept.take(prompt)?,
+                Ok(None) => break,
+                Err(fault) => bad_rows.pass(fault)?,
+            }
         }
-        source.had_some(kept.counts.rows)?;
+        // A file in which nothing was found is no set of prompts.
+        bad_rows.some_are_good(kept.rows())?;
+        if let Some(nothing) = source.without_rows().filter(|_| kept.rows() == 0) {
+            return Err(nothing.into());
+        }
+        bad_rows.warn(context);
         let Counts { rows, duplicates, written } = kept.finish(context.seed())?;
-        Ok(Outcome::with_metrics(json!({
+        let mut metrics = json!({
             "prompts": written,
             "rows": rows,
-            "dropped": { "duplicate": duplicates, "blank-line": source.blank_lines() },
-        })))
-    }
-}
-
-/// Where prompts come from, one at a time.
-enum PromptSource {
-    List { texts: std::vec::IntoIter<String>, system: Option<String> },
-    Text { lines: LineReader, system: Option<String>, blank: u64 },
-    Jsonl { objects: ObjectReader, templates: Box<Templates> },
-}
-
-struct Templates {
-    prompt: RowTemplate,
-    system: Option<RowTemplate>,
-    reference: Option<RowTemplate>,
-}
-
-impl PromptSource {
-    fn open(config: &PromptsConfig, context: &Context) -> Result<Self, Failure> {
-        let PromptsConfig { list, text, jsonl, system, limit: _, shuffle: _ } = config;
-        if let Some(texts) = list {
-            return Ok(Self::List { texts: texts.clone().into_iter(), system: system.clone() });
+            "dropped": { "duplicate": duplicates, "blank-line": 0 },
+        });
+        for (what, count) in source.dropped() {
+            metrics["dropped"][what] = count.into();
         }
-        if text.is_some() {
-            let lines = LineReader::open(&context.file("text.path")?)?;
-            return Ok(Self::Text { lines, system: system.clone(), blank: 0 });
+        if let Some(figures) = bad_rows.figures() {
+            metrics["dropped"]["bad-row"] = figures["count"].clone();
+            metrics["bad-rows"] = figures;
         }
-        let Some(JsonlPrompts { path: _, template, system, reference }) = jsonl else {
-            return Err(Failure::input("prompts come from exactly one of `list`, `text` and `jsonl`"));
-        };
-        let optional =
-            |source: &Option<String>, key| source.as_deref().map(|source| RowTemplate::new(source, key)).transpose();
-        let templates = Templates {
-            prompt: RowTemplate::new(template, "template")?,
-            system: optional(system, "system")?,
-            reference: optional(reference, "reference")?,
-        };
-        Ok(Self::Jsonl { objects: ObjectReader::open(&context.file("jsonl.path")?)?, templates: Box::new(templates) })
-    }
-
-    fn next_prompt(&mut self) -> DataResult<Option<Prompt>> {
-        match self {
-            Self::List { texts, system } => Ok(texts.next().map(|text| plain(text, system.as_deref()))),
-            Self::Text { lines, system, blank } => loop {
-                let Some(line) = lines.next_line()? else { return Ok(None) };
-                if !line.text.trim().is_empty() {
-                    return Ok(Some(plain(line.text.to_owned(), system.as_deref())));
-                }
-                *blank += 1;
-            },
-            Self::Jsonl { objects, templates } => {
-                let object = objects.next_object()?;
-                object.map(|object| templates.prompt(objects.path(), &object)).transpose()
-            }
-        }
-    }
-
-    /// A file in which nothing was found is no set of prompts. A list of none is refused when it is read, and a file of
-    /// objects when it ends.
-    fn had_some(&self, rows: u64) -> DataResult<()> {
-        match self {
-            Self::Text { lines, .. } if rows == 0 => Err(lines.only_blank("prompts")),
-            _ => Ok(()),
-        }
-    }
-
-    fn blank_lines(&self) -> u64 {
-        match self {
-            Self::Text { blank, .. } => *blank,
-            _ => 0,
-        }
-    }
-}
-
-impl Templates {
-    fn prompt(&self, path: &std::path::Path, object: &Object) -> DataResult<Prompt> {
-        let render = |template: &Option<RowTemplate>| template.as_ref().map(|it| it.render(path, object)).transpose();
-        let text = self.prompt.render(path, object)?;
-        if text.trim().is_empty() {
-            return Err(DataError::Row {
-                path: path.to_path_buf(),
-                line: object.line,
-                column: None,
-                message: "the prompt comes out empty".into(),
-                hint: Some("remove the row, or use other fields in `template`".into()),
-            });
-        }
-        let system = render(&self.system)?.filter(|text| !text.trim().is_empty());
-        let reference = render(&self.reference)?;
-        let messages = system.map(Message::system).into_iter().chain([Message::user(text)]).collect();
-        Ok(Prompt::new(messages, reference))
-    }
-}
-
-fn plain(text: String, system: Option<&str>) -> Prompt {
-    let messages = system.map(Message::system).into_iter().chain([Message::user(text)]).collect();
-    Prompt::new(messages, None)
-}
-
-/// Writes prompts as they come; only a shuffle holds them all.
-struct Keeper {
-    writer: crate::jsonl::JsonlWriter<Prompt>,
-    held: Option<Vec<Prompt>>,
-    limit: Option<usize>,
-    // 64 bits a prompt, as in its id: a hundred thousand of them take a megabyte or two.
-    seen: BTreeSet<u64>,
-    counts: Counts,
-}
-
-#[derive(Default)]
-struct Counts {
-    rows: u64,
-    duplicates: u64,
-    written: u64,
-}
-
-impl Keeper {
-    fn new(config: &PromptsConfig, context: &Context) -> DataResult<Self> {
-        Ok(Self {
-            writer: write_prompts(&context.out().join(PROMPTS_FILE))?,
-            held: config.shuffle.then(Vec::new),
-            limit: config.limit,
-            seen: BTreeSet::new(),
-            counts: Counts::default(),
-        })
-    }
-
-    fn is_full(&self) -> bool {
-        self.held.is_none() && self.limit.is_some_and(|limit| self.counts.written >= limit as u64)
-    }
-
-    fn take(&mut self, prompt: Prompt) -> DataResult<()> {
-        self.counts.rows += 1;
-        if !self.seen.insert(prompt.id_bits()) {
-            self.counts.duplicates += 1;
-            return Ok(());
-        }
-        match &mut self.held {
-            Some(held) => held.push(prompt),
-            None => {
-                self.writer.write(&prompt)?;
-                self.counts.written += 1;
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(mut self, seed: u64) -> DataResult<Counts> {
-        if let Some(mut held) = self.held {
-            Stream::new("prompts", seed, 0).shuffle(&mut held);
-            held.truncate(self.limit.unwrap_or(usize::MAX));
-            for prompt in &held {
-                self.writer.write(prompt)?;
-            }
-            self.counts.written = held.len() as u64;
-        }
-        self.writer.finish()?;
-        Ok(self.counts)
+        Ok(Outcome::with_metrics(metrics))
     }
 }
 

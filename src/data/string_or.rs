@@ -29,7 +29,14 @@ impl<T: Config> Config for StringOr<T> {
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "anyOf": [ { "type": "string", "description": "a path, relative to this file" }, T::schema() ] })
+        let whole = T::schema();
+        let about = whole["description"].clone();
+        let mut schema =
+            json!({ "anyOf": [ { "type": "string", "description": "a path, relative to this file" }, whole ] });
+        if about.is_string() {
+            schema["description"] = about;
+        }
+        schema
     }
 
     fn describe(&self) -> Described {

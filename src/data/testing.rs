@@ -70,6 +70,18 @@ impl Bench {
         path.display().to_string()
     }
 
+    /// Writes a file of bytes; gives its path for a config.
+    pub(crate) fn bytes(&self, name: &str, content: &[u8]) -> String {
+        let path = self.file(name, "");
+        fs_err::write(&path, content).unwrap();
+        path
+    }
+
+    /// The folder that files are written to.
+    pub(crate) fn folder(&self) -> String {
+        self.folder.path().display().to_string()
+    }
+
     /// Makes the output of another stage known under its name.
     pub(crate) fn input(&mut self, name: &str, made: &Path) {
         // The store takes files away from the folder, and a test may want to look at them again.
@@ -143,13 +155,38 @@ impl Bench {
                 }
             }
             Described::File(file) => {
-                assert_eq!(file.select, Select::File);
+                if file.select != Select::File {
+                    let globs = match &file.select {
+                        Select::Tree(globs) => globs.include.clone(),
+                        _ => vec!["*".to_owned()],
+                    };
+                    order.files.insert(path.to_owned(), self.tree_input(&file.path, &globs));
+                    return;
+                }
                 let digest = self.store.digest_of(&file.path).unwrap().0;
                 let input = FileInput { path: file.path.clone(), digest, members: None };
                 order.files.insert(path.to_owned(), input);
             }
             Described::Value(_) | Described::Nothing => {}
         }
+    }
+
+    /// The files of a folder by their endings: enough of globs for tests, the engine has the rest.
+    fn tree_input(&self, folder: &Path, globs: &[String]) -> FileInput {
+        let mut members = BTreeMap::new();
+        let mut open = vec![(String::new(), folder.to_owned())];
+        while let Some((prefix, below)) = open.pop() {
+            for entry in fs_err::read_dir(below).unwrap() {
+                let path = entry.unwrap().path();
+                let name = format!("{prefix}{}", path.file_name().unwrap().to_str().unwrap());
+                if path.is_dir() {
+                    open.push((format!("{name}/"), path));
+                } else if globs.iter().any(|glob| name.ends_with(glob.trim_start_matches('*'))) {
+                    members.insert(name, self.store.digest_of(&path).unwrap().0);
+                }
+            }
+        }
+        FileInput { path: folder.to_owned(), digest: *members.values().next().unwrap(), members: Some(members) }
     }
 
     fn folder_input(&self, folder: &Path) -> FileInput {

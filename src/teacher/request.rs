@@ -1,6 +1,6 @@
 //! A question to a teacher, and the key under which its answer is kept.
 
-use stillhouse_data::prompt::Message;
+use stillhouse_data::prompt::{ImageUrl, Message, Part};
 use stillhouse_spec::Canonical;
 
 use crate::replies::RequestKey;
@@ -90,8 +90,11 @@ impl Request {
     }
 
     fn canonical(&self, teacher: &Identity) -> Canonical {
-        let messages = self.messages.iter().map(|Message { role, content }| {
-            Canonical::object([("content", content.as_str().into()), ("role", Canonical::from(role.as_str()))])
+        let messages = self.messages.iter().map(|Message { role, content, parts }| {
+            let text = [("content", Canonical::from(content.as_str())), ("role", Canonical::from(role.as_str()))];
+            let images =
+                (!parts.is_empty()).then(|| ("parts", Canonical::Array(parts.iter().map(canonical_part).collect())));
+            Canonical::object(text.into_iter().chain(images))
         });
         let Sampling { temperature, top_p, top_k, max_tokens: _, stop } = &self.sampling;
         let sampling = Canonical::object([
@@ -139,6 +142,16 @@ pub fn seed_of_attempt(before: u32, attempt: u32) -> u32 {
     seed_of(before.into(), "attempt", attempt)
 }
 
+/// A text as it is; an image as `{detail, url}`.
+fn canonical_part(part: &Part) -> Canonical {
+    match part {
+        Part::Text { text } => Canonical::from(text.as_str()),
+        Part::ImageUrl { image_url: ImageUrl { url, detail } } => {
+            Canonical::object([("detail", optional(detail.as_deref())), ("url", Canonical::from(url.as_str()))])
+        }
+    }
+}
+
 fn optional(text: Option<&str>) -> Canonical {
     text.map_or(Canonical::Null, Canonical::from)
 }
@@ -149,6 +162,10 @@ mod tests {
 
     fn teacher() -> Identity {
         Identity { family: "openai-chat", model: "smollm2-135m-instruct".to_owned(), revision: None }
+    }
+
+    fn image(url: &str) -> Vec<Part> {
+        vec![Part::ImageUrl { image_url: ImageUrl { url: url.to_owned(), detail: None } }]
     }
 
     fn request() -> Request {
@@ -189,6 +206,8 @@ mod tests {
             with(&|r| r.messages[0].content.push('!')),
             with(&|r| r.messages[0].role = "user".to_owned()),
             with(&|r| r.messages.truncate(1)),
+            with(&|r| r.messages[1].parts = image("a")),
+            with(&|r| r.messages[1].parts = image("b")),
             with(&|r| r.sampling.temperature = 0.8),
             with(&|r| r.sampling.top_p = 0.9),
             with(&|r| r.sampling.top_k = Some(40)),
@@ -205,6 +224,6 @@ mod tests {
         let mut all: Vec<_> = moved.into_iter().chain([base]).collect();
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 16);
+        assert_eq!(all.len(), 18);
     }
 }

@@ -13,7 +13,7 @@ use crate::answer::Outcome;
 use crate::error::DataResult;
 use crate::example::{ExampleReader, ExampleWriter, Row};
 use crate::filters::{Judged, Pass, Place, Texts, Verdict};
-use crate::prompt::{Message, Prompt};
+use crate::prompt::Prompt;
 use crate::signals::SequenceKey;
 
 /// Rows that filters see at once; all samples of a prompt are in one batch, whatever it takes.
@@ -242,7 +242,10 @@ fn prompt_group(id: &str) -> u64 {
 
 /// What makes two rows the same: conversation and completion.
 fn content(row: &Row) -> u128 {
-    let turns = row.messages.iter().flat_map(|Message { role, content }| [role.as_str(), content.as_str()]);
+    let turns = row.messages.iter().flat_map(|message| {
+        let images = message.images().map(|image| image.url.as_str());
+        [message.role.as_str(), message.content.as_str()].into_iter().chain(images)
+    });
     hash("stillhouse/row/1\0", turns.chain([row.completion.as_str()]))
 }
 

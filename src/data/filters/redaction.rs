@@ -29,7 +29,7 @@ pub(super) fn judge(row: &Judged<'_>, action: Action, find: impl Fn(&str) -> Vec
     let messages = row
         .messages
         .iter()
-        .map(|message| crate::prompt::Message { role: message.role.clone(), content: clean(&message.content) });
+        .map(|message| message.with_texts(&mut clean));
     let texts = Texts {
         messages: messages.collect(),
         completion: clean(row.completion),

@@ -1,7 +1,12 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::prompt::{Message, PROMPTS_FILE, Prompt};
 use crate::testing::{Bench, Made, decode, faults};
+
+mod code;
+mod conversations;
+mod rows;
 
 fn prompts(made: &Made) -> Vec<Prompt> {
     crate::prompt::read_prompts(&made.out.join(PROMPTS_FILE)).unwrap().map(Result::unwrap).collect()
@@ -107,11 +112,64 @@ fn what_is_wrong_with_a_file_is_said_with_its_place() {
 
 #[test]
 fn a_table_names_exactly_one_source() {
-    let wrong = "prompts come from exactly one of `list`, `text` and `jsonl`";
+    let wrong = "prompts come from exactly one of `list`, `text`, `jsonl`, `csv`, `parquet` and `code`";
     assert_eq!(faults(&Prompts, &json!({})), [wrong]);
     assert_eq!(faults(&Prompts, &json!({ "list": ["a"], "text": "b" })), [wrong]);
     assert_eq!(faults(&Prompts, &json!({ "list": [] })), ["`list` is empty"]);
     assert_eq!(faults(&Prompts, &json!({ "list": ["a", " \n"] })), ["prompt 2 of `list` is blank"]);
+}
+
+#[test]
+fn what_was_written_before_there_were_other_sources_has_the_key_it_had() {
+    let table = json!({ "jsonl": { "path": "a.jsonl", "template": "{{ q }}" }, "limit": 3, "shuffle": false });
+    let Described::Table(members) = decode(&Prompts, &table) else { panic!("no table") };
+    assert_eq!(members.keys().collect::<Vec<_>>(), ["jsonl", "limit"]);
+    let Described::Table(jsonl) = &members["jsonl"] else { panic!("no table") };
+    let named: Vec<&String> =
+        jsonl.iter().filter(|(_, value)| **value != Described::Nothing).map(|(name, _)| name).collect();
+    assert_eq!(named, ["path", "template"]);
+    assert!(matches!(members["limit"], Described::Value(_)));
+}
+
+#[test]
+fn keys_that_do_not_exist_or_do_not_fit_are_told() {
+    assert_eq!(faults(&Prompts, &json!({ "list": ["a"], "limits": 3 })), ["unknown key `limits`"]);
+    let row = |more: Value| {
+        let mut table = json!({ "path": "a.csv" });
+        table.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        faults(&Prompts, &json!({ "csv": table }))
+    };
+    assert_eq!(row(json!({})), ["missing `template`"]);
+    assert_eq!(row(json!({ "template": "a", "messages": "b" })), ["`template` stands beside `messages`"]);
+    assert_eq!(row(json!({ "template": "a", "images": "b" })), ["`images` stands without `messages`"]);
+    let wrong = "`delimiter` must be one ASCII character, neither a quote nor a line end";
+    for delimiter in ["", "::", "\"", "ä"] {
+        assert_eq!(row(json!({ "template": "a", "delimiter": delimiter })), [wrong]);
+    }
+    assert_eq!(
+        faults(&Prompts, &json!({ "jsonl": { "path": "a", "template": "b" }, "system": "c" })),
+        ["`system` stands beside `jsonl`"]
+    );
+    let files = json!({ "path": "src", "include": ["*.rs"] });
+    let needs = "`code` needs exactly one of `task` and `template`";
+    assert_eq!(faults(&Prompts, &json!({ "code": { "files": files } })), [needs]);
+    assert_eq!(faults(&Prompts, &json!({ "code": { "files": files, "task": "test", "template": "x" } })), [needs]);
+    let none = json!({ "path": "src", "include": [] });
+    assert_eq!(
+        faults(&Prompts, &json!({ "code": { "files": none, "task": "test" } })),
+        ["`include` is empty: no file is chosen"]
+    );
+}
+
+#[test]
+fn the_schema_lists_every_source_and_every_setting() {
+    let schema = PromptsConfig::schema();
+    let keys: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    for key in SOURCES.iter().map(|entry| entry.name).chain(["system", "limit", "shuffle", "on-bad-row"]) {
+        assert!(keys.iter().any(|known| *known == key), "{key}");
+        let about = schema["properties"][key]["description"].as_str().unwrap_or_default();
+        assert!(!about.is_empty(), "{key}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err::File;
 
+use super::plain_file::open_plain_file;
 use crate::error::{DataError, DataResult};
 
 /// The longest line in bytes. A longer one is no row but a file of another format, and would only fill the memory.
@@ -16,6 +17,8 @@ pub struct LineReader {
     input: BufReader<File>,
     buffer: Vec<u8>,
     number: u64,
+    /// Whether the last line was too long, and its rest is still to be passed over.
+    in_long_line: bool,
 }
 
 /// A line without its end.
@@ -33,7 +36,7 @@ impl LineReader {
     /// # Errors
     /// When it cannot be opened or is empty.
     pub fn open(path: &Path) -> DataResult<Self> {
-        let file = File::open(path).map_err(DataError::io(path))?;
+        let file = open_plain_file(path)?;
         let mut input = BufReader::with_capacity(1 << 16, file);
         if input.fill_buf().map_err(DataError::io(path))?.is_empty() {
             return Err(DataError::File {
@@ -42,7 +45,7 @@ impl LineReader {
                 hint: Some("it must have at least one row".into()),
             });
         }
-        Ok(Self { path: path.to_path_buf(), input, buffer: Vec::new(), number: 0 })
+        Ok(Self { path: path.to_path_buf(), input, buffer: Vec::new(), number: 0, in_long_line: false })
     }
 
     /// The next line.
@@ -50,6 +53,9 @@ impl LineReader {
     /// # Errors
     /// A line that is too long or not UTF-8, by number.
     pub fn next_line(&mut self) -> DataResult<Option<Line<'_>>> {
+        if std::mem::take(&mut self.in_long_line) {
+            self.pass_over_line()?;
+        }
         self.buffer.clear();
         if !self.fill()? {
             return Ok(None);
@@ -90,6 +96,18 @@ impl LineReader {
         }
     }
 
+    fn pass_over_line(&mut self) -> DataResult<()> {
+        loop {
+            let available = self.input.fill_buf().map_err(DataError::io(&self.path))?;
+            let end = available.iter().position(|byte| *byte == b'\n').map(|place| place + 1);
+            let (taken, over) = (end.unwrap_or(available.len()), end.is_some() || available.is_empty());
+            self.input.consume(taken);
+            if over {
+                return Ok(());
+            }
+        }
+    }
+
     /// Reads up to the end of a line; false at the end of the file.
     fn fill(&mut self) -> DataResult<bool> {
         loop {
@@ -102,9 +120,11 @@ impl LineReader {
             self.buffer.extend_from_slice(&available[..taken]);
             self.input.consume(taken);
             if self.buffer.len() > MAX_LINE + 2 {
+                self.number += 1;
+                self.in_long_line = end.is_none();
                 return Err(DataError::Row {
                     path: self.path.clone(),
-                    line: self.number + 1,
+                    line: self.number,
                     column: None,
                     message: format!("the line is longer than {} MiB", MAX_LINE >> 20),
                     hint: Some("is it a file of one row a line? a JSON array becomes one with `jq -c '.[]'`".into()),
@@ -161,5 +181,18 @@ mod tests {
         content.resize(50 << 20, b'x');
         let error = lines(&content).unwrap_err();
         assert!(error.to_string().ends_with("rows.txt:2: the line is longer than 16 MiB"), "{error}");
+    }
+
+    #[test]
+    fn behind_a_line_that_is_too_long_reading_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.txt");
+        let mut content = vec![b'x'; 20 << 20];
+        content.extend_from_slice(b"\nnext\n");
+        fs_err::write(&path, content).unwrap();
+        let mut reader = LineReader::open(&path).unwrap();
+        assert!(reader.next_line().is_err());
+        assert_eq!(reader.next_line().unwrap(), Some(Line { number: 2, text: "next" }));
+        assert_eq!(reader.next_line().unwrap(), None);
     }
 }

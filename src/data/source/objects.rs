@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::Rows;
 use super::lines::LineReader;
 use crate::error::{DataError, DataResult};
 
@@ -69,7 +70,17 @@ impl ObjectReader {
     }
 }
 
-fn type_name(value: &Value) -> &'static str {
+impl Rows for ObjectReader {
+    fn next_object(&mut self) -> DataResult<Option<Object>> {
+        ObjectReader::next_object(self)
+    }
+
+    fn path(&self) -> &Path {
+        ObjectReader::path(self)
+    }
+}
+
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

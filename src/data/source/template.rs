@@ -9,6 +9,8 @@ use super::objects::Object;
 use crate::error::{DataError, DataResult};
 
 const NAME: &str = "template";
+/// The most steps that one row may take: far more than a row of thousands of turns needs, and soon over.
+const FUEL: u64 = 5_000_000;
 
 /// A compiled template. Fields that a row does not have are errors, not empty text; `{{ field | default("") }}` says
 /// that one may be missing.
@@ -24,6 +26,7 @@ impl RowTemplate {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_keep_trailing_newline(true);
+        environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| {
             let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
@@ -64,6 +67,10 @@ impl RowTemplate {
                         ),
                     }),
                 ),
+                (minijinja::ErrorKind::OutOfFuel, _) => fault(
+                    format!("`{}` does not come to an end on this row: it was stopped after {FUEL} steps", self.key),
+                    Some("does a loop in it run over too much?".into()),
+                ),
                 _ => {
                     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
                     fault(format!("`{}` fails on this row: {detail}", self.key), None)
@@ -99,6 +106,17 @@ mod tests {
     fn a_field_that_may_be_missing_can_say_so() {
         assert_eq!(render("{{ q }}{{ more | default('') }}", r#"{"q": "x"}"#).unwrap(), "x");
         assert_eq!(render("{% if more is defined %}y{% endif %}", r#"{"q": "x"}"#).unwrap(), "");
+    }
+
+    #[test]
+    fn a_template_that_would_run_for_ever_is_stopped() {
+        let endless = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
+        let error = render(endless, "{}").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "rows.jsonl:7: `template` does not come to an end on this row: it was stopped after 5000000 steps"
+        );
+        assert!(error.hint().is_some());
     }
 
     #[test]

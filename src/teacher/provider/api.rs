@@ -14,6 +14,11 @@ pub trait Api: fmt::Debug + Send + Sync {
     /// The path below the base URL.
     fn path(&self) -> &'static str;
 
+    /// Whether its requests can show images.
+    fn takes_images(&self) -> bool {
+        false
+    }
+
     /// The body of a request.
     ///
     /// # Errors

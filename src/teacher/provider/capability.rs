@@ -62,10 +62,10 @@ const NOTHING: Capabilities = Capabilities {
 
 /// `openai` and OpenAI's own API.
 pub const OPENAI_STRICT: Capabilities =
-    Capabilities { provider: "openai", when: "strict (OpenAI, Azure)", top_k: 20, seed: true, stop: true, ..NOTHING };
+    Capabilities { provider: "openai", when: "strict (OpenAI, Azure)", top_k: 20, images: true, seed: true, stop: true, ..NOTHING };
 /// The same, completions.
 pub const OPENAI_STRICT_COMPLETIONS: Capabilities =
-    Capabilities { when: "strict, `api = \"completions\"`", top_k: 5, ..OPENAI_STRICT };
+    Capabilities { when: "strict, `api = \"completions\"`", top_k: 5, images: false, ..OPENAI_STRICT };
 /// `openai` and any other server.
 pub const OPENAI: Capabilities = Capabilities {
     when: "any other server",
@@ -76,7 +76,7 @@ pub const OPENAI: Capabilities = Capabilities {
     ..OPENAI_STRICT
 };
 /// `anthropic`.
-pub const ANTHROPIC: Capabilities = Capabilities { provider: "anthropic", sampling_top_k: true, stop: true, ..NOTHING };
+pub const ANTHROPIC: Capabilities = Capabilities { provider: "anthropic", images: true, sampling_top_k: true, stop: true, ..NOTHING };
 /// `vllm`.
 pub const VLLM: Capabilities = Capabilities { provider: "vllm", when: "", token_ids: Tells::Yes, ..OPENAI };
 /// `local`.
@@ -194,7 +194,7 @@ impl Capabilities {
         }
     }
 
-    /// What a listing says of it: `text, up to 20 log-probabilities a token, seeds`
+    /// What a listing says of it: `text, up to 20 log-probabilities a token, images, seeds`
     #[must_use]
     pub fn line(&self) -> String {
         let mut parts = vec!["text".to_owned()];
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(names, PROVIDERS.iter().map(|entry| entry.name).collect::<Vec<_>>());
         assert_eq!(summary("anthropic"), "text", "{}", summary("openai"));
         assert!(
-            summary("openai").starts_with("strict (OpenAI, Azure): text, up to 20 log-probabilities a token, seeds; ")
+            summary("openai").starts_with("strict (OpenAI, Azure): text, up to 20 log-probabilities a token, images, seeds; ")
         );
     }
 

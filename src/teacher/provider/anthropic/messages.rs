@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use stillhouse_data::answer::Outcome;
 use stillhouse_data::prompt::Message;
 
+use super::turn::Turn;
 use crate::provider::api::{Api, Unusable, not_empty};
 use crate::reply::{Reply, Usage};
 use crate::request::Request;
@@ -23,7 +24,7 @@ struct Body<'r> {
     max_tokens: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     system: Option<String>,
-    messages: Vec<&'r Message>,
+    messages: Vec<Turn<'r>>,
     /// Newer models refuse temperature and top-p in one request, so whichever is at its neutral 1 stays away.
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
@@ -84,6 +85,10 @@ impl Api for MessagesApi {
         "messages"
     }
 
+    fn takes_images(&self) -> bool {
+        true
+    }
+
     fn body(&self, request: &Request) -> serde_json::Result<Vec<u8>> {
         let sampling = &request.sampling;
         let (system, messages): (Vec<&Message>, Vec<&Message>) =
@@ -94,7 +99,7 @@ impl Api for MessagesApi {
             model: &self.model,
             max_tokens: sampling.max_tokens,
             system: (!system.is_empty()).then(|| system.join("\n\n")),
-            messages,
+            messages: messages.into_iter().map(Turn::from).collect(),
             temperature: (!narrowed || sampling.temperature != 1.0).then_some(sampling.temperature),
             top_p: narrowed.then_some(sampling.top_p),
             top_k: sampling.top_k,

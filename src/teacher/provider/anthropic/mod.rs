@@ -1,6 +1,7 @@
 //! `provider = "anthropic"`: Anthropic's messages API.
 
 pub mod messages;
+mod turn;
 
 #[cfg(test)]
 mod tests;

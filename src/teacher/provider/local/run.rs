@@ -7,6 +7,7 @@ use serde_json::json;
 use stillhouse_data::answer::{AnswerTokens, Outcome as Answered};
 use stillhouse_data::lm::{Finish, GenerateRequest, LanguageModel, Sampling};
 use stillhouse_data::model_folder::ModelFolder;
+use stillhouse_data::prompt::Message;
 use stillhouse_data::tokenizer::{ChatFormat, Tokenizer};
 use stillhouse_stage::{Failure, Outcome};
 
@@ -159,6 +160,11 @@ impl<'a> Teacher<'a> {
         let mut reached: Vec<Option<Reached>> = Vec::with_capacity(batch.len());
         let mut missing = Vec::new();
         for question in batch {
+            if question.prompt.messages.iter().any(Message::has_images) {
+                let message =
+                    format!("prompt {} shows an image, and a local teacher reads text only", question.prompt.id);
+                return Err(Failure::input(message).hint("ask a server whose model takes images: provider `openai`"));
+            }
             let prompt = self.tokenizer.prompt_tokens(&question.prompt.messages, &self.format)?;
             let key = self.key(question);
             let stored = match self.store.find(&key, question.request.sampling.max_tokens)? {

@@ -5,6 +5,7 @@ use stillhouse_data::answer::Outcome;
 use stillhouse_data::prompt::Message;
 
 use super::log_probs::LogProbs;
+use super::message::WireMessage;
 use super::stream;
 use crate::provider::api::{Api, Unusable, not_empty};
 use crate::reply::{Reply, TokenLogProbs, Usage};
@@ -59,6 +60,10 @@ impl Api for ChatApi {
         "chat/completions"
     }
 
+    fn takes_images(&self) -> bool {
+        true
+    }
+
     fn body(&self, request: &Request) -> serde_json::Result<Vec<u8>> {
         serde_json::to_vec(&Body::of(request, &self.model, self.dialect))
     }
@@ -77,7 +82,7 @@ impl Api for ChatApi {
 #[derive(Debug, Serialize)]
 pub struct Body<'r> {
     model: &'r str,
-    messages: &'r [Message],
+    messages: Vec<WireMessage<'r>>,
     temperature: f64,
     top_p: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,7 +122,7 @@ impl<'r> Body<'r> {
         let (sampling, strict) = (&request.sampling, dialect == Dialect::Strict);
         Self {
             model,
-            messages: &request.messages,
+            messages: request.messages.iter().map(WireMessage::from).collect(),
             temperature: sampling.temperature,
             top_p: sampling.top_p,
             max_tokens: (!strict).then_some(sampling.max_tokens),
@@ -251,7 +256,7 @@ fn read(finish: &str, said: Said, request: &Request) -> (Outcome, String) {
     }
     let mut text = said.content.unwrap_or_default();
     // A conversation that ends with the assistant's own words is continued, and some servers repeat those words.
-    if let Some(Message { role, content }) = request.messages.last()
+    if let Some(Message { role, content, .. }) = request.messages.last()
         && role == "assistant"
         && let Some(rest) = text.strip_prefix(content.as_str())
     {

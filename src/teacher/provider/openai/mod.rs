@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod completions;
 pub mod log_probs;
+mod message;
 mod settings;
 mod stream;
 

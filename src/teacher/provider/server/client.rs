@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use stillhouse_data::prompt::Message;
 use stillhouse_stage::{Class, Failure};
 use tokio_util::sync::CancellationToken;
 
@@ -92,6 +93,11 @@ impl Client {
     /// [`Unanswered`], with a [`Failure`] that names the teacher: of class [`Class::Budget`] where the budget has no room, of class
     /// [`Class::Interrupted`] where it was not sent because of `closing`.
     pub async fn ask(&self, request: &Request, closing: &CancellationToken) -> Result<Reply, Unanswered> {
+        if !self.api.takes_images() && request.messages.iter().any(Message::has_images) {
+            let message = format!("{} is asked in a way that shows no images", self.endpoint.label());
+            let failure = Failure::input(message).hint("ask a model that sees by a chat API, or take the images out");
+            return Err(Unanswered { failure, rejected: true });
+        }
         let estimate = estimate(request);
         let mut place = self.waiting.place();
         let mut attempt = 1;
@@ -236,12 +242,17 @@ impl Client {
     }
 }
 
+/// What an image is reckoned at, in tokens. No API says it beforehand; most models scale images to fewer.
+const IMAGE_TOKENS: usize = 4096;
+
 /// The most tokens that a request can take: a token is at least a byte of the prompt, and a chat template adds a few
-/// around every message.
+/// around every message. Of images it can only be guessed.
 #[must_use]
 pub fn estimate(request: &Request) -> Estimate {
-    let bytes: usize = request.messages.iter().map(|message| message.role.len() + message.content.len() + 16).sum();
-    Estimate { prompt: bytes as u64 + 16, completion: request.sampling.max_tokens.into() }
+    let of =
+        |message: &Message| message.role.len() + message.content.len() + 16 + IMAGE_TOKENS * message.images().count();
+    let tokens: usize = request.messages.iter().map(of).sum();
+    Estimate { prompt: tokens as u64 + 16, completion: request.sampling.max_tokens.into() }
 }
 
 /// A number from 0 to 1 that differs from request to request and from attempt to attempt.

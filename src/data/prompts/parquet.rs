@@ -1,0 +1,48 @@
+//! `parquet`: a Parquet file.
+
+use stillhouse_stage::Failure;
+use stillhouse_stage::spec::{Config, Diagnostics, DirectoryPath, FilePath, Node};
+
+use super::row::{AllFiles, RowPrompts, RowSettings};
+use super::source::{Opening, PromptReader, PromptSource};
+use crate::source::ParquetReader;
+
+/// A Parquet file, its rows filled into a template. Messages count rows from 1.
+#[derive(Clone, Debug, Config)]
+#[config(check = sound)]
+pub struct ParquetPrompts {
+    /// The file.
+    pub path: FilePath,
+    /// The prompt, in minijinja: `"{{ instruction }}\n{{ context }}"`. A field that the file lacks is an error.
+    pub template: Option<String>,
+    /// Instead of a template, the field that holds a conversation: a list of `{ role, content }` or of `{ from, value }`.
+    pub messages: Option<String>,
+    /// The folder of the images that conversations name by their path. Its content is part of the key.
+    pub images: Option<DirectoryPath<AllFiles>>,
+    /// Instructions that stand before the prompt, a template too; nothing where it comes out empty.
+    pub system: Option<String>,
+    /// The answer that the source gives, a template too: `"{{ output }}"`. For evaluations.
+    pub reference: Option<String>,
+}
+
+impl ParquetPrompts {
+    fn settings(&self) -> RowSettings<'_> {
+        let Self { path: _, template, messages, images, system, reference } = self;
+        RowSettings { template, messages, images: images.is_some(), system, reference }
+    }
+}
+
+fn sound(config: &ParquetPrompts, node: &Node, report: &mut Diagnostics) {
+    config.settings().check(node, report);
+}
+
+impl PromptSource for ParquetPrompts {
+    fn has_own_system(&self) -> bool {
+        true
+    }
+
+    fn open(&self, opening: &Opening<'_>) -> Result<Box<dyn PromptReader>, Failure> {
+        let rows = ParquetReader::open(&opening.file("path")?)?;
+        Ok(Box::new(RowPrompts { rows: Box::new(rows), fill: self.settings().open(opening)? }))
+    }
+}
