@@ -98,8 +98,9 @@ impl StageKind for Dataset {
 
         let mut evaluations = decontaminate::Evaluations::open(&config, context)?;
         let mut gate = gate::Gate::open(&config, &assembler, context)?;
+        let mut bad_rows = Vec::new();
         for source in &sources {
-            source.read(&assembler, context, &mut |drafts| gate.take(drafts))?;
+            bad_rows.push(source.read(&assembler, context, &mut |drafts| gate.take(drafts))?);
         }
         let mut passed = gate.close()?;
         warn_of_sources_without_rows(&passed, context);
@@ -115,7 +116,12 @@ impl StageKind for Dataset {
         let written = output::write(&config, &mut passed, &parts, &sources, &tokenizer, &files, context)?;
         let statistics = Statistics::new(&config, &tokenizer, passed, &left, &parts, written, decontaminated)?;
         statistics.write(&context.out())?;
-        Ok(Outcome::with_metrics(statistics.metrics()))
+        let mut metrics = statistics.metrics();
+        if bad_rows.iter().any(Option::is_some) {
+            // In the order of the mix; null where bad rows stop the stage.
+            metrics["bad-rows"] = bad_rows.into();
+        }
+        Ok(Outcome::with_metrics(metrics))
     }
 }
 

@@ -3,6 +3,7 @@
 use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, FilePath, Node, OneOf, Ref, Target};
 
 use super::artifact::{HOLDOUT, TRAIN};
+use crate::bad_rows::OnBadRow;
 use crate::filters::Filter;
 use crate::model::TokenizerSource;
 use crate::signals::{Encoding, Form, Precision, Selection};
@@ -175,6 +176,9 @@ pub struct JsonlRows {
     pub completion: String,
     /// Instructions that stand before the prompt, in minijinja; nothing where it comes out empty.
     pub system: Option<String>,
+    /// What becomes of a row that is not what it should be.
+    #[config(default = OnBadRow::Stop)]
+    pub on_bad_row: OnBadRow,
 }
 
 /// A file of plain text.

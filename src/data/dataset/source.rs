@@ -1,5 +1,6 @@
 //! The sources of a mix, read in order.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -9,10 +10,11 @@ use super::assemble::{Assembler, Draft, EMPTY, RawRow};
 use super::config::{DatasetConfig, JsonlRows, TextUnit};
 use super::windows::Windows;
 use crate::answer::{ANSWERS_FILE, Answer, Outcome, read_answers};
+use crate::bad_rows::{BadRows, OnBadRow};
 use crate::error::{DataError, DataResult};
 use crate::prompt::{Message, Prompt};
 use crate::signals::{SIGNALS_FILE, SignalReader};
-use crate::source::{LineReader, ObjectReader, RowTemplate};
+use crate::source::{LineReader, Object, ObjectReader, RowTemplate};
 
 /// Rows that are tokenised at once, on all processors.
 const CHUNK: usize = 256;
@@ -32,8 +34,17 @@ pub(super) struct OpenSource {
 
 enum From {
     Answers(PathBuf),
-    Jsonl { path: PathBuf, prompt: RowTemplate, completion: RowTemplate, system: Option<RowTemplate> },
+    Jsonl(Box<OpenJsonl>),
     Text { path: PathBuf, document: TextUnit },
+}
+
+/// A file of JSON objects that can be read.
+struct OpenJsonl {
+    path: PathBuf,
+    prompt: RowTemplate,
+    completion: RowTemplate,
+    system: Option<RowTemplate>,
+    on_bad_row: OnBadRow,
 }
 
 /// Opens every source, so that what is missing fails before any work.
@@ -49,13 +60,14 @@ fn open(number: usize, source: &super::Source, context: &Context) -> Result<Open
         signals = artifact.find(SIGNALS_FILE).map(|path| SignalReader::open(&path)).transpose()?;
         From::Answers(artifact.path(ANSWERS_FILE)?)
     } else if let Some(rows) = &source.jsonl {
-        let JsonlRows { path: _, prompt, completion, system } = &rows.0;
-        From::Jsonl {
+        let JsonlRows { path: _, prompt, completion, system, on_bad_row } = &rows.0;
+        From::Jsonl(Box::new(OpenJsonl {
             path: context.file(&field("jsonl.path"))?,
             prompt: RowTemplate::new(prompt, "prompt")?,
             completion: RowTemplate::new(completion, "completion")?,
             system: system.as_deref().map(|system| RowTemplate::new(system, "system")).transpose()?,
-        }
+            on_bad_row: *on_bad_row,
+        }))
     } else if let Some(rows) = &source.text {
         From::Text { path: context.file(&field("text.path"))?, document: rows.document }
     } else {
@@ -85,8 +97,13 @@ impl OpenSource {
         self.signals.as_ref().map(|signals| signals.header().teachers.clone()).unwrap_or_default()
     }
 
-    /// Reads all rows.
-    pub(super) fn read(&self, assembler: &Assembler<'_>, context: &Context, sink: Sink<'_>) -> Result<(), Failure> {
+    /// Reads all rows. Gives the figures of bad rows, where they may be left out.
+    pub(super) fn read(
+        &self,
+        assembler: &Assembler<'_>,
+        context: &Context,
+        sink: Sink<'_>,
+    ) -> Result<Option<serde_json::Value>, Failure> {
         let mut read = 0;
         let mut counted = |drafts: Vec<Draft>| {
             if context.is_cancelled() {
@@ -98,12 +115,15 @@ impl OpenSource {
         };
         match &self.from {
             From::Answers(path) => self.read_answers(path, assembler, &mut counted)?,
-            From::Jsonl { path, prompt, completion, system } => {
-                self.read_jsonl(path, [prompt, completion], system.as_ref(), assembler, &mut counted)?;
+            From::Jsonl(jsonl) => {
+                let bad_rows = self.read_jsonl(jsonl, assembler, &mut counted)?;
+                bad_rows.some_are_good(read)?;
+                bad_rows.warn(context);
+                return Ok(bad_rows.figures());
             }
             From::Text { path, document } => self.read_text(path, *document, assembler, &mut counted)?,
         }
-        Ok(())
+        Ok(None)
     }
 
     fn read_answers(&self, path: &Path, assembler: &Assembler<'_>, sink: Sink<'_>) -> DataResult<()> {
@@ -127,18 +147,12 @@ impl OpenSource {
         in_chunks(rows, assembler, sink)
     }
 
-    fn read_jsonl(
-        &self,
-        path: &Path,
-        [prompt, completion]: [&RowTemplate; 2],
-        system: Option<&RowTemplate>,
-        assembler: &Assembler<'_>,
-        sink: Sink<'_>,
-    ) -> DataResult<()> {
+    fn read_jsonl(&self, jsonl: &OpenJsonl, assembler: &Assembler<'_>, sink: Sink<'_>) -> DataResult<BadRows> {
+        let OpenJsonl { path, prompt, completion, system, on_bad_row } = jsonl;
+        let bad_rows = RefCell::new(BadRows::new(*on_bad_row));
         let mut objects = ObjectReader::open(path)?;
-        let rows = std::iter::from_fn(|| objects.next_object().transpose()).map(|object| {
-            let object = object?;
-            let system = system.map(|system| system.render(path, &object)).transpose()?;
+        let row = |object: Object| {
+            let system = system.as_ref().map(|system| system.render(path, &object)).transpose()?;
             let system = system.filter(|text| !text.trim().is_empty()).map(Message::system);
             let messages: Vec<Message> =
                 system.into_iter().chain([Message::user(prompt.render(path, &object)?)]).collect();
@@ -155,21 +169,32 @@ impl OpenSource {
                 finished: true,
                 tokens: None,
             })
-        });
+        };
+        let rows =
+            std::iter::from_fn(|| objects.next_object().transpose()).filter_map(|object| match object.and_then(row) {
+                Ok(row) => Some(Ok(row)),
+                Err(fault) => bad_rows.borrow_mut().pass(fault).err().map(Err),
+            });
         // A teacher may say nothing; a person's file that does has the wrong field or a broken row.
-        in_chunks(rows, assembler, &mut |drafts| match drafts
-            .iter()
-            .find(|draft| draft.made.as_ref().err() == Some(&EMPTY))
-        {
-            Some(silent) => Err(DataError::Row {
-                path: path.to_path_buf(),
-                line: silent.row.line,
-                column: None,
-                message: "the completion is empty: there is nothing to learn".into(),
-                hint: Some("remove the row, or use another field in `completion`".into()),
-            }),
-            None => sink(drafts),
-        })
+        in_chunks(rows, assembler, &mut |mut drafts| {
+            let mut fault = Ok(());
+            drafts.retain(|draft| {
+                let silent = draft.made.as_ref().err() == Some(&EMPTY);
+                if silent && fault.is_ok() {
+                    fault = bad_rows.borrow_mut().pass(DataError::Row {
+                        path: path.clone(),
+                        line: draft.row.line,
+                        column: None,
+                        message: "the completion is empty: there is nothing to learn".into(),
+                        hint: Some("remove the row, or use another field in `completion`".into()),
+                    });
+                }
+                !silent
+            });
+            fault?;
+            sink(drafts)
+        })?;
+        Ok(bad_rows.into_inner())
     }
 
     fn read_text(&self, path: &Path, unit: TextUnit, assembler: &Assembler<'_>, sink: Sink<'_>) -> DataResult<()> {

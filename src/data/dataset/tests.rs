@@ -15,6 +15,8 @@ use crate::signals::{Precision, SIGNALS_FILE, SequenceKey, SignalHeader, SignalR
 use crate::testing::{Bench, Made, faults};
 use crate::tokenizer_kind::TokenizerTraining;
 
+mod bad_rows;
+
 const TEXT: &str = "What is the capital of France? It is Paris.\nWhat is two and two? It is four.\nthe cat sat\n";
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
