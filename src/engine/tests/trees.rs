@@ -46,7 +46,8 @@ fn found(folder: &Path, globs: &str) -> Result<FileInput, String> {
     let mut report = Diagnostics::default();
     let spec = Spec::read(&file, &[], &mut report);
     let store = Store::open(&folder.join("cache")).unwrap();
-    let planned = resolve(&spec, KINDS, &mut report).and_then(|experiment| plan(&experiment, &store, &mut report));
+    let experiment = resolve(&spec, KINDS, &mut report);
+    let planned = experiment.and_then(|experiment| plan(&experiment, &store, &mut report).ok());
     match planned {
         Some(plan) if !report.has_errors() => Ok(plan.stages[0].files["files"].clone()),
         _ => Err(report.sorted().iter().map(|diagnostic| diagnostic.message.clone()).collect()),
