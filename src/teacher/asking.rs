@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use stillhouse_data::prompt::Prompt;
+use stillhouse_data::prompt::{Message, Prompt};
 use stillhouse_stage::{Cancel, Failure};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -40,9 +40,10 @@ pub struct Question {
 }
 
 impl Question {
-    /// What its text takes in memory: once as a prompt, once as a request.
+    /// What its texts and images take in memory: once as a prompt, once as a request.
     fn bytes(&self) -> usize {
-        2 * self.request.messages.iter().map(|message| message.content.len()).sum::<usize>()
+        let images = |message: &Message| message.images().map(|image| image.url.len()).sum::<usize>();
+        2 * self.request.messages.iter().map(|message| message.content.len() + images(message)).sum::<usize>()
     }
 }
 
