@@ -26,10 +26,7 @@ pub(super) fn judge(row: &Judged<'_>, action: Action, find: impl Fn(&str) -> Vec
         found.extend(findings.iter().map(|(_, what)| *what));
         redacted(text, &findings)
     };
-    let messages = row
-        .messages
-        .iter()
-        .map(|message| message.with_texts(&mut clean));
+    let messages = row.messages.iter().map(|message| message.with_texts(&mut clean));
     let texts = Texts {
         messages: messages.collect(),
         completion: clean(row.completion),

@@ -61,8 +61,15 @@ const NOTHING: Capabilities = Capabilities {
 };
 
 /// `openai` and OpenAI's own API.
-pub const OPENAI_STRICT: Capabilities =
-    Capabilities { provider: "openai", when: "strict (OpenAI, Azure)", top_k: 20, images: true, seed: true, stop: true, ..NOTHING };
+pub const OPENAI_STRICT: Capabilities = Capabilities {
+    provider: "openai",
+    when: "strict (OpenAI, Azure)",
+    top_k: 20,
+    images: true,
+    seed: true,
+    stop: true,
+    ..NOTHING
+};
 /// The same, completions.
 pub const OPENAI_STRICT_COMPLETIONS: Capabilities =
     Capabilities { when: "strict, `api = \"completions\"`", top_k: 5, images: false, ..OPENAI_STRICT };
@@ -76,7 +83,8 @@ pub const OPENAI: Capabilities = Capabilities {
     ..OPENAI_STRICT
 };
 /// `anthropic`.
-pub const ANTHROPIC: Capabilities = Capabilities { provider: "anthropic", images: true, sampling_top_k: true, stop: true, ..NOTHING };
+pub const ANTHROPIC: Capabilities =
+    Capabilities { provider: "anthropic", images: true, sampling_top_k: true, stop: true, ..NOTHING };
 /// `vllm`.
 pub const VLLM: Capabilities = Capabilities { provider: "vllm", when: "", token_ids: Tells::Yes, ..OPENAI };
 /// `local`.
@@ -286,9 +294,10 @@ mod tests {
         let mut names: Vec<&str> = TABLE.iter().map(|row| row.provider).collect();
         names.dedup();
         assert_eq!(names, PROVIDERS.iter().map(|entry| entry.name).collect::<Vec<_>>());
-        assert_eq!(summary("anthropic"), "text", "{}", summary("openai"));
+        assert_eq!(summary("anthropic"), "text, images", "{}", summary("openai"));
         assert!(
-            summary("openai").starts_with("strict (OpenAI, Azure): text, up to 20 log-probabilities a token, images, seeds; ")
+            summary("openai")
+                .starts_with("strict (OpenAI, Azure): text, up to 20 log-probabilities a token, images, seeds; ")
         );
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stillhouse_data::answer::{ANSWERS_FILE, Answer, read_answers};
 use stillhouse_data::lm::{LanguageModel, LmError, LmErrorKind, ModelLoader};
 use stillhouse_data::model_folder::ModelFolder;
-use stillhouse_data::prompt::{Message, PROMPTS_FILE, Prompt, write_prompts};
+use stillhouse_data::prompt::{ImageUrl, Message, PROMPTS_FILE, Part, Prompt, write_prompts};
 use stillhouse_stage::store::{Key, Store};
 use stillhouse_stage::{
     Cancel, Context, Definition, EventSink, Failure, FileInput, Input, Outcome, StageEvent, StageKind as _, WorkOrder,
@@ -146,7 +146,10 @@ impl Bench {
         let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
         let mut writer = write_prompts(&folder.path().join(PROMPTS_FILE)).unwrap();
         for prompt in prompts {
-            writer.write(&Prompt::new(vec![Message::user(prompt.as_str())], None)).unwrap();
+            // A line that is an address of an image shows it.
+            let image = prompt.starts_with("data:image/").then(|| ImageUrl { url: prompt.clone(), detail: None });
+            let parts = image.map(|image_url| Part::ImageUrl { image_url }).into_iter().collect();
+            writer.write(&Prompt::new(vec![Message { parts, ..Message::user(prompt.as_str()) }], None)).unwrap();
         }
         writer.finish().unwrap();
         self.store.put_tree(folder.path()).unwrap().0

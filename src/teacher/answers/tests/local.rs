@@ -212,6 +212,15 @@ fn a_prompt_that_leaves_no_room_is_named() {
 }
 
 #[test]
+fn images_are_refused_before_anything_is_generated() {
+    let (bench, generated) = bench();
+    let failure = bench.run(&prompts(&["one", "data:image/png;base64,AAAA"]), teacher(), json!({})).err().unwrap();
+    assert_eq!(failure.class, Class::Input);
+    assert!(failure.message.ends_with(" shows an image, and a local teacher reads text only"), "{failure}");
+    assert_eq!(generated.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn a_local_teacher_is_asked_again_and_only_that_is_generated() {
     let (bench, generated) = bench();
     let texts = prompts(&["five", "one two", "three"]);

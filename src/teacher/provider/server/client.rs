@@ -95,8 +95,8 @@ impl Client {
     pub async fn ask(&self, request: &Request, closing: &CancellationToken) -> Result<Reply, Unanswered> {
         if !self.api.takes_images() && request.messages.iter().any(Message::has_images) {
             let message = format!("{} is asked in a way that shows no images", self.endpoint.label());
-            let failure = Failure::input(message).hint("ask a model that sees by a chat API, or take the images out");
-            return Err(Unanswered { failure, rejected: true });
+            let hint = "ask a model that sees by a chat API, or take the images out";
+            return Err(Failure::input(message).hint(hint).into());
         }
         let estimate = estimate(request);
         let mut place = self.waiting.place();

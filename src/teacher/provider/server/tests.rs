@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::provider::api::Auth;
-use crate::provider::openai::{ChatApi, Dialect};
+use crate::provider::openai::{ChatApi, CompletionsApi, Dialect};
 use crate::reply::{Reply, Usage};
 use crate::request::{Capture, Request, Sampling};
 use crate::testing::{Act, Asked, FakeTeacher, answer_with};
@@ -273,6 +273,34 @@ async fn only_a_refused_request_is_told_by_its_prompt() {
         let unanswered = chat.ask(&request("hello"), &CancellationToken::new()).await.unwrap_err();
         assert_eq!(unanswered.rejected, rejected.then(|| format!("{status}: rejected a request")), "{status}");
     }
+}
+
+#[tokio::test]
+async fn images_go_where_they_can_be_seen_and_nowhere_else() {
+    let (sender, mut bodies) = tokio::sync::mpsc::unbounded_channel();
+    let teacher = FakeTeacher::start(move |asked| {
+        sender.send(asked.json()).unwrap();
+        answer_with("a cat")
+    })
+    .await
+    .unwrap();
+    let mut request = request("What is this?");
+    let parts = json!([
+        { "type": "text", "text": "What is this?" },
+        { "type": "image_url", "image_url": { "url": "data:image/png;base64,AAAA" } },
+    ]);
+    request.messages[0].parts = serde_json::from_value(parts.clone()).unwrap();
+    let chat = chat_with(&teacher.base_url(), None, limits());
+    assert_eq!(chat.ask(&request, &CancellationToken::new()).await.unwrap().text, "a cat");
+    assert_eq!(bodies.recv().await.unwrap()["messages"], json!([{ "role": "user", "content": parts }]));
+
+    let endpoint = chat_with(&teacher.base_url(), None, limits()).endpoint;
+    let api = CompletionsApi { model: "m".to_owned(), dialect: Dialect::Common };
+    let plain = Client::new(endpoint, Arc::new(Governor::new(&limits())), Arc::new(api), &limits());
+    let failure = plain.ask(&request, &CancellationToken::new()).await.unwrap_err().failure;
+    assert_eq!(failure.class, Class::Input);
+    assert!(failure.message.ends_with("is asked in a way that shows no images"), "{failure}");
+    assert_eq!(teacher.asked(), 1);
 }
 
 #[test]
