@@ -318,12 +318,12 @@ steps = 40
     );
     place.write("text.txt", "one line\nanother line\n");
     let ran = place.run(&["why", "experiment.toml", "student.s"]);
-    let said = "a longer training shares 6 of 40 steps: a cosine depends on the number of steps";
+    let said = "with more steps it would share 6 of 40 steps: a cosine depends on the number of steps";
     assert!(ran.code == Some(0) && ran.stdout.contains(said), "{}{}", ran.stdout, ran.stderr);
     let json =
         place.run(&["why", "experiment.toml", "student.s", "--format", "json", "--set", "student.s.schedule=constant"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
-    assert_eq!(text(&json["remarks"][0]), "a longer training shares 40 of 40 steps");
+    assert_eq!(text(&json["remarks"][0]), "with more steps it would share 40 of 40 steps");
 }
 
 #[test]

@@ -137,16 +137,16 @@ impl ReadsPart for Option<EarlyStop> {
 #[derive(Clone, Debug, PartialEq, Config)]
 pub struct BatchConfig {
     /// Rows.
-    #[config(default = 16, min = 1)]
+    #[config(default = 16, min = 1, max = 65536)]
     pub rows: usize,
     /// Positions in a row; left out, as many as the longest example takes.
-    #[config(min = 1)]
+    #[config(min = 1, max = 1048576)]
     pub length: Option<usize>,
     /// Lay several examples into a row where they fit. They never see each other.
     #[config(default = true)]
     pub pack: bool,
     /// In place of rows: at most so many positions, examples of like length together, one a row.
-    #[config(min = 1)]
+    #[config(min = 1, max = 67108864)]
     pub tokens: Option<usize>,
 }
 

@@ -45,7 +45,7 @@ impl StageKind for Student {
 
     fn remarks(&self, view: &View<'_>) -> Vec<String> {
         let Some(config) = view.config_as::<StudentConfig>() else { return Vec::new() };
-        vec![format!("a longer training shares {}", config.shared())]
+        vec![format!("with more steps it would share {}", config.shared())]
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {

@@ -55,11 +55,30 @@ pub(super) fn beginning(
     let folder = pretrained_folder(context, field)?;
     let (_, shape) = read_config(&folder.label, &folder.read_text("config.json")?)?;
     tokenizer.vocabulary_fits(&folder.label, shape.vocabulary)?;
+    same_words(&folder, tokenizer)?;
     let begins = format!("weights {}", weights_digest(&folder)?);
     Ok(match cut {
         None => (shape, begins, Some(folder)),
         Some(cut) => (cut.shape(&shape).map_err(StudentError::from)?, cut.identity(&shape, &begins), Some(folder)),
     })
+}
+
+/// Refuses weights whose embeddings stand for other words than the data's ids do: nothing else would tell, for ids fit any
+/// vocabulary that is large enough. Some tokens may differ, as where a model was given new special ones.
+fn same_words(folder: &ModelFolder, tokenizer: &Tokenizer) -> Result<(), Failure> {
+    // A folder of weights alone says nothing of words.
+    let Ok(own) = Tokenizer::load(folder) else { return Ok(()) };
+    let known = own.vocabulary().min(tokenizer.vocabulary());
+    let same = (0..known as u32).filter(|id| own.token(*id) == tokenizer.token(*id)).count();
+    if 2 * same >= known {
+        return Ok(());
+    }
+    Err(Failure::input(format!(
+        "the data's tokens are not those of {}: of {known} ids {} stand for other words",
+        folder.label,
+        known - same
+    ))
+    .hint("give the dataset the model's tokenizer, or begin from scratch: `init = { llama = { … } }`"))
 }
 
 /// Whether a device has a precision. The processor computes in f32 and rounds what it stores, which is said once.
@@ -139,4 +158,31 @@ pub(super) fn weights_digest(folder: &ModelFolder) -> Result<String> {
         }
     }
     Ok(hasher.finalize().to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::tests::write_tokenizer;
+
+    #[test]
+    fn weights_whose_ids_stand_for_other_words_are_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = |name: &str| {
+            let path = place.path().join(name);
+            write_tokenizer(&path);
+            fs_err::write(path.join("config.json"), "{}").unwrap();
+            path
+        };
+        let (own, other, bare) = (folder("own"), folder("other"), folder("bare"));
+        let text = fs_err::read_to_string(other.join("tokenizer.json")).unwrap();
+        fs_err::write(other.join("tokenizer.json"), text.replace("\"w", "\"v")).unwrap();
+        fs_err::remove_file(bare.join("tokenizer.json")).unwrap();
+        let data = Tokenizer::load(&ModelFolder::open(&own).unwrap()).unwrap();
+        let looked = |path| same_words(&ModelFolder::open(path).unwrap(), &data);
+        assert!(looked(&own).is_ok() && looked(&bare).is_ok());
+        let failure = looked(&other).unwrap_err();
+        assert!(failure.message.ends_with("of 6 ids 6 stand for other words"), "{failure}");
+        assert!(failure.hint.unwrap().starts_with("give the dataset the model's tokenizer"));
+    }
 }

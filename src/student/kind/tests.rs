@@ -11,7 +11,8 @@ use crate::language_model::BurnLoader;
 mod tables;
 mod world;
 
-use world::{VOCABULARY, write_examples, write_tokenizer};
+pub(super) use world::write_tokenizer;
+use world::{VOCABULARY, write_examples};
 pub(super) use world::{World, both, table, weights};
 
 #[path = "../../data/gguf/testing.rs"]

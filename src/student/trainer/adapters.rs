@@ -89,6 +89,14 @@ pub(super) fn targets(shapes: &Shapes, lora: &Lora) -> Result<BTreeSet<String>> 
     if chosen.is_empty() {
         return Err(StudentError::training("`lora.targets` is empty", format!("choose from {}", list(&known))));
     }
+    // From the smaller side on, thin matrices are no thinner than what they stand for.
+    let side = |name: &String| shapes.get(name).and_then(|shape| shape.iter().min()).copied().unwrap_or(0);
+    if let Some(name) = chosen.iter().find(|name| side(name) < lora.rank) {
+        return Err(StudentError::training(
+            format!("`lora.rank` is {}, but `{name}` has only {} rows or columns", lora.rank, side(name)),
+            "a rank below that, usually 4 to 64; or train the weights themselves, without `lora`",
+        ));
+    }
     Ok(chosen)
 }
 

@@ -92,7 +92,7 @@ pub struct Trained {
     pub rollouts: Vec<Rollout>,
     /// Step and value of the best measurement.
     pub best: Option<(u64, f64)>,
-    /// Positions of all batches of the trajectory, whoever trained its beginning.
+    /// Tokens of all batches of the trajectory, padding left out, whoever trained its beginning.
     pub positions: u64,
     /// The step it went on from; 0 for a fresh start.
     pub resumed_from: u64,
@@ -150,13 +150,13 @@ impl Training<'_, '_> {
         Ok(self.survey(source)?.0)
     }
 
-    /// The keys of all states, and the positions of every step's batch.
+    /// The keys of all states, and the tokens of every step's batch, padding left out.
     fn survey(&self, source: &mut dyn BatchSource) -> Result<(Trajectory, Vec<u64>)> {
         let mut positions = Vec::new();
         let steps = (0..self.steps).map(|step| {
             let weights = self.losses.at(step).iter().map(|loss| loss.weight).collect();
             let batch = source.batch(step)?;
-            positions.push((batch.rows * batch.length) as u64);
+            positions.push(batch.tokens() as u64);
             Ok::<_, StudentError>(StepIdentity { lr: self.lr(step), weights, batch: batch.digest() })
         });
         let trajectory = Trajectory::new(self.description, steps)?;

@@ -39,6 +39,8 @@ fn a_table_that_can_not_be_trained_is_refused_before_anything_runs() {
         ("batch", json!({ "pack": true, "tokens": 64 }), "`batch.pack` has no meaning"),
         ("spike", json!({ "factor": 1.0 }), "`factor` must be more than 1"),
         ("lora", json!({ "rank": 0 }), "`rank` must be at least 1"),
+        ("batch", json!({ "rows": 100_000_000 }), "`rows` must be at most 65536"),
+        ("batch", json!({ "length": 1_000_000_000 }), "`length` must be at most 1048576"),
         ("optimizer", json!({ "muon": {} }), "missing `adamw`"),
         ("init", json!({ "qwen4": {} }), "`qwen4`"),
         ("init", json!({ "qwen3": { "layers": 1, "hidden": 32, "heads": 5 } }), "does not divide `hidden` = 32"),

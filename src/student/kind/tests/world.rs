@@ -123,7 +123,7 @@ impl World {
     }
 }
 
-pub(super) fn write_tokenizer(folder: &Path) {
+pub(in crate::kind) fn write_tokenizer(folder: &Path) {
     fs_err::create_dir_all(folder).unwrap();
     let words: BTreeMap<String, u32> = (0..VOCABULARY).map(|id| (format!("w{id}"), id)).collect();
     let tokenizer = json!({

@@ -214,11 +214,13 @@ mod adapters {
     #[test]
     fn on_projections_that_are_not_there_are_refused() {
         let model = || fresh::<Cpu>(&tiny(), 3, &Default::default()).unwrap();
-        let refused = |targets: &[&str]| {
-            let lora = lora(targets);
-            let method = Method { lora: Some(&lora), ..Method::default() };
+        let begun = |lora: &Lora| {
+            let method = Method { lora: Some(lora), ..Method::default() };
             State::<CpuTape>::begin(model(), &tiny(), &method).err().unwrap()
         };
+        let refused = |targets: &[&str]| begun(&lora(targets));
+        let wide = begun(&Lora { rank: 1_000_000, ..lora(&["q"]) });
+        assert!(wide.to_string().starts_with("`lora.rank` is 1000000, but `model.layers.0.self_attn.q_proj.weight`"));
         let error = refused(&["q", "gates"]);
         assert_eq!(error.to_string(), "`lora.targets` names `gates`, which the model does not have");
         assert_eq!(error.hint().unwrap(), "did you mean `gate`?");
