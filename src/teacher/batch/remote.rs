@@ -46,7 +46,7 @@ pub struct Batch {
     #[serde(default)]
     metadata: Option<BTreeMap<String, String>>,
     #[serde(default)]
-    created_at: i64,
+    created_at: Option<i64>,
 }
 
 /// Why a batch failed as a whole.
@@ -237,7 +237,9 @@ impl<'c> Remote<'c> {
             }
             // The newest come first.
             match list.data.last().filter(|_| list.has_more) {
-                Some(last) if last.created_at + SKEW >= entry.stand.began => after = Some(last.id.clone()),
+                Some(last) if last.created_at.is_none_or(|made| made + SKEW >= entry.stand.began) => {
+                    after = Some(last.id.clone());
+                }
                 _ => return Ok(None),
             }
         }

@@ -20,6 +20,11 @@ pub enum Line {
     Missing,
 }
 
+/// Batches of others in the list.
+const OTHERS: usize = 3;
+/// Batches that the list gives at a time, however many are wanted.
+const PAGE: usize = 2;
+
 type Script = dyn Fn(&str, u32) -> Line + Send + Sync;
 
 /// The states that a batch goes through, one a look.
@@ -113,9 +118,15 @@ impl BatchServer {
             },
             ("POST", ["batches"]) => self.make(&asked.json()),
             ("GET", ["batches"]) => {
-                let state = self.state();
-                let list: Vec<Value> = state.batches.iter().rev().map(Batch::json).collect();
-                Act::ok(json!({ "object": "list", "data": list, "has_more": false }).to_string())
+                // Somebody else's are the newest, and carry nothing.
+                let others =
+                    (0..OTHERS).map(|number| json!({ "id": format!("batch_other_{number}"), "metadata": null }));
+                let list: Vec<Value> = others.chain(self.state().batches.iter().rev().map(Batch::json)).collect();
+                let after = asked.path.split("after=").nth(1);
+                let from = list.iter().position(|batch| batch["id"].as_str() == after).map_or(0, |place| place + 1);
+                let page: Vec<&Value> = list[from..].iter().take(PAGE).collect();
+                let more = from + page.len() < list.len();
+                Act::ok(json!({ "object": "list", "data": page, "has_more": more }).to_string())
             }
             ("GET", ["batches", id]) => {
                 let mut state = self.state();
