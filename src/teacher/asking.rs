@@ -1,6 +1,8 @@
 //! Asks many questions at once, and hands the replies over in the order of the questions.
 
-use std::collections::{BTreeSet, VecDeque};
+mod batched;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -15,6 +17,8 @@ use crate::provider::server::{Client, Unanswered};
 use crate::replies::{Claim, Location, ReplyStore, RequestKey, StoreError};
 use crate::reply::Reply;
 use crate::request::{Identity, Request};
+
+pub use self::batched::Batches;
 
 /// Questions that are looked at ahead of the one whose turn it is: enough that one slow reply holds nothing up, few
 /// enough that memory stays flat. Replies wait on disk.
@@ -70,7 +74,7 @@ pub struct Asking {
     client: OnceLock<Result<Client, Failure>>,
     connect: Connect,
     again: Option<Again>,
-    /// What was asked again and has not been taken yet.
+    /// What was asked again, or in a batch, and has not been taken yet.
     asked_again: Mutex<BTreeSet<RequestKey>>,
     on_rejected: OnRejected,
     closing: CancellationToken,
@@ -81,6 +85,10 @@ pub struct Asking {
     rejected: AtomicU64,
     first_rejection: Mutex<Option<Failure>>,
     paid: Mutex<Paid>,
+    /// Requests whose batch has come so far.
+    batched: AtomicU64,
+    /// What the server refused of batches: as the user shall read it, and its words.
+    refused_in_batches: Mutex<BTreeMap<RequestKey, (Failure, String)>>,
 }
 
 /// What was asked of the teacher, and answered, and stored.
@@ -179,12 +187,14 @@ impl Asking {
             rejected: AtomicU64::new(0),
             first_rejection: Mutex::new(None),
             paid: Mutex::default(),
+            batched: AtomicU64::new(0),
+            refused_in_batches: Mutex::default(),
         })
     }
 
     /// How many questions have their reply so far: more than `take` has seen while an early one is slow.
     pub fn answered(&self) -> u64 {
-        self.replied.load(Ordering::Relaxed) + self.rejected()
+        (self.replied.load(Ordering::Relaxed) + self.rejected()).max(self.batched.load(Ordering::Relaxed))
     }
 
     /// The connection, once something had to be asked.
@@ -364,6 +374,10 @@ impl Asking {
             if let Some(location) = self.store.find(&key, max_tokens)? {
                 return Ok(Landing::Reply(location, Origin::Stored));
             }
+            if let Some((failure, words)) = self.refused_in_a_batch(&key) {
+                self.note_refused(question, failure)?;
+                return Ok(Landing::Rejected(words));
+            }
             let client = self.client.get_or_init(&self.connect).as_ref().map_err(Clone::clone)?;
             let reply = match client.ask(&question.request, &self.closing).await {
                 Ok(reply) => reply,
@@ -374,29 +388,42 @@ impl Asking {
                 }
             };
             let location = self.store.put(key, max_tokens, &reply).await?;
-            {
-                let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-                paid.requests += 1;
-                paid.prompt += u64::from(reply.usage.prompt);
-                paid.completion += u64::from(reply.usage.completion);
-            }
+            self.count(&reply);
             drop(mine);
             return Ok(Landing::Reply(location, Origin::Asked));
         }
     }
 
+    fn count(&self, reply: &Reply) {
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        paid.requests += 1;
+        paid.prompt += u64::from(reply.usage.prompt);
+        paid.completion += u64::from(reply.usage.completion);
+    }
+
+    /// Notes a reply that was stored ahead of its turn.
+    fn was_paid(&self, key: RequestKey, reply: &Reply) {
+        self.count(reply);
+        self.asked_again.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    }
+
     /// Notes that the server refused a question. What it refuses from the first question on is no matter of the prompts.
     fn refused(&self, question: &Question, failure: Failure) -> Result<(), Failure> {
+        let (rejected, failure) = self.note_refused(question, failure)?;
+        if rejected >= REJECTED_AT_ONCE && self.replied.load(Ordering::Relaxed) == 0 {
+            return Err(failure.context(&format!("the first {rejected} requests were all rejected")));
+        }
+        Ok(())
+    }
+
+    /// Counts a question that the server refused, and names it.
+    fn note_refused(&self, question: &Question, failure: Failure) -> Result<(u64, Failure), Failure> {
         let failure = failure.context(&format!("prompt {} ({})", question.number, question.prompt.id));
         if self.on_rejected == OnRejected::Fail {
             return Err(failure);
         }
         self.first_rejection.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| failure.clone());
-        let rejected = self.rejected.fetch_add(1, Ordering::Relaxed) + 1;
-        if rejected >= REJECTED_AT_ONCE && self.replied.load(Ordering::Relaxed) == 0 {
-            return Err(failure.context(&format!("the first {rejected} requests were all rejected")));
-        }
-        Ok(())
+        Ok((self.rejected.fetch_add(1, Ordering::Relaxed) + 1, failure))
     }
 
     fn somebody_was_answered(&self) -> Result<(), Failure> {

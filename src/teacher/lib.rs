@@ -11,10 +11,12 @@
 //! - [`transport`] is one exchange with a server, what to try again, and how much may be under way;
 //! - [`provider`] knows what goes over the wire, one folder a provider ([`PROVIDERS`]), and what each can give;
 //! - [`asking`] keeps many questions under way and brings the replies back in order;
+//! - [`batch`] is what is handed in together instead: files of requests, at a lower price and with a day's patience;
 //! - [`Teacher`] and [`Answers`] are the kinds of table that a user writes.
 
 pub mod answers;
 pub mod asking;
+pub mod batch;
 pub mod definition;
 pub mod provider;
 pub mod replies;

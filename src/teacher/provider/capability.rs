@@ -65,6 +65,7 @@ pub const OPENAI_STRICT: Capabilities = Capabilities {
     provider: "openai",
     when: "strict (OpenAI, Azure)",
     top_k: 20,
+    batch: true,
     images: true,
     seed: true,
     stop: true,
@@ -72,13 +73,14 @@ pub const OPENAI_STRICT: Capabilities = Capabilities {
 };
 /// The same, completions.
 pub const OPENAI_STRICT_COMPLETIONS: Capabilities =
-    Capabilities { when: "strict, `api = \"completions\"`", top_k: 5, images: false, ..OPENAI_STRICT };
+    Capabilities { when: "strict, `api = \"completions\"`", top_k: 5, batch: false, images: false, ..OPENAI_STRICT };
 /// `openai` and any other server.
 pub const OPENAI: Capabilities = Capabilities {
     when: "any other server",
     top_k: ANY,
     full: true,
     token_ids: Tells::Sometimes,
+    batch: false,
     sampling_top_k: true,
     ..OPENAI_STRICT
 };
@@ -145,6 +147,20 @@ impl Capabilities {
             report.push(
                 Diagnostic::warning(place("sampling"), "given replies are what they are: `sampling` changes nothing")
                     .hint("remove it"),
+            );
+        }
+    }
+
+    /// Reports a batch that cannot be had.
+    pub fn check_batch(&self, at: Origin, report: &mut Diagnostics) {
+        if !self.batch {
+            let hint = match self.when.starts_with("strict") {
+                true => "remove `batch`",
+                false => "remove `batch`, or set `strict = true` if its server has OpenAI's Batch API",
+            };
+            report.push(
+                Diagnostic::error(at, format!("{} takes no batches", self.label()))
+                    .hint(format!("{hint}; {}", others(|row| row.batch))),
             );
         }
     }
@@ -296,8 +312,9 @@ mod tests {
         assert_eq!(names, PROVIDERS.iter().map(|entry| entry.name).collect::<Vec<_>>());
         assert_eq!(summary("anthropic"), "text, images", "{}", summary("openai"));
         assert!(
-            summary("openai")
-                .starts_with("strict (OpenAI, Azure): text, up to 20 log-probabilities a token, images, seeds; ")
+            summary("openai").starts_with(
+                "strict (OpenAI, Azure): text, up to 20 log-probabilities a token, batches, images, seeds; "
+            )
         );
     }
 

@@ -64,6 +64,7 @@ impl Vllm {
             },
             limits: self.limits.limits(self.prices.as_ref()),
             terms: self.terms.0.clone(),
+            batch: None,
         }
     }
 }

@@ -5,6 +5,7 @@
 //!   00000000.replies     segments: append-only, one writer each (held by a file lock), read by all
 //!   00000000.index       where the replies of the segment lie; deleting it costs a scan
 //!   00000001.replies
+//!   batches/             what was handed in and not fetched yet, see [`crate::batch::journal`]
 //! ```
 //!
 //! `<teacher>` names what the teacher *is* (API family, model, revision), so renaming it in the file loses
@@ -36,7 +37,7 @@ mod writer;
 
 pub use entry::{Limit, RequestKey};
 pub use indexed::Every;
-pub use store::{Claim, Location, ReplyStore};
+pub use store::{Claim, Location, Mine, ReplyStore};
 pub use verify::{Damage, RepliesReport, verify};
 
 /// Why the store of replies could not be read or written.

@@ -176,6 +176,20 @@ impl ReplyStore {
         Ok(found.map(|found| found.location))
     }
 
+    /// Brings in at once what other processes have written: [`ReplyStore::find`] looks now and then only.
+    ///
+    /// # Errors
+    /// As [`ReplyStore::find`].
+    pub fn look_again(&self) -> Result<(), StoreError> {
+        lock(&self.state).refresh(&self.directory)
+    }
+
+    /// The folder that it lies in.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Where the reply lies that was asked with this very limit, if there is one.
     ///
     /// # Errors

@@ -16,6 +16,8 @@ use super::http::{Act, Connection};
 pub struct Asked {
     /// How many came before it.
     pub number: u64,
+    /// `GET`, `POST`
+    pub method: String,
     /// `/v1/chat/completions`
     pub path: String,
     /// The `Authorization` header.
@@ -136,6 +138,7 @@ async fn serve(mut connection: Connection, script: Arc<Script>, counts: Arc<Coun
     while let Ok(Some(received)) = connection.receive().await {
         let asked = Asked {
             number: counts.asked.fetch_add(1, Ordering::Relaxed),
+            method: received.method,
             path: received.path,
             authorization: received.authorization,
             headers: received.headers,

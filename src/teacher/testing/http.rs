@@ -58,6 +58,8 @@ impl Act {
 
 /// One request as it came.
 pub struct Received {
+    /// `GET`, `POST`
+    pub method: String,
     /// `/v1/chat/completions`
     pub path: String,
     /// The `Authorization` header.
@@ -106,12 +108,13 @@ impl Connection {
         }
         let body = self.buffer[head_end..head_end + length].to_vec();
         self.buffer.drain(..head_end + length);
+        let method = head.split_whitespace().next().unwrap_or_default().to_owned();
         let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
         let headers = head.lines().skip(1).filter_map(|line| {
             let (name, value) = line.split_once(':')?;
             Some((name.to_ascii_lowercase(), value.trim().to_owned()))
         });
-        Ok(Some(Received { path, authorization: header("authorization"), headers: headers.collect(), body }))
+        Ok(Some(Received { method, path, authorization: header("authorization"), headers: headers.collect(), body }))
     }
 
     /// Acts; `false` when the connection is over.

@@ -163,22 +163,37 @@ impl Budget {
             let changed = self.ledger.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            {
-                let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
-                let next = state.spent.plus(Sum::one(estimate));
-                let full = |cap: &&Cap| cap.of(next.plus(state.reserved)) > cap.most();
-                let Some(cap) = self.caps.iter().find(full) else {
-                    state.reserved = state.reserved.plus(Sum::one(estimate));
-                    return Ok(());
-                };
-                // Even if all on their way cost nothing, it would not fit. (Another cap may be the one that never does.)
-                let never = self.caps.iter().find(|cap| cap.of(next) > cap.most());
-                if let Some(cap) = never.or((state.reserved == Sum::default()).then_some(cap)) {
-                    return Err(UsedUp { cap: *cap, spent: cap.of(state.spent) });
-                }
+            if self.try_reserve(estimate)? {
+                return Ok(());
             }
             changed.await;
         }
+    }
+
+    /// As [`Budget::reserve`], but instead of waiting it is `false` where the answer hangs on requests on their way.
+    ///
+    /// # Errors
+    /// [`UsedUp`] if there is not enough left.
+    pub fn try_reserve(&self, estimate: Estimate) -> Result<bool, UsedUp> {
+        let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = state.spent.plus(Sum::one(estimate));
+        let full = |cap: &&Cap| cap.of(next.plus(state.reserved)) > cap.most();
+        let Some(cap) = self.caps.iter().find(full) else {
+            state.reserved = state.reserved.plus(Sum::one(estimate));
+            return Ok(true);
+        };
+        // Even if all on their way cost nothing, it would not fit. (Another cap may be the one that never does.)
+        let never = self.caps.iter().find(|cap| cap.of(next) > cap.most());
+        match never.or((state.reserved == Sum::default()).then_some(cap)) {
+            Some(cap) => Err(UsedUp { cap: *cap, spent: cap.of(state.spent) }),
+            None => Ok(false),
+        }
+    }
+
+    /// Sets aside what a request can cost that left already, in an earlier run: no cap can hold it back any more.
+    pub fn reserve_sent(&self, estimate: Estimate) {
+        let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.reserved = state.reserved.plus(Sum::one(estimate));
     }
 
     /// Replaces a reservation by what is charged; `sent` if the request left.

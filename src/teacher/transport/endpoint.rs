@@ -1,5 +1,7 @@
 //! One exchange with a server: a body goes, a body comes, and every way in which that fails has its class and words.
 
+mod files;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use super::retry::{Fault, retry_after};
 use crate::provider::api::Auth;
 use crate::reply::Reply;
 use crate::secret::ApiKey;
+
+pub use self::files::Download;
 
 /// What is quoted of a server's words.
 const QUOTED: usize = 300;
@@ -191,7 +195,8 @@ impl Endpoint {
         (Fault::transient(why), cost)
     }
 
-    fn refused(&self, status: StatusCode, asked: Option<Duration>, body: &[u8]) -> Fault {
+    /// What a status other than success means, with the body that came with it.
+    pub(crate) fn refused(&self, status: StatusCode, asked: Option<Duration>, body: &[u8]) -> Fault {
         let words = self.words(body);
         let code = status.as_u16();
         let said = if words.is_empty() { String::new() } else { format!(": {words}") };

@@ -168,6 +168,12 @@ impl Governor {
         Ok(pass)
     }
 
+    /// The budget alone, for requests that are handed in together: the other limits are about single ones.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// Holds all requests back for a while: the server asked for it.
     pub fn pause(&self, duration: Duration) {
         let until = Instant::now() + duration;

@@ -8,7 +8,7 @@ use stillhouse_spec::{Config, Diagnostics, Node, Origin, Severity};
 use crate::answers::AnswersConfig;
 use crate::definition::TeacherConfig;
 
-fn wrong<C: Config>(body: Value) -> Vec<String> {
+pub fn wrong<C: Config>(body: Value) -> Vec<String> {
     let mut report = Diagnostics::default();
     let decoded = C::decode(&Node::from_json(&body), &mut report);
     assert!(decoded.is_none() || report.has_errors() || report.sorted().is_empty() || only_warnings(&report));
@@ -24,7 +24,7 @@ fn said(report: &Diagnostics) -> Vec<String> {
     report.sorted().iter().map(|diagnostic| line(&diagnostic.message, diagnostic.hint.as_deref())).collect()
 }
 
-fn teacher(change: impl FnOnce(&mut Value)) -> Value {
+pub fn teacher(change: impl FnOnce(&mut Value)) -> Value {
     let mut body = json!({ "provider": "openai", "base-url": "http://127.0.0.1:8080/v1", "model": "m" });
     change(&mut body);
     body

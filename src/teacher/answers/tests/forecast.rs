@@ -22,7 +22,7 @@ impl Surroundings for Around {
     }
 }
 
-fn forecast(bench: &Bench, made: Option<&[String]>, teacher: &Value, answers: Value) -> Option<Forecast> {
+pub fn forecast(bench: &Bench, made: Option<&[String]>, teacher: &Value, answers: Value) -> Option<Forecast> {
     let mut report = Diagnostics::default();
     let around = Around(TeacherConfig::decode(&Node::from_json(teacher), &mut report).unwrap());
     let mut body = json!({ "prompts": "p", "teacher": "t" });

@@ -1,3 +1,4 @@
+mod batches;
 pub mod bench;
 mod checks;
 mod forecast;

@@ -57,6 +57,7 @@ impl Anthropic {
             api: Arc::new(MessagesApi { model: self.model.clone() }),
             limits: self.limits.limits(self.prices.as_ref()),
             terms: self.terms.0.clone(),
+            batch: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 
 use super::{ChatApi, CompletionsApi, Dialect};
 use crate::answers::AnswersConfig;
+use crate::batch::{BatchConfig, BatchOptions};
 use crate::provider::api::Auth;
 use crate::provider::capability::{self, Capabilities};
 use crate::provider::server::{self, LimitsConfig, PricesConfig, Server};
@@ -31,6 +32,8 @@ pub struct OpenAi {
     pub api_key_env: Execution<Option<String>>,
     /// Send only what OpenAI's own API has. Left out, it is so for OpenAI's and Azure's hosts.
     pub strict: Execution<Option<bool>>,
+    /// Hand requests in with OpenAI's Batch API, at about half the price and within a day: `true`, or a table of how.
+    pub batch: Execution<Option<BatchConfig>>,
     /// What its answers may be used for.
     pub terms: Execution<Option<TermsConfig>>,
     /// How much at once, a minute, and in all.
@@ -58,7 +61,15 @@ impl OpenAi {
         self.strict.unwrap_or_else(|| host.ends_with("openai.com") || host.ends_with("azure.com"))
     }
 
+    fn batch_options(&self) -> Option<&BatchOptions> {
+        self.batch.as_ref().and_then(|batch| batch.0.as_ref())
+    }
+
     fn server(&self) -> Server {
+        let prices = self.prices.as_ref().map(|prices| match self.batch_options() {
+            Some(_) => prices.in_a_batch(),
+            None => prices.clone(),
+        });
         let (model, dialect) = (self.model.clone(), if self.is_strict() { Dialect::Strict } else { Dialect::Common });
         Server {
             provider: "openai",
@@ -75,8 +86,9 @@ impl OpenAi {
                 ApiConfig::Chat => Arc::new(ChatApi { model, dialect }),
                 ApiConfig::Completions => Arc::new(CompletionsApi { model, dialect }),
             },
-            limits: self.limits.limits(self.prices.as_ref()),
+            limits: self.limits.limits(prices.as_ref()),
             terms: self.terms.0.clone(),
+            batch: self.batch_options().cloned(),
         }
     }
 }
@@ -105,4 +117,8 @@ impl Provider for OpenAi {
 
 fn sound(config: &OpenAi, node: &Node, report: &mut Diagnostics) {
     server::check(&config.base_url, &config.model, &config.limits, config.prices.as_ref(), node, report);
+    if config.batch_options().is_some() {
+        let at = node.as_table().and_then(|table| table.get("batch")).map_or(node.at, |found| found.at);
+        config.capabilities().check_batch(at, report);
+    }
 }

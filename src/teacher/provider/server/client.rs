@@ -47,8 +47,7 @@ pub struct Client {
     /// Its limits, shared with other stages that ask it.
     pub governor: Arc<Governor>,
     api: Arc<dyn Api>,
-    attempts: u32,
-    max_wait: Duration,
+    limits: Limits,
     breaker: Arc<Breaker>,
     waiting: Arc<Waiting>,
     masked: AtomicU64,
@@ -64,8 +63,7 @@ impl Client {
             endpoint,
             governor,
             api,
-            attempts: limits.attempts,
-            max_wait: limits.max_wait,
+            limits: *limits,
             breaker: Breaker::new(limits.failures_in_a_row, limits.attempts),
             waiting: Arc::default(),
             masked: AtomicU64::new(0),
@@ -84,6 +82,18 @@ impl Client {
     #[must_use]
     pub fn masked(&self) -> u64 {
         self.masked.load(Ordering::Relaxed)
+    }
+
+    /// How it is talked to.
+    #[must_use]
+    pub fn api(&self) -> &dyn Api {
+        self.api.as_ref()
+    }
+
+    /// Its limits, as its definition says them.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Asks, and tries again what is worth it. Once `closing` is cancelled nothing more is sent; what is on its way is
@@ -136,11 +146,11 @@ impl Client {
                 Fault::Transient { what, retry_after, .. } => (what, retry_after, false),
                 Fault::Garbled { what } => (what, None, true),
             };
-            if let Some(asked) = asked.filter(|asked| *asked > self.max_wait) {
+            if let Some(asked) = asked.filter(|asked| *asked > self.limits.max_wait) {
                 return Err(self.asked_too_much(&what, asked).into());
             }
             // Where the teacher itself is in doubt, it is the breaker that gives up.
-            if attempt >= self.attempts && !self.breaker.is_open() {
+            if attempt >= self.limits.attempts && !self.breaker.is_open() {
                 return Err(self.give_up(attempt, &what, garbled).into());
             }
             if let Some(asked) = asked {
@@ -148,7 +158,7 @@ impl Client {
             }
             let pause = retry::wait(attempt, asked, random);
             tracing::debug!(teacher = self.endpoint.label(), attempt, %what, ?pause, "asking again");
-            place.failed(&what, attempt, self.attempts, pause);
+            place.failed(&what, attempt, self.limits.attempts, pause);
             tokio::select! {
                 () = closing.cancelled() => return Err(Failure::interrupted().into()),
                 () = tokio::time::sleep(pause) => {}
@@ -167,13 +177,21 @@ impl Client {
     async fn exchange(&self, body: Vec<u8>, request: &Request) -> Result<Reply, (Fault, Cost)> {
         let most = if request.capture.is_some() { MOST_BYTES_CAPTURED } else { MOST_BYTES };
         let answer = self.endpoint.post(self.api.path(), body, most).await?;
-        let parsed = self.api.parse(&answer.body, request);
-        let used = match &parsed {
-            Ok(reply) => Cost::Counted(reply.usage),
-            Err(_) => self.api.usage(&answer.body).map_or(Cost::Unknown, Cost::Counted),
-        };
-        self.governor.heed(&answer.allowances, used.tokens(estimate(request)), self.max_wait);
-        let mut reply = parsed.map_err(|unusable| (self.unusable(unusable), used))?;
+        let read = self.read(&answer.body, request);
+        let used = read.as_ref().map_or_else(|(_, used)| *used, |reply| Cost::Counted(reply.usage));
+        self.governor.heed(&answer.allowances, used.tokens(estimate(request)), self.limits.max_wait);
+        read
+    }
+
+    /// What the body of a successful answer says, without the key if it repeats that.
+    ///
+    /// # Errors
+    /// If it is no reply, with what it cost all the same.
+    pub fn read(&self, body: &[u8], request: &Request) -> Result<Reply, (Fault, Cost)> {
+        let mut reply = self.api.parse(body, request).map_err(|unusable| {
+            let used = self.api.usage(body).map_or(Cost::Unknown, Cost::Counted);
+            (self.unusable(unusable), used)
+        })?;
         if reply.tokens.as_ref().is_some_and(|tokens| !tokens.is_empty()) {
             self.gave_log_probs.store(true, Ordering::Relaxed);
         }
@@ -200,7 +218,7 @@ impl Client {
         }
     }
 
-    fn stop(&self, UsedUp { cap, spent }: UsedUp) -> Failure {
+    pub(crate) fn stop(&self, UsedUp { cap, spent }: UsedUp) -> Failure {
         let (what, key) = match cap {
             Cap::Usd(cap, _) => {
                 (format!("the budget of ${cap} has no room for the next request (${spent:.4} spent)"), "budget-usd")
@@ -221,8 +239,8 @@ impl Client {
             .hint("what was answered is kept: run again when the server is well")
     }
 
-    fn asked_too_much(&self, what: &str, asked: Duration) -> Failure {
-        let (label, asked, most) = (self.endpoint.label(), asked.as_secs(), self.max_wait.as_secs_f64());
+    pub(crate) fn asked_too_much(&self, what: &str, asked: Duration) -> Failure {
+        let (label, asked, most) = (self.endpoint.label(), asked.as_secs(), self.limits.max_wait.as_secs_f64());
         Failure::new(
             Class::Teacher,
             format!("{label} asks to be left alone for {asked} s, more than the {most} s that are waited: {what}"),
@@ -230,7 +248,7 @@ impl Client {
         .hint("what was answered is kept: run again when that time is over, or raise `limits.max-wait-seconds`")
     }
 
-    fn give_up(&self, attempts: u32, what: &str, garbled: bool) -> Failure {
+    pub(crate) fn give_up(&self, attempts: u32, what: &str, garbled: bool) -> Failure {
         let hint = if garbled {
             "is `base-url` the address of a chat API (it usually ends in `/v1`), with no proxy that breaks replies? what \
              was answered is kept"
@@ -256,7 +274,7 @@ pub fn estimate(request: &Request) -> Estimate {
 }
 
 /// A number from 0 to 1 that differs from request to request and from attempt to attempt.
-fn spread(body: &[u8], attempt: u32) -> f64 {
+pub(crate) fn spread(body: &[u8], attempt: u32) -> f64 {
     let hash = blake3::Hasher::new().update(body).update(&attempt.to_le_bytes()).finalize();
     f64::from(hash.as_bytes()[0]) / 255.0
 }

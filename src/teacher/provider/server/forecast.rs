@@ -7,6 +7,7 @@ use stillhouse_stage::{Ahead, Forecast};
 
 use super::Server;
 use crate::answers::{AnswersConfig, Questions};
+use crate::batch::Journal;
 use crate::replies::ReplyStore;
 use crate::request::Request;
 
@@ -26,12 +27,20 @@ pub fn forecast(server: &Server, answers: &AnswersConfig, ahead: &Ahead<'_>) -> 
     let questions = Questions::open(&ahead.store.blob_path(&entry.digest), answers, ahead.seed).ok()?;
     let identity = server.identity();
     let store = ReplyStore::shared(&ahead.store.replies_dir().join(identity.folder())).ok()?;
+    // What was handed in before is paid for.
+    let handed_in = match &server.batch {
+        Some(_) => Journal::of(store.directory(), &server.base_url).under_way().ok()?,
+        None => BTreeSet::new(),
+    };
     let (mut input, mut output) = (0, 0);
     let mut asked = BTreeSet::new();
     for question in questions {
         let request = question.ok()?.request;
         let key = request.key(&identity);
-        if store.find(&key, request.sampling.max_tokens).ok()?.is_none() && asked.insert(key) {
+        if store.find(&key, request.sampling.max_tokens).ok()?.is_none()
+            && !handed_in.contains(&key)
+            && asked.insert(key)
+        {
             input += tokens_of(&request);
             output += u64::from(request.sampling.max_tokens);
         }

@@ -8,7 +8,8 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Unanswered};
+pub(crate) use client::spread;
+pub use client::{Client, Unanswered, estimate};
 pub use forecast::forecast;
 pub use run::run;
 pub use settings::{LimitsConfig, PricesConfig, Server, check};

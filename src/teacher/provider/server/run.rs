@@ -9,7 +9,8 @@ use stillhouse_stage::{Failure, Outcome};
 
 use super::{Client, Server};
 use crate::answers::{Output, Policy, Questions};
-use crate::asking::{Asking, Paid};
+use crate::asking::{Asking, Batches, Paid};
+use crate::batch::BatchOptions;
 use crate::provider::{Job, terms};
 use crate::replies::ReplyStore;
 use crate::transport::endpoint::Address;
@@ -44,10 +45,13 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
             }
         }
     });
-    let asked =
-        runtime.block_on(asking.all(questions, job.context.cancel(), |question, reply, origin| {
-            output.write(question, reply, None, origin)
-        }));
+    let asked = runtime.block_on(async {
+        if let Some(options) = &server.batch {
+            hand_in(server, job, options, &asking).await?;
+        }
+        let take = |question: &_, reply, origin| output.write(question, reply, None, origin);
+        asking.all(questions, job.context.cancel(), take).await
+    });
     telling.abort();
     warn_of_masked(job, asking.client());
     if asked.is_err() {
@@ -66,6 +70,13 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
         "terms": terms::for_record(server.terms.as_ref()),
     });
     Ok(Outcome { metrics, provenance, resumed: false })
+}
+
+/// Answers in batches what is not answered yet.
+async fn hand_in(server: &Server, job: &Job<'_>, options: &BatchOptions, asking: &Asking) -> Result<(), Failure> {
+    let tell = |news: String| job.context.note(format!("teacher {}: {news}", job.teacher));
+    let batches = Batches { options, place: &server.base_url, cancel: job.context.cancel(), tell: &tell };
+    asking.in_batches(&batches, || Ok(Box::new(Questions::of(job.context, job.answers)?.0))).await
 }
 
 /// How to connect, once it is known that something has to be asked.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Url;
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node};
 
+use crate::batch::BatchOptions;
 use crate::provider::api::{Api, Auth};
 use crate::provider::terms::TermsConfig;
 use crate::request::Identity;
@@ -34,6 +35,8 @@ pub struct Server {
     pub limits: Limits,
     /// What its answers may be used for.
     pub terms: Option<TermsConfig>,
+    /// How requests are handed in together; nothing where they are sent one by one.
+    pub batch: Option<BatchOptions>,
 }
 
 impl Server {
@@ -116,6 +119,18 @@ pub struct PricesConfig {
     /// US dollars for a million tokens of replies.
     #[config(min = 0)]
     pub output: f64,
+    /// What tokens cost in a batch, as a part of these prices.
+    #[config(default = 0.5, min = 0)]
+    pub batch_factor: f64,
+}
+
+impl PricesConfig {
+    /// The prices in a batch.
+    #[must_use]
+    pub fn in_a_batch(&self) -> Self {
+        let factor = self.batch_factor;
+        Self { input: self.input * factor, output: self.output * factor, batch_factor: factor }
+    }
 }
 
 impl LimitsConfig {
@@ -145,7 +160,8 @@ impl LimitsConfig {
             budget_usd: *budget_usd,
             budget_tokens: *budget_tokens,
             budget_requests: *budget_requests,
-            prices: prices.map(|PricesConfig { input, output }| Prices { input: *input, output: *output }),
+            prices: prices
+                .map(|PricesConfig { input, output, batch_factor: _ }| Prices { input: *input, output: *output }),
             timeout: Duration::try_from_secs_f64(*timeout_seconds).unwrap_or(Duration::MAX),
             attempts: *attempts,
             max_wait: Duration::try_from_secs_f64(*max_wait_seconds).unwrap_or_default(),

@@ -1,0 +1,279 @@
+//! One batch on its way: what its next step is, and what becomes of what comes back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+
+use stillhouse_stage::{Class, Failure};
+use tokio::time::Instant;
+
+use super::{Batches, Patience};
+use crate::asking::Asking;
+use crate::batch::Entry;
+use crate::batch::line::{self, Said, Wanted};
+use crate::batch::remote::{Batch, BatchError, Counts, Remote};
+use crate::provider::server::Client;
+use crate::replies::RequestKey;
+use crate::reply::Reply;
+use crate::transport::budget::{Cost, Estimate};
+use crate::transport::{Fault, Governor};
+
+/// Replies under way to the disk at a time.
+const AT_ONCE: usize = 512;
+/// Reasons that are told of a batch that failed.
+const TOLD: usize = 3;
+/// What a server says that has as many requests queued as it takes.
+const NO_ROOM: &str = "token_limit_exceeded";
+
+/// A batch on its way.
+pub struct HandedIn {
+    pub entry: Entry,
+    /// Its requests that nothing was said of yet.
+    pub wanted: BTreeMap<RequestKey, Wanted>,
+    /// When it is looked at next.
+    pub due: Instant,
+    /// How far it is at the server.
+    pub counts: Counts,
+    governor: Arc<Governor>,
+    patience: Option<Patience>,
+    /// Whether it is of an earlier run.
+    adopted: bool,
+    told: String,
+}
+
+/// What a batch came to.
+pub enum Ending {
+    /// The server had no room for it, in these words, and began nothing of it.
+    NoRoom(String),
+    /// All that it brought is in the store.
+    Fetched {
+        /// Replies.
+        stored: u64,
+        /// Requests that the server may answer another time, and why it did not.
+        given_up: Vec<(RequestKey, String)>,
+        /// Requests that the server refused.
+        refused: u64,
+    },
+}
+
+impl HandedIn {
+    /// One whose requests were set aside of the budget.
+    pub fn begun(entry: Entry, wanted: BTreeMap<RequestKey, Wanted>, client: &Client) -> Self {
+        Self::with(entry, wanted, client, false)
+    }
+
+    /// One of an earlier run: what it costs is this run's, whatever the budget says to it.
+    pub fn adopted(entry: Entry, wanted: BTreeMap<RequestKey, Wanted>, client: &Client) -> Self {
+        let budget = client.governor.budget();
+        wanted.values().for_each(|wanted| budget.reserve_sent(wanted.estimate));
+        Self::with(entry, wanted, client, true)
+    }
+
+    fn with(entry: Entry, wanted: BTreeMap<RequestKey, Wanted>, client: &Client, adopted: bool) -> Self {
+        Self {
+            entry,
+            wanted,
+            due: Instant::now(),
+            counts: Counts::default(),
+            governor: Arc::clone(&client.governor),
+            patience: None,
+            adopted,
+            told: String::new(),
+        }
+    }
+
+    /// Takes it as far as it goes without waiting.
+    ///
+    /// # Errors
+    /// A [`Failure`] as the user shall read it.
+    pub async fn step(
+        &mut self,
+        remote: &Remote<'_>,
+        asking: &Asking,
+        batches: &Batches<'_>,
+    ) -> Result<Option<Ending>, Failure> {
+        let file = match &self.entry.stand.file {
+            Some(file) => file.clone(),
+            None => {
+                let file = remote.upload(&self.entry).await?;
+                self.entry.uploaded(file.clone())?;
+                file
+            }
+        };
+        let batch = match self.entry.stand.batch.clone() {
+            Some(id) => remote.look(&self.entry, &id).await?,
+            None => {
+                let batch = remote.make(&self.entry, &file, self.adopted).await?;
+                self.entry.made(batch.id.clone())?;
+                (batches.tell)(format!("handed in batch {} ({} requests)", batch.id, self.wanted.len()));
+                batch
+            }
+        };
+        self.counts = batch.request_counts.unwrap_or_default();
+        match batch.status.as_str() {
+            "completed" | "expired" | "cancelled" => self.fetch(remote, asking, batches, &batch).await.map(Some),
+            "failed" => self.failed(remote, &batch).map(Some),
+            status => {
+                let told =
+                    format!("batch {} is {status}: {} of {}", batch.id, self.counts.completed, self.counts.total);
+                if told != self.told {
+                    (batches.tell)(told.clone());
+                    self.told = told;
+                }
+                let pause = self.patience.get_or_insert_with(|| Patience::new(batches.options)).next();
+                self.due = Instant::now() + pause;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Nothing of it was begun, so nothing is to be paid.
+    fn failed(&mut self, remote: &Remote<'_>, batch: &Batch) -> Result<Ending, Failure> {
+        self.settle_all(Cost::Nothing, false);
+        self.entry.finish()?;
+        let errors = batch.errors.clone().unwrap_or_default().data;
+        let word = |error: &BatchError| {
+            let line = error.line.map_or_else(String::new, |line| format!(" (line {line})"));
+            let code = error.code.as_deref().unwrap_or("no reason given");
+            format!("{code}{line}: {}", error.message.as_deref().unwrap_or_default())
+        };
+        let words: Vec<String> = errors.iter().take(TOLD).map(word).collect();
+        let words = remote.client.endpoint.quote(&words.join("; "));
+        if errors.iter().any(|error| error.code.as_deref() == Some(NO_ROOM)) {
+            return Ok(Ending::NoRoom(words));
+        }
+        let label = remote.client.endpoint.label();
+        Err(Failure::new(Class::Teacher, format!("{label} takes no batch {}: {words}", batch.id))
+            .hint("nothing of it was begun or paid; does its server have the `model` for batches?"))
+    }
+
+    /// Brings its replies into the store, and says what became of the rest.
+    async fn fetch(
+        &mut self,
+        remote: &Remote<'_>,
+        asking: &Asking,
+        batches: &Batches<'_>,
+        batch: &Batch,
+    ) -> Result<Ending, Failure> {
+        let mut brought = Brought::default();
+        for file in [&batch.output_file_id, &batch.error_file_id].into_iter().flatten() {
+            let here = remote.insist(&batch.id, async |_| {
+                let Some(mut download) = remote.download(file).await? else { return Ok(false) };
+                while let Some(line) = download.line().await? {
+                    if remote.cancel.is_cancelled() {
+                        return Err(Fault::Permanent(Failure::interrupted()));
+                    }
+                    if !line.is_empty() {
+                        self.take(&line, remote, &mut brought);
+                    }
+                    if brought.replies.len() >= AT_ONCE {
+                        self.keep(asking, &mut brought).await.map_err(Fault::Permanent)?;
+                    }
+                }
+                Ok(true)
+            });
+            if !here.await? {
+                (batches.tell)(format!("batch {} has lost its file {file}", batch.id));
+            }
+            self.keep(asking, &mut brought).await?;
+        }
+        // What is left was neither answered nor given up in so many words.
+        let left: Vec<RequestKey> = self.wanted.keys().copied().collect();
+        for key in left {
+            self.settle(&key, Cost::Nothing);
+            brought.given_up.push((key, format!("the batch {} says nothing of it ({})", batch.id, batch.status)));
+        }
+        let refused = brought.refused.len() as u64;
+        asking.refused_in_batches.lock().unwrap_or_else(PoisonError::into_inner).append(&mut brought.refused);
+        self.entry.finish()?;
+        let (id, stored, again) = (&batch.id, brought.stored, brought.given_up.len());
+        (batches.tell)(format!("batch {id} brought {stored} replies, {refused} refusals, {again} to be asked again"));
+        match brought.stop {
+            Some(failure) => Err(failure),
+            None => Ok(Ending::Fetched { stored, given_up: brought.given_up, refused }),
+        }
+    }
+
+    /// Takes what a line says. Of two lines of one request the first one counts.
+    fn take(&mut self, line: &[u8], remote: &Remote<'_>, brought: &mut Brought) {
+        let Some((key, said)) = line::read(line, &self.wanted, remote.client) else {
+            tracing::debug!(batch = self.entry.id, "a line of none of its requests");
+            return;
+        };
+        if brought.pending.contains(&key) {
+            return;
+        }
+        match said {
+            Said::Reply(reply) => {
+                brought.pending.insert(key);
+                brought.replies.push((key, reply));
+            }
+            Said::Fault(fault, cost) => {
+                self.settle(&key, cost);
+                match fault {
+                    Fault::Transient { what, .. } | Fault::Garbled { what } => brought.given_up.push((key, what)),
+                    Fault::Rejected { failure, words } => {
+                        brought.refused.insert(key, (failure, words));
+                    }
+                    Fault::Permanent(failure) => {
+                        brought.given_up.push((key, failure.message.clone()));
+                        brought.stop.get_or_insert(failure);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stores the replies that were taken; they are durable when this returns.
+    async fn keep(&mut self, asking: &Asking, brought: &mut Brought) -> Result<(), Failure> {
+        let replies = std::mem::take(&mut brought.replies);
+        let puts = replies.iter().filter_map(|(key, reply)| {
+            let max_tokens = self.wanted.get(key)?.max_tokens();
+            Some(asking.store.put(*key, max_tokens, reply))
+        });
+        for stored in futures_util::future::join_all(puts).await {
+            stored?;
+        }
+        for (key, reply) in &replies {
+            self.settle(key, Cost::Counted(reply.usage));
+            asking.was_paid(*key, reply);
+        }
+        brought.stored += replies.len() as u64;
+        brought.pending.clear();
+        Ok(())
+    }
+
+    /// Nothing more is expected of a request.
+    fn settle(&mut self, key: &RequestKey, cost: Cost) {
+        if let Some(wanted) = self.wanted.remove(key) {
+            self.governor.budget().settle(wanted.estimate, cost.tokens(wanted.estimate), true);
+        }
+    }
+
+    fn settle_all(&mut self, cost: Cost, sent: bool) {
+        for wanted in std::mem::take(&mut self.wanted).into_values() {
+            let charged: Estimate = cost.tokens(wanted.estimate);
+            self.governor.budget().settle(wanted.estimate, charged, sent);
+        }
+    }
+}
+
+impl Drop for HandedIn {
+    /// Left at the server it costs as much as it can; what was not made yet costs nothing.
+    fn drop(&mut self) {
+        let made = self.entry.stand.batch.is_some();
+        self.settle_all(if made { Cost::Unknown } else { Cost::Nothing }, made);
+    }
+}
+
+/// What a batch brought so far.
+#[derive(Default)]
+struct Brought {
+    /// Replies that are not in the store yet.
+    replies: Vec<(RequestKey, Reply)>,
+    /// Their requests.
+    pending: BTreeSet<RequestKey>,
+    stored: u64,
+    given_up: Vec<(RequestKey, String)>,
+    refused: BTreeMap<RequestKey, (Failure, String)>,
+    stop: Option<Failure>,
+}

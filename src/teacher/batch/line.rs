@@ -1,0 +1,152 @@
+//! A line of the file that goes up, and of those that come down.
+
+use std::collections::BTreeMap;
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+use stillhouse_data::prompt::Message;
+
+use crate::provider::server::{Client, estimate};
+use crate::replies::{Claim, ReplyStore, RequestKey};
+use crate::reply::Reply;
+use crate::request::{Capture, Request, Sampling};
+use crate::transport::{Cost, Estimate, Fault};
+
+/// What every line begins with, in front of the key.
+const BEFORE_KEY: &str = r#"{"custom_id":""#;
+const KEY_DIGITS: usize = 64;
+
+/// A request as a line of the file that goes up: its key is the name by which the reply is known, whatever order they come in.
+#[must_use]
+pub fn write(key: &RequestKey, path: &str, body: &[u8]) -> Vec<u8> {
+    let mut line = format!(r#"{BEFORE_KEY}{key}","method":"POST","url":"/v1/{path}","body":"#).into_bytes();
+    line.extend_from_slice(body);
+    line.extend_from_slice(b"}\n");
+    line
+}
+
+/// The key of a line that [`write`] wrote, without reading the rest of it.
+#[must_use]
+pub fn key_of(line: &[u8]) -> Option<RequestKey> {
+    let key = line.strip_prefix(BEFORE_KEY.as_bytes())?.get(..KEY_DIGITS)?;
+    RequestKey::parse(std::str::from_utf8(key).ok()?)
+}
+
+/// What has to be known of a request that was handed in: enough to read its reply, to store that, and to reckon with it.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The request, with no more of its conversation than a reply is read by.
+    request: Request,
+    /// The most that it can take.
+    pub estimate: Estimate,
+    /// Keeps others in this process from asking the same meanwhile; nothing where somebody did so before.
+    _claim: Option<crate::replies::Mine>,
+}
+
+impl Wanted {
+    /// Of a request that is about to be handed in; nothing if somebody else is asking it.
+    #[must_use]
+    pub fn claim(store: &ReplyStore, key: RequestKey, request: &Request) -> Option<Self> {
+        match store.claim(key, request.sampling.max_tokens) {
+            Claim::Mine(mine) => Some(Self::with(request.clone(), Some(mine))),
+            Claim::Other(_) => None,
+        }
+    }
+
+    fn with(mut request: Request, claim: Option<crate::replies::Mine>) -> Self {
+        let estimate = estimate(&request);
+        // The others are no help in reading a reply, and there may be 50,000 of them.
+        let last = request.messages.pop().filter(|last| last.role == "assistant");
+        request.messages = last.into_iter().collect();
+        Self { request, estimate, _claim: claim }
+    }
+
+    /// The limit that it was asked with.
+    #[must_use]
+    pub fn max_tokens(&self) -> u32 {
+        self.request.sampling.max_tokens
+    }
+}
+
+/// The requests of a file that [`write`] wrote the lines of; nothing for a line that is not like that.
+#[must_use]
+pub fn wanted(line: &[u8], store: &ReplyStore) -> Option<(RequestKey, Wanted)> {
+    #[derive(Deserialize)]
+    struct Line {
+        body: Body,
+    }
+    #[derive(Deserialize)]
+    struct Body {
+        messages: Vec<Message>,
+        #[serde(alias = "max_completion_tokens")]
+        max_tokens: u32,
+        #[serde(default)]
+        top_logprobs: Option<u32>,
+    }
+    let key = key_of(line)?;
+    let Line { body } = serde_json::from_slice(line).ok()?;
+    let sampling =
+        Sampling { temperature: 1.0, top_p: 1.0, top_k: None, max_tokens: body.max_tokens, stop: Vec::new() };
+    let capture = body.top_logprobs.map(Capture::TopK);
+    let request = Request { messages: body.messages, sampling, capture, sample: 0, attempt: 0, seed: None };
+    let claim = match store.claim(key, request.sampling.max_tokens) {
+        Claim::Mine(mine) => Some(mine),
+        Claim::Other(_) => None,
+    };
+    Some((key, Wanted::with(request, claim)))
+}
+
+/// What a line of a file that came down says of one request.
+#[derive(Debug)]
+pub enum Said {
+    /// The teacher's reply.
+    Reply(Reply),
+    /// No reply, and what the request cost all the same.
+    Fault(Fault, Cost),
+}
+
+#[derive(Deserialize)]
+struct Came {
+    custom_id: String,
+    #[serde(default)]
+    response: Option<Response>,
+    #[serde(default)]
+    error: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Response {
+    status_code: u16,
+    #[serde(default)]
+    body: serde_json::Value,
+}
+
+/// Reads a line of the output or of the errors; nothing if it is of none of the requests in `wanted`, or not as the API has it.
+#[must_use]
+pub fn read(line: &[u8], wanted: &BTreeMap<RequestKey, Wanted>, client: &Client) -> Option<(RequestKey, Said)> {
+    let came: Came = serde_json::from_slice(line).ok()?;
+    let key = RequestKey::parse(&came.custom_id)?;
+    let asked = wanted.get(&key)?;
+    let said = match came.response {
+        Some(Response { status_code: 200, body }) => {
+            let body = serde_json::to_vec(&body).ok()?;
+            match client.read(&body, &asked.request) {
+                Ok(reply) => Said::Reply(reply),
+                Err((fault, cost)) => Said::Fault(fault, cost),
+            }
+        }
+        Some(Response { status_code, body }) => {
+            let status = StatusCode::from_u16(status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let body = serde_json::to_vec(&body).ok()?;
+            Said::Fault(client.endpoint.refused(status, None, &body), Cost::Nothing)
+        }
+        // Expired, cancelled, or given up by the server itself: it costs nothing.
+        None => {
+            let error = came.error.unwrap_or_default();
+            let word = |name: &str| error.get(name).and_then(|word| word.as_str()).unwrap_or("nothing");
+            let what = client.endpoint.quote(&format!("the batch says {}: {}", word("code"), word("message")));
+            Said::Fault(Fault::transient(what), Cost::Nothing)
+        }
+    };
+    Some((key, said))
+}
