@@ -73,6 +73,9 @@ pub struct Sampling {
     pub max_tokens: usize,
     /// A token of these ends the completion and is part of it.
     pub stop_ids: Vec<u32>,
+    /// Only the first so many ids are chosen from: a model may have rows behind the last token of its tokenizer. None
+    /// leaves all.
+    pub allowed: Option<usize>,
 }
 
 /// A completion.

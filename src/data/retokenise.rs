@@ -71,6 +71,16 @@ impl Retokeniser {
         Ok(Self { from, to, openings, begin, marked_begin, marks, longest })
     }
 
+    /// The tokenizer whose tokens are rewritten.
+    pub fn from(&self) -> &Tokenizer {
+        &self.from
+    }
+
+    /// The tokenizer in whose tokens they are.
+    pub fn to(&self) -> &Tokenizer {
+        &self.to
+    }
+
     /// What the result depends on beside the tokens: 64 hexadecimal digits.
     pub fn digest(&self) -> String {
         let Self { from, to, openings, begin, marked_begin, marks, longest } = self;

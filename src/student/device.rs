@@ -34,6 +34,13 @@ pub enum CudaStatus {
     Missing(String),
 }
 
+/// Why a program that knows no GPU uses none.
+pub(crate) const NO_CUDA: &str = "this program was built without CUDA";
+
+/// What to do about that.
+pub(crate) const WITH_CUDA: &str =
+    "build it with `--features cuda`, which is on unless `--no-default-features` is given; or take `--device cpu`";
+
 /// A choice with the reason for it, for `doctor` and the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
@@ -52,10 +59,9 @@ pub fn choose(wanted: &str) -> Result<Chosen> {
 }
 
 fn choose_given(wanted: &str, cuda: impl FnOnce() -> CudaStatus) -> Result<Chosen> {
-    let refuse = |message: String| {
-        let hint = "use `cpu`, `auto`, `cuda` or `cuda:N`; `stillhouse doctor` says what is there";
-        Err(StudentError::Device { message, hint: hint.into() })
-    };
+    let refused = |message: String, hint: &str| Err(StudentError::Device { message, hint: hint.into() });
+    let refuse =
+        |message| refused(message, "use `cpu`, `auto`, `cuda` or `cuda:N`; `stillhouse doctor` says what is there");
     let number = match wanted {
         "cpu" => return Ok(Chosen { device: DeviceChoice::Cpu, reason: "asked for".into() }),
         "auto" => {
@@ -79,6 +85,7 @@ fn choose_given(wanted: &str, cuda: impl FnOnce() -> CudaStatus) -> Result<Chose
             Ok(Chosen { device: DeviceChoice::Cuda(number), reason: "asked for".into() })
         }
         CudaStatus::Ready(count) => refuse(format!("there is no device `{wanted}`: {count} CUDA device(s) found")),
+        CudaStatus::Missing(why) if why == NO_CUDA => refused(format!("`{wanted}` can't be used: {why}"), WITH_CUDA),
         CudaStatus::Missing(why) => refuse(format!("`{wanted}` can't be used: {why}")),
     }
 }
@@ -86,7 +93,7 @@ fn choose_given(wanted: &str, cuda: impl FnOnce() -> CudaStatus) -> Result<Chose
 /// Looks for GPUs. Cheap, and leaves no trace in the process but the loaded driver library.
 pub fn cuda_status() -> CudaStatus {
     #[cfg(not(feature = "cuda"))]
-    return CudaStatus::Missing("this program was built without CUDA".into());
+    return CudaStatus::Missing(NO_CUDA.into());
     #[cfg(feature = "cuda")]
     match probe::devices() {
         Err(why) => CudaStatus::Missing(why),
@@ -179,6 +186,9 @@ mod tests {
         let error = choose_given("cuda:2", || CudaStatus::Ready(2)).unwrap_err();
         assert_eq!(error.to_string(), "there is no device `cuda:2`: 2 CUDA device(s) found");
         assert_eq!(choose_given("cuda", missing).unwrap_err().to_string(), "`cuda` can't be used: no driver");
+        let without = choose_given("cuda", || CudaStatus::Missing(NO_CUDA.into())).unwrap_err();
+        assert_eq!(without.to_string(), "`cuda` can't be used: this program was built without CUDA");
+        assert!(without.hint().unwrap().contains("--features cuda"));
     }
 
     #[test]

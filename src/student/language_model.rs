@@ -8,6 +8,8 @@ use crate::backend::Cpu;
 use crate::backend::Cuda;
 use crate::cpu::flush_subnormals;
 use crate::device::{DeviceChoice, choose};
+#[cfg(not(feature = "cuda"))]
+use crate::device::{NO_CUDA, WITH_CUDA};
 use crate::generate::generate;
 use crate::kernels::Kernels;
 use crate::score::score;
@@ -33,7 +35,7 @@ impl ModelLoader for BurnLoader {
             }
             #[cfg(not(feature = "cuda"))]
             DeviceChoice::Cuda(_) => {
-                Err(LmError::new(stillhouse_data::lm::LmErrorKind::Device, "this program was built without CUDA"))
+                Err(LmError::new(stillhouse_data::lm::LmErrorKind::Device, NO_CUDA).with_hint(WITH_CUDA))
             }
         }
     }

@@ -144,6 +144,7 @@ impl<'a> Talker<'a> {
             min_p: *min_p,
             max_tokens: *max_tokens,
             stop_ids: self.stop_ids.clone(),
+            allowed: None,
         };
         let prompt_tokens = prompt.len();
         let request = GenerateRequest { prompt, sampling, seed: *seed };

@@ -32,6 +32,10 @@ pub(super) enum Spelling {
     Decoded,
 }
 
+/// Tokens that are decoded again, at least, to see what a token behind them writes: enough for a decoder that looks at
+/// a token's neighbours.
+const WINDOW: usize = 16;
+
 /// SentencePiece's mark of a space.
 const MARK: char = '\u{2581}';
 
@@ -101,12 +105,28 @@ impl Tokenizer {
         let whole = self.decode(ids, true)?;
         let mut starts = Vec::with_capacity(ids.len());
         let mut before = Some(0);
+        // Only the last tokens are decoded again, from one on before which a beginning of the text ends. The text of those
+        // before the last such place, and where in the whole text that place is:
+        let (mut window, mut next, mut known, mut written) = (0, 0, String::new(), 0);
         for end in 1..=ids.len() {
-            let read = self.decode(&ids[..end], true)?;
+            let read = self.decode(&ids[window..end], true)?;
             // A character that is not whole yet reads as another, so this is no beginning of the text.
-            let after = whole.starts_with(&read).then_some(read.len());
+            let after = match read.strip_prefix(known.as_str()) {
+                Some(new) => whole[written..].starts_with(new).then_some(written + new.len()),
+                // A token that changes what was read before it: only the whole beginning tells.
+                None => {
+                    let beginning = self.decode(&ids[..end], true)?;
+                    whole.starts_with(&beginning).then_some(beginning.len())
+                }
+            };
             starts.push(before.filter(|before| after.is_none_or(|after| after > *before)));
             before = after;
+            let Some(after) = after else { continue };
+            (known, written) = (read, after);
+            if end - next >= WINDOW {
+                (window, next) = (next, end);
+                known = self.decode(&ids[window..end], true)?;
+            }
         }
         Ok(Pieces { bytes: whole.into_bytes(), starts })
     }
@@ -149,9 +169,61 @@ fn unmarked(token: &str) -> Vec<u8> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use serde_json::json;
     use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
     use super::*;
+    use crate::testing::tokenizers::{byte_level, sentence_piece, tokenizer};
+
+    /// What [`Tokenizer::decoded`] gives, by decoding every beginning of the text.
+    fn one_by_one(tokenizer: &Tokenizer, ids: &[u32]) -> Pieces {
+        let whole = tokenizer.decode(ids, true).unwrap();
+        let mut before = Some(0);
+        let starts = (1..=ids.len()).map(|end| {
+            let read = tokenizer.decode(&ids[..end], true).unwrap();
+            let after = whole.starts_with(&read).then_some(read.len());
+            let start = before.filter(|before| after.is_none_or(|after| after > *before));
+            before = after;
+            start
+        });
+        Pieces { starts: starts.collect(), bytes: whole.into_bytes() }
+    }
+
+    #[test]
+    fn decoding_the_last_tokens_alone_finds_the_places_that_decoding_all_of_them_does() {
+        let with = |file: &Value, decoder: Value| {
+            let mut file = file.clone();
+            file["decoder"] = decoder;
+            tokenizer(&file, &json!({}))
+        };
+        let bytes = byte_level(&["a b", "\u{120} a"]);
+        let level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+        let sentence = sentence_piece(&["\u{2581}a", "ab"]);
+        let mut steps = sentence["decoder"]["decoders"].as_array().unwrap().clone();
+        steps.insert(0, json!({ "type": "Replace", "pattern": { "String": "q" }, "content": "Q" }));
+        let decoders = [
+            ("bytes", with(&bytes, json!({ "type": "Sequence", "decoders": [level, { "type": "Fuse" }] }))),
+            ("pieces", with(&sentence, json!({ "type": "Sequence", "decoders": steps }))),
+            ("words", with(&bytes, json!({ "type": "WordPiece", "prefix": "a", "cleanup": true }))),
+            ("suffix", with(&bytes, json!({ "type": "BPEDecoder", "suffix": "b" }))),
+            (
+                "doubles",
+                with(&bytes, json!({ "type": "CTC", "pad_token": "c", "word_delimiter_token": "d", "cleanup": true })),
+            ),
+        ];
+        let text = "ab ab caf\u{E9} \u{4E2D}\u{6587} \u{1F600}\u{1F600} bad cab, q a. ".repeat(6);
+        for (name, tokenizer) in decoders {
+            assert_eq!(tokenizer.spelling, Spelling::Decoded, "{name}");
+            let ids = tokenizer.encode(&text, false).unwrap();
+            assert!(ids.len() > 8 * WINDOW);
+            // Whole, cut inside a character, and with tokens that no text has in this order.
+            let mut mixed = ids.clone();
+            (0..mixed.len()).for_each(|place| mixed.swap(place, place * 7919 % ids.len()));
+            for ids in [&ids[..], &ids[11..], &ids[..ids.len() - 3], &mixed] {
+                assert_eq!(tokenizer.decoded(ids).unwrap(), one_by_one(&tokenizer, ids), "{name}");
+            }
+        }
+    }
 
     #[test]
     fn every_letter_of_the_alphabet_is_another_byte() {

@@ -141,7 +141,8 @@ fn answer(subject: &mut Subject, questions: &[Question], max_tokens: usize) -> R
         subject.scorer().check_length(question.example, question.prompt.len() + 1)?;
     }
     let stop_ids = subject.stop_ids()?;
-    let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens, stop_ids };
+    let sampling =
+        Sampling { temperature: 0.0, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens, stop_ids, allowed: None };
     let requests: Vec<GenerateRequest> = questions
         .iter()
         .map(|question| GenerateRequest { prompt: question.prompt.clone(), sampling: sampling.clone(), seed: 0 })

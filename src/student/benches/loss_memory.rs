@@ -136,7 +136,8 @@ impl Sides {
         let live = if loss.needs_teacher() { self.teacher.logits(0..self.labels.len()) } else { None };
         let live = live.map(|live| stillhouse_student::loss::LiveLogits {
             logits: Tensor::from_inner(live.logits),
-            shared: live.shared,
+            ours: live.ours,
+            theirs: live.theirs,
             places: live.places,
         });
         let positions = Positions::new(logits, &self.labels, TeacherPositions::none()).beside(live);

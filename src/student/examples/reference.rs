@@ -117,7 +117,8 @@ fn numbers(
         }
     })?;
     let max_tokens = case.greedy_ids.len() - case.ids.len();
-    let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens, stop_ids: vec![] };
+    let sampling =
+        Sampling { temperature: 0.0, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens, stop_ids: vec![], allowed: None };
     let request = GenerateRequest { prompt: case.ids.clone(), sampling, seed: 0 };
     let generated = model.generate(&[request], &mut |_, _| true)?.remove(0).tokens;
     let checks = [

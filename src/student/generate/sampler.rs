@@ -21,6 +21,7 @@ impl<'a> Sampler<'a> {
 
     /// The next token from the logits of the whole vocabulary.
     pub(super) fn next(&mut self, logits: &[f32]) -> u32 {
+        let logits = &logits[..self.sampling.allowed.map_or(logits.len(), |allowed| allowed.min(logits.len()))];
         if self.sampling.temperature <= 0.0 {
             return most_likely(logits);
         }
@@ -88,7 +89,7 @@ mod tests {
     const LOGITS: [f32; 4] = [0.0, 2.0, 1.0, 2.0];
 
     fn sampling(temperature: f32, top_k: Option<usize>, top_p: f32) -> Sampling {
-        Sampling { temperature, top_k, top_p, min_p: 0.0, max_tokens: 1, stop_ids: vec![] }
+        Sampling { temperature, top_k, top_p, min_p: 0.0, max_tokens: 1, stop_ids: vec![], allowed: None }
     }
 
     fn drawn(sampling: &Sampling, count: usize) -> [usize; 4] {
@@ -121,6 +122,15 @@ mod tests {
         // The two most likely have 0.84 of the mass together: 0.8 needs both, 0.3 only one.
         assert_eq!(drawn(&sampling(1.0, None, 0.3), 50), [0, 50, 0, 0]);
         assert_eq!(drawn(&sampling(1.0, None, 0.8), 50)[0], 0);
+    }
+
+    #[test]
+    fn only_the_first_ids_are_chosen_where_there_is_a_limit() {
+        let with = |temperature, allowed| drawn(&Sampling { allowed, ..sampling(temperature, None, 1.0) }, 400);
+        let seen = with(1.0, Some(3));
+        assert!(seen[3] == 0 && seen[..3].iter().all(|seen| *seen > 0), "{seen:?}");
+        assert_eq!(with(0.0, Some(1)), [400, 0, 0, 0]);
+        assert_eq!(with(1.0, Some(9)), with(1.0, None));
     }
 
     #[test]

@@ -149,8 +149,8 @@ pub(super) fn layers(view: &View<'_>, report: &mut Diagnostics) {
     let shapes = (known_shape(view, LONGEST_LINE), teacher.and_then(|model| known_shape(&model, LONGEST_LINE)));
     let (Some(student), Some(teacher)) = shapes else { return };
     let losses = Losses::new(config.loss.values.iter().map(|(name, loss)| (*name, loss.as_ref())));
-    if let Err(misfit) = ComparedLayers::of(&losses, &student, Some(&teacher)) {
-        let Misfit { at, message, hint } = *misfit;
+    let misfits = ComparedLayers::of(&losses, &student, Some(&teacher)).err().unwrap_or_default();
+    for Misfit { at, message, hint } in misfits {
         report.push(Diagnostic::error(at.unwrap_or(named.at), message).hint(hint));
     }
 }

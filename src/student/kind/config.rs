@@ -1,7 +1,7 @@
 //! What a student's table says.
 
 use stillhouse_data::model::TokenizerSource;
-use stillhouse_spec::{Config, Diagnostic, Diagnostics, Each, Execution, Node, OneOf, Ref, Target};
+use stillhouse_spec::{Config, Diagnostic, Diagnostics, Each, Execution, Node, OneOf, Origin, Ref, Target};
 
 use super::initial::Initial;
 use crate::loss::{Loss, Weight};
@@ -84,6 +84,16 @@ impl StudentConfig {
         reading().next().is_some() && reading().all(|loss| loss.across_tokenizers())
     }
 
+    /// Whether early stopping goes by a loss that compares distributions over other vocabularies.
+    pub(super) fn measures_across_tokenizers(&self) -> bool {
+        let metric = self.early_stop.as_ref().map(|rule| rule.metric.as_str());
+        let mut measured = self.loss.values.iter().filter(|(name, loss)| match metric {
+            Some("loss") => !loss.weight().is_zero(),
+            metric => metric == Some(**name),
+        });
+        measured.any(|(_, loss)| loss.across_tokenizers())
+    }
+
     /// How much of this a longer training begins with, and why not all of it.
     pub(super) fn shared(&self) -> String {
         let (schedule, steps) = (&self.schedule.value, self.steps);
@@ -151,18 +161,19 @@ pub struct BatchConfig {
 }
 
 fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
-    let at = |key: &str| node.as_table().and_then(|table| table.get(key)).map_or(node.at, |value| value.at);
+    let at = |key: &str| place(node, &[key]);
     if let Some(complaint) = config.schedule.value.complaint(config.steps) {
         report.push(Diagnostic::error(at("schedule"), complaint).hint("more `steps`, or shorter phases"));
     }
     if config.loss.values.values().all(|loss| loss.weight().is_zero()) {
-        report.push(Diagnostic::error(at("loss"), "every loss has the weight 0, so there is nothing to learn"));
+        let error = Diagnostic::error(at("loss"), "every loss has the weight 0, so there is nothing to learn");
+        report.push(error.hint("give one of them a `weight` above 0; left out, it is 1"));
     }
     for (name, loss) in &config.loss.values {
         if config.teacher.is_some() || loss.weight().is_zero() {
             continue;
         }
-        let place = node.at_path(&["loss".to_owned(), (*name).to_owned()]).map_or(at("loss"), |value| value.at);
+        let place = place(node, &["loss", name]);
         if loss.hidden().is_some() {
             let Misfit { message, hint, .. } = no_teacher(name);
             report.push(Diagnostic::error(place, message).hint(hint));
@@ -175,16 +186,17 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
         }
     }
     if config.lora.is_some() && !config.freeze.is_empty() {
-        report.push(Diagnostic::error(at("freeze"), "with `lora` everything but the adapters is frozen already"));
+        let error = Diagnostic::error(at("freeze"), "with `lora` everything but the adapters is frozen already");
+        report.push(error.hint("leave `freeze` out; `lora.targets` says which weights get adapters"));
     }
     if config.on_policy.is_some() {
         on_policy(config, at("on-policy"), report);
     }
     match &config.early_stop {
-        Some(rule) => early_stop(rule, config, at("early-stop"), report),
+        Some(rule) => early_stop(rule, config, node, report),
         None if config.keep.best > 0 => {
             let error = Diagnostic::error(
-                at("keep"),
+                place(node, &["keep", "best"]),
                 "`keep.best` goes by the measurements of `early-stop`, and there is none",
             );
             report.push(error.hint("add `early-stop = { every = 100 }`; `patience = 0` never ends the training"));
@@ -202,7 +214,7 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
     }
 }
 
-fn on_policy(config: &StudentConfig, at: stillhouse_spec::Origin, report: &mut Diagnostics) {
+fn on_policy(config: &StudentConfig, at: Origin, report: &mut Diagnostics) {
     if config.teacher.is_none() {
         let error =
             Diagnostic::error(at, "what the student writes is judged by a teacher beside it, and none is named");
@@ -215,21 +227,43 @@ fn on_policy(config: &StudentConfig, at: stillhouse_spec::Origin, report: &mut D
     }
 }
 
-fn early_stop(rule: &EarlyStop, config: &StudentConfig, at: stillhouse_spec::Origin, report: &mut Diagnostics) {
+fn early_stop(rule: &EarlyStop, config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
+    let (metric, at) = (rule.metric.as_str(), place(node, &["early-stop", "metric"]));
     if rule.every > config.steps {
         let message =
             format!("nothing is ever measured: `every` is {}, but there are {} steps", rule.every, config.steps);
-        report.push(Diagnostic::error(at, message));
+        let error = Diagnostic::error(place(node, &["early-stop", "every"]), message);
+        report.push(error.hint(format!("take at most `every = {}`, or more `steps`", config.steps)));
     }
-    if rule.metric == "loss" && config.loss.values.values().any(|loss| matches!(loss.weight(), Weight::Line(_))) {
+    if metric == "loss" && config.loss.values.values().any(|loss| matches!(loss.weight(), Weight::Line(_))) {
         let error = Diagnostic::error(at, "sums of losses whose weights move can't be compared with each other");
         report.push(error.hint("name one loss: `metric = \"cross-entropy\"`"));
     }
-    let names = std::iter::once("loss").chain(config.loss.values.keys().copied());
-    if !names.clone().any(|name| name == rule.metric) {
-        report.push(
-            Diagnostic::error(at, format!("there is no loss `{}` to measure", rule.metric))
-                .suggest(&rule.metric, names),
-        );
+    let names = || std::iter::once("loss").chain(config.loss.values.keys().copied());
+    if !names().any(|name| name == metric) {
+        let error = Diagnostic::error(at, format!("there is no loss `{metric}` to measure"));
+        report.push(error.suggest(metric, names()));
     }
+    if let Some((name, loss)) =
+        config.loss.values.iter().find(|(name, loss)| **name == metric && loss.weight().is_zero())
+    {
+        let missing = if loss.hidden().is_some() {
+            Some("no hidden states are read for it")
+        } else if loss.needs_teacher() && config.teacher.is_none() {
+            Some("no teacher's distributions are read for it")
+        } else {
+            None
+        };
+        if let Some(missing) = missing {
+            let error =
+                Diagnostic::error(at, format!("`{name}` has the weight 0, so {missing} and nothing is measured"));
+            report.push(error.hint(format!("give `{name}` a weight, however small, or name another loss as `metric`")));
+        }
+    }
+}
+
+/// The value at a path of keys, or the nearest thing around it that is written.
+fn place(node: &Node, path: &[&str]) -> Origin {
+    let Some((key, rest)) = path.split_first() else { return node.at };
+    node.as_table().and_then(|table| table.get(key)).map_or(node.at, |value| place(value, rest))
 }

@@ -26,10 +26,11 @@ pub(super) fn description(
     seed: u64,
     teacher: Option<&TeacherIdentity>,
     measured: Option<&str>,
-    stop_ids: &[u32],
+    generation: &Generation<'_>,
 ) -> Result<String> {
     let internal =
         |what: &str| StudentError::training(format!("{what} can't be written into a key"), "please report it");
+    let padded = (generation.vocabulary < shape.vocabulary).then_some(generation.vocabulary);
     let shape = serde_json::to_value(shape).map_err(|_| internal("the model's shape"))?;
     let shape = Canonical::from_json(&shape).map_err(|_| internal("the model's shape"))?;
     let mut members = BTreeMap::from([
@@ -46,6 +47,10 @@ pub(super) fn description(
         Some(TeacherIdentity::Weights(digest)) => members.insert("teacher", Canonical::from(digest.as_str())),
         Some(TeacherIdentity::OtherTokens { weights, tokens }) => {
             members.insert("teacher-tokens", Canonical::from(tokens.as_str()));
+            // Where the student has rows that are no tokens, their probability counts no longer.
+            if let Some(tokens) = padded {
+                members.insert("compared-tokens", Canonical::from(tokens.to_string()));
+            }
             members.insert("teacher", Canonical::from(weights.as_str()))
         }
         None => None,
@@ -68,8 +73,12 @@ pub(super) fn description(
     }
     if let Some(rule) = &config.on_policy {
         members.insert("on-policy", canonical(rule.describe()));
-        let stops = stop_ids.iter().map(|id| Canonical::from(*id)).collect::<Vec<_>>();
+        let stops = generation.stop_ids.iter().map(|id| Canonical::from(*id)).collect::<Vec<_>>();
         members.insert("on-policy-stops", Canonical::from(stops));
+        // It writes none of the rows that are no tokens.
+        if let Some(tokens) = padded {
+            members.insert("on-policy-tokens", Canonical::from(tokens.to_string()));
+        }
     }
     if let (Some(rule), Some(measured)) = (&config.early_stop, measured) {
         members.insert("measured", Canonical::from(measured));
@@ -77,6 +86,14 @@ pub(super) fn description(
         members.insert("metric", Canonical::from(rule.metric.as_str()));
     }
     Ok(Canonical::object(members).text())
+}
+
+/// What the student reads and writes its text with.
+pub(super) struct Generation<'a> {
+    /// Tokens of its tokenizer.
+    pub vocabulary: usize,
+    /// Those that end a text which it writes itself.
+    pub stop_ids: &'a [u32],
 }
 
 /// What a teacher that losses read is known by.
@@ -151,7 +168,8 @@ mod tests {
             let text = include_str!("../tests/golden/llama-gqa-tied/config.json");
             let shape = crate::model::read_config("m", text).unwrap().1;
             let teacher = TeacherIdentity::Weights("t".into());
-            description(&config, &shape, "weights w", seed, Some(&teacher), None, &[]).unwrap()
+            let generation = Generation { vocabulary: shape.vocabulary, stop_ids: &[] };
+            description(&config, &shape, "weights w", seed, Some(&teacher), None, &generation).unwrap()
         };
         let both = |loss: Value| [described(loss.clone(), 1), described(loss, 2)];
         let [one, other] = both(json!({ "hidden-mse": {} }));
@@ -159,6 +177,35 @@ mod tests {
         for without in [json!({ "hidden-mse": { "projection": "none" } }), json!({ "forward-kl": {} })] {
             let [one, other] = both(without);
             assert!(one == other && !one.contains("projection-seed"), "{one}");
+        }
+    }
+
+    #[test]
+    fn rows_that_are_no_tokens_are_named_where_they_are_left_out_and_nowhere_else() {
+        let text = include_str!("../tests/golden/llama-gqa-tied/config.json");
+        let shape = crate::model::read_config("m", text).unwrap().1;
+        let described = |loss: &str, on_policy: bool, teacher: TeacherIdentity, vocabulary: usize| {
+            let mut table = table(2, json!(loss));
+            table["teacher"] = json!("bard");
+            if on_policy {
+                table["on-policy"] = json!({});
+            }
+            let mut report = Diagnostics::default();
+            let config = StudentConfig::decode(&Node::from_json(&table), &mut report);
+            let config = config.unwrap_or_else(|| panic!("{:?}", report.sorted()));
+            let generation = Generation { vocabulary, stop_ids: &[1] };
+            description(&config, &shape, "weights w", 1, Some(&teacher), None, &generation).unwrap()
+        };
+        let same = || TeacherIdentity::Weights("t".into());
+        let other = || TeacherIdentity::OtherTokens { weights: "t".into(), tokens: "u".into() };
+        let (all, fewer) = (shape.vocabulary, shape.vocabulary - 1);
+        assert_eq!(described("uld", false, same(), all), described("uld", false, same(), fewer));
+        for (named, on_policy, teacher) in
+            [("on-policy-tokens", true, same as fn() -> _), ("compared-tokens", false, other as fn() -> _)]
+        {
+            let padded = described("uld", on_policy, teacher(), fewer);
+            assert!(padded.contains(&format!(r#""{named}":"{fewer}""#)), "{padded}");
+            assert!(!described("uld", on_policy, teacher(), all).contains(named));
         }
     }
 

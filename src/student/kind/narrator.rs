@@ -52,7 +52,7 @@ impl Observer for Narrator<'_> {
         }
         let mut values = Map::new();
         values.insert("loss".into(), json!(report.loss));
-        values.extend(report.parts.iter().map(|part| (part.name.clone(), json!(part.mean))));
+        values.extend(report.parts.iter().filter_map(|part| Some((part.name.clone(), json!(part.mean?)))));
         values.insert("lr".into(), json!(report.lr));
         values.insert("gradient-norm".into(), json!(report.gradient_norm));
         values.insert("tokens-per-second".into(), json!(tokens_per_second.round()));
@@ -74,8 +74,9 @@ impl Observer for Narrator<'_> {
 
     fn measured(&mut self, step: u64, measured: &Measured) {
         let mut values = Map::new();
-        values.insert("validation-loss".into(), json!(measured.loss));
-        let parts = measured.parts.iter().map(|part| (format!("validation-{}", part.name), json!(part.mean)));
+        values.extend(measured.loss.map(|loss| ("validation-loss".into(), json!(loss))));
+        let parts = measured.parts.iter();
+        let parts = parts.filter_map(|part| Some((format!("validation-{}", part.name), json!(part.mean?))));
         values.extend(parts);
         values.insert("best-so-far".into(), json!(measured.is_best));
         self.context.say(StageEvent::Metrics { step, values });

@@ -11,13 +11,15 @@ use stillhouse_data::tokenizer::Tokenizer;
 use stillhouse_stage::{Context, Failure, Outcome};
 
 use super::config::StudentConfig;
-use super::identity::{TeacherIdentity, description};
+use super::identity::{Generation, TeacherIdentity, description};
 use super::initial::Beginning;
 use super::narrator::Narrator;
 use super::opening::{beginning, can_compute, fits_memory, same_tokenizer, stop_ids, weights_digest};
 use super::teacher::TeacherBeside;
 use crate::backend::{CpuTape, Device, Inner, TrainBackend};
 use crate::device::{Chosen, DeviceChoice, choose};
+#[cfg(not(feature = "cuda"))]
+use crate::device::{NO_CUDA, WITH_CUDA};
 use crate::error::{Result, StudentError};
 use crate::init::fresh;
 use crate::loss::Loss;
@@ -41,7 +43,7 @@ pub(super) fn run(context: &Context) -> Result<Outcome, Failure> {
             job.train::<crate::backend::CudaTape>(&burn::backend::cuda::CudaDevice::new(number), chosen.device)?
         }
         #[cfg(not(feature = "cuda"))]
-        DeviceChoice::Cuda(_) => return Err(Failure::environment("this program was built without CUDA")),
+        DeviceChoice::Cuda(_) => return Err(Failure::environment(NO_CUDA).hint(WITH_CUDA)),
     };
     job.write(&trained)?;
     Ok(job.outcome(&trained, &chosen, started.elapsed().as_secs_f64()))
@@ -96,13 +98,17 @@ impl<'a> Job<'a> {
             None => Some(TeacherIdentity::Signals(artifact.tree.part(&["signals"]).digest().to_string())),
         };
         let aligned = match &teacher {
-            Some(teacher) => teacher.aligned(context, &data.examples(TRAIN)?)?,
+            Some(teacher) => teacher.aligned(context, &data.examples(TRAIN)?, "")?,
             None => None,
         };
+        if let Some(teacher) = teacher.as_ref().filter(|_| config.measures_across_tokenizers()) {
+            teacher.aligned(context, &data.examples(HOLDOUT)?, " of the held-out examples")?;
+        }
         let measured = config.early_stop.is_some().then(|| artifact.tree.part(&[HOLDOUT]).digest().to_string());
         let seed = context.seed();
         let stop_ids = stop_ids(&tokenizer, pretrained.as_ref())?;
-        let description = description(&config, &shape, &begins, seed, read.as_ref(), measured.as_deref(), &stop_ids)?;
+        let generation = Generation { vocabulary: tokenizer.vocabulary(), stop_ids: &stop_ids };
+        let description = description(&config, &shape, &begins, seed, read.as_ref(), measured.as_deref(), &generation)?;
         let tokenizer_files = data.tokenizer_files();
         Ok(Self {
             context,
@@ -155,7 +161,11 @@ impl<'a> Job<'a> {
                 method,
                 validation,
                 spike: config.spike.as_ref(),
-                on_policy: config.on_policy.as_ref().map(|rule| Sampler { rule, stop_ids: &self.stop_ids }),
+                on_policy: config.on_policy.as_ref().map(|rule| Sampler {
+                    rule,
+                    stop_ids: &self.stop_ids,
+                    vocabulary: self.tokenizer.vocabulary(),
+                }),
                 keep: Keep::clone(&config.keep),
                 // What is free now would be another number tomorrow, and rounding depends on the parts of a step.
                 memory: crate::cpu::memory_bytes().filter(|_| choice == DeviceChoice::Cpu).map(|bytes| bytes as u64),

@@ -23,7 +23,7 @@ use crate::weights::read_model;
 pub(super) struct TeacherBeside {
     /// Its files.
     pub folder: ModelFolder,
-    /// Token ids that both know; of one with other tokens, those that its tokenizer knows.
+    /// Token ids that both know, where both have one tokenizer.
     shared: usize,
     /// What writes the student's text in its tokens, where these are others.
     retokeniser: Option<Arc<Retokeniser>>,
@@ -65,11 +65,10 @@ impl TeacherBeside {
         let (_, shape) = read_config(&folder.label, &folder.read_text("config.json")?)?;
         if !same {
             own.vocabulary_fits(&folder.label, shape.vocabulary)?;
-            let shared = own.vocabulary();
             // The last token of a sequence is predicted and never read.
             let retokeniser = Some(Arc::new(Retokeniser::new(tokenizer.clone(), own, shape.context + 1)?));
             let parameters = shape.parameters();
-            return Ok(Some(Self { folder, shared, retokeniser, context: shape.context, parameters }));
+            return Ok(Some(Self { folder, shared: 0, retokeniser, context: shape.context, parameters }));
         }
         tokenizer.vocabulary_fits(&folder.label, shape.vocabulary)?;
         // One tokenizer, so ids that only one of them has are padding, which no text ever holds.
@@ -92,13 +91,20 @@ impl TeacherBeside {
         }
     }
 
-    /// The share of the scored tokens that begin where one of its own does, over the whole data or a thousand examples
-    /// spread over it; none where both have one tokenizer. A low share is said to the user.
+    /// The share of the scored tokens that begin where one of its own does, over all examples or a thousand spread over
+    /// them; none where both have one tokenizer, or there is no example. A low share is said to the user. `part` is what
+    /// messages say of whose tokens these are.
     ///
     /// # Errors
     /// Text that its tokenizer has no tokens for; not one token to compare at.
-    pub(super) fn aligned(&self, context: &Context, examples: &ExampleReader) -> Result<Option<f64>, Failure> {
-        let Some(retokeniser) = &self.retokeniser else { return Ok(None) };
+    pub(super) fn aligned(
+        &self,
+        context: &Context,
+        examples: &ExampleReader,
+        part: &str,
+    ) -> Result<Option<f64>, Failure> {
+        // That there is no example is told by those who need one.
+        let Some(retokeniser) = self.retokeniser.as_ref().filter(|_| examples.len() > 0) else { return Ok(None) };
         let (mut scored, mut met) = (0usize, 0usize);
         for place in (0..examples.len()).step_by(examples.len().div_ceil(LOOKED_AT).max(1)) {
             let example = examples.get(place)?;
@@ -113,13 +119,13 @@ impl TeacherBeside {
         }
         let label = &self.folder.label;
         if met == 0 {
-            return Err(Failure::input(format!("not one scored token begins where one of {label}'s does"))
+            return Err(Failure::input(format!("not one scored token{part} begins where one of {label}'s does"))
                 .hint("do both tokenizers write the same text? is the teacher's context long enough?"));
         }
         let share = met as f64 / scored as f64;
         if share < LOW_SHARE {
             context.warn(format!(
-                "only {:.1} % of the scored tokens begin where one of {label}'s does: the other positions learn nothing from it",
+                "only {:.1} % of the scored tokens{part} begin where one of {label}'s does: the other positions learn nothing from it",
                 share * 100.0
             ));
         }
@@ -155,7 +161,7 @@ impl TeacherBeside {
         let model = read_model(&self.folder, device)?;
         let teacher = match &self.retokeniser {
             None => LiveTeacher::new(model, self.shared),
-            Some(retokeniser) => LiveTeacher::with_other_tokens(model, self.shared, retokeniser.clone()),
+            Some(retokeniser) => LiveTeacher::with_other_tokens(model, retokeniser.clone()),
         };
         Ok(teacher.in_precision(precision))
     }

@@ -31,7 +31,15 @@ fn a_student_learns_from_labels_and_signals_and_is_a_model_folder() {
         assert!(folder.get(name).is_some(), "{name}");
     }
     let mut model = BurnLoader.load(&folder, "cpu").unwrap();
-    let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens: 3, stop_ids: vec![] };
+    let sampling = Sampling {
+        temperature: 0.0,
+        top_k: None,
+        top_p: 1.0,
+        min_p: 0.0,
+        max_tokens: 3,
+        stop_ids: vec![],
+        allowed: None,
+    };
     let request = GenerateRequest { prompt: vec![1, 2, 3], sampling, seed: 0 };
     assert_eq!(model.generate(&[request], &mut |_, _| true).unwrap()[0].tokens, [4, 5, 0]);
     let heard = world.heard.0.lock().unwrap();
@@ -134,6 +142,20 @@ fn figures_say_how_fast_it_goes_how_much_it_takes_and_how_long_it_will_be() {
     assert!(last["mfu"].as_f64().unwrap() < 1.0 && last["memory-bytes"].as_u64().unwrap() > 1 << 20, "{last:?}");
     assert!(!said[0].contains_key("seconds-left"), "one step says nothing of the pace");
     assert!(!last.contains_key("device-memory-bytes"), "the processor has no memory beside the machine's");
+}
+
+#[test]
+fn a_loss_without_a_position_has_no_figure() {
+    let world = World::new(false);
+    let mut config = table(10, json!({ "cross-entropy": {}, "forward-kl": { "weight": 0 } }));
+    config["early-stop"] = json!({ "every": 5, "metric": "cross-entropy" });
+    let (outcome, _) = world.run(&config).unwrap();
+    let has = |values: &serde_json::Map<String, Value>, name: &str| values.keys().any(|key| key.ends_with(name));
+    let figures = outcome.metrics.as_object().unwrap();
+    assert!(has(figures, "cross-entropy") && !has(figures, "forward-kl"), "{figures:?}");
+    let said = metrics_of(&world);
+    assert!(said.iter().any(|values| values.contains_key("validation-cross-entropy")));
+    assert!(said.iter().all(|values| !has(values, "forward-kl")), "{said:?}");
 }
 
 #[test]

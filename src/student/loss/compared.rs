@@ -45,9 +45,8 @@ impl<'a, B: Kernels> Compared<'a, B> {
         if rows == 0 || live.places.is_some() {
             return None;
         }
-        let theirs = first_columns(live.logits.clone(), live.shared);
-        let log_p = B::log_probabilities(softened(theirs, comparison.temperature));
-        let log_q = positions.log_probs_of_first(live.shared, comparison.temperature);
+        let log_p = positions.live_log_probs(comparison.temperature)?;
+        let log_q = positions.log_probs_of_first(live.ours, comparison.temperature);
         Some(Self { teacher: TeacherSide::Live(log_p), log_q, places: (0..rows).collect(), open: false })
     }
 

@@ -4,9 +4,10 @@
 //! is never counted). The trainer divides by the number of counted positions of the whole accumulated step, so that
 //! splitting a step into micro-batches changes nothing but rounding.
 //!
-//! Throughout, P is the teacher's distribution and Q the student's, logarithms are natural, and a loss's value is its
-//! mean over the positions that it applies to. The same names mean different numbers elsewhere: each file says which
-//! convention it follows.
+//! Throughout, P is the teacher's distribution and Q the student's, and logarithms are natural. The value that is reported
+//! of a loss is its mean over the positions that it applies to. What is made small is its sum over these, divided by *all*
+//! counted positions: a loss that applies to 30 % of them weighs 0.3 of its reported mean, whatever its `weight`. The same
+//! names mean different numbers elsewhere: each file says which convention it follows.
 
 pub mod adaptive_kl;
 mod compared;
@@ -33,7 +34,7 @@ pub use hidden::{HiddenLayers, HiddenPair, LayerPair, Projection};
 pub use targets::{LiveLogits, Teacher, TeacherPositions};
 pub use weight::{Weight, WeightLine};
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -84,18 +85,38 @@ pub struct Positions<'a, B: Backend> {
     /// Hidden states of both, for a loss that compares them: one a pair of its layers.
     pub hidden: Vec<HiddenPair<B>>,
     log_probs: OnceCell<Tensor<B, 2>>,
+    /// The live teacher's log-probabilities at the temperatures that were asked for.
+    live_log_probs: RefCell<Vec<(f64, Tensor<B, 2>)>>,
 }
 
 impl<'a, B: Kernels> Positions<'a, B> {
     /// Positions with logits `[positions, vocabulary]`, one label each.
     pub fn new(logits: Tensor<B, 2>, labels: &'a [u32], teacher: TeacherPositions<'a>) -> Self {
-        Self { logits, labels, teacher, live: None, hidden: Vec::new(), log_probs: OnceCell::new() }
+        let (log_probs, live_log_probs) = Default::default();
+        Self { logits, labels, teacher, live: None, hidden: Vec::new(), log_probs, live_log_probs }
     }
 
     /// The same positions beside a live teacher.
     #[must_use]
     pub fn beside(self, live: Option<LiveLogits<B>>) -> Self {
-        Self { live, ..self }
+        Self { live, live_log_probs: RefCell::default(), ..self }
+    }
+
+    /// The live teacher's log-probabilities at a temperature over the tokens of its tokenizer: computed once, whoever asks;
+    /// none where there is no live teacher. Nothing flows back through them, so sharing them moves no gradient's rounding.
+    ///
+    /// # Shapes
+    /// - output: `[the teacher's rows, its tokens]`
+    pub fn live_log_probs(&self, temperature: f64) -> Option<Tensor<B, 2>> {
+        let live = self.live.as_ref()?;
+        let mut known = self.live_log_probs.borrow_mut();
+        if let Some((_, log_probs)) = known.iter().find(|(at, _)| *at == temperature) {
+            return Some(log_probs.clone());
+        }
+        let logits = first_columns(live.logits.clone(), live.theirs);
+        let log_probs = B::log_probabilities(softened(logits, temperature));
+        known.push((temperature, log_probs.clone()));
+        Some(log_probs)
     }
 
     /// The student's log-probabilities at temperature 1: computed once, whoever asks.
@@ -106,7 +127,8 @@ impl<'a, B: Kernels> Positions<'a, B> {
         self.log_probs.get_or_init(|| B::log_probabilities(self.logits.clone())).clone()
     }
 
-    /// The student's log-probabilities at a temperature.
+    /// The student's log-probabilities at a temperature. Other temperatures than 1 are computed for each loss: shared,
+    /// their gradients would be added up before the softmax instead of behind it, which rounds otherwise.
     pub fn log_probs_at(&self, temperature: f64) -> Tensor<B, 2> {
         if temperature == 1.0 { self.log_probs() } else { B::log_probabilities(self.logits.clone() / temperature) }
     }

@@ -83,11 +83,12 @@ impl<'a> TeacherPositions<'a> {
 pub struct LiveLogits<B: Backend> {
     /// `[positions, the teacher's vocabulary]`
     pub logits: Tensor<B, 2>,
-    /// Token ids that mean the same on both sides: the first so many. Whatever lies behind them is padding of a
-    /// vocabulary, on either side, and in neither distribution.
-    pub shared: usize,
+    /// Which of the student's ids are tokens: the first so many. Whatever lies behind them is padding of its vocabulary
+    /// and in no distribution.
+    pub ours: usize,
+    /// The same of the teacher's ids. As many as `ours` where both have one tokenizer: those that both have.
+    pub theirs: usize,
     /// For a teacher with other tokens, which of the positions its rows belong to, ascending: those where a token of both begins
-    /// at the same byte. No id is then shared, and `shared` is how many tokens the teacher's tokenizer has. None where both
-    /// have one tokenizer, and a row for every position.
+    /// at the same byte. None where both have one tokenizer, and a row for every position.
     pub places: Option<Vec<u32>>,
 }

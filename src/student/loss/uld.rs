@@ -4,14 +4,14 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 use stillhouse_spec::Config;
 
-use super::compared::{first_columns, select_rows, softened};
+use super::compared::select_rows;
 use super::{Formula, LossSum, Positions, Weight};
 use crate::kernels::Kernels;
 
 /// Universal logit distillation: `Σᵢ |p₍ᵢ₎ − q₍ᵢ₎|`, both distributions sorted in descending order and the shorter padded with
-/// zeros, between 0 and 2 (Boizard et al., 2024, "Towards cross-tokenizer distillation", arXiv 2402.12030). It is the
-/// Wasserstein distance of the two when all tokens are equally far from each other and nothing is known of which token of one
-/// vocabulary means what in the other.
+/// zeros, between 0 and 2 (Boizard et al., 2024, "Towards cross-tokenizer distillation", arXiv 2402.12030). It is
+/// twice the Wasserstein distance of the two sorted distributions where the way from any rank to any other costs 1: nothing is
+/// known of which token of one vocabulary means what in the other.
 ///
 /// Needs a live teacher, whose tokenizer may be another: it reads the same text in its own tokens, and positions are compared
 /// where a token of both begins at the same byte (`stillhouse_data::align`). Its gradient moves each of the student's
@@ -35,20 +35,17 @@ impl Formula for Uld {
     }
 
     fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B> {
-        let Some(live) = &positions.live else { return LossSum { sum: None, positions: 0 } };
-        let theirs = softened(first_columns(live.logits.clone(), live.shared), self.temperature);
-        let log_p = B::log_probabilities(theirs);
+        let (Some(live), Some(log_p)) = (&positions.live, positions.live_log_probs(self.temperature)) else {
+            return LossSum { sum: None, positions: 0 };
+        };
+        let log_q = positions.log_probs_of_first(live.ours, self.temperature);
         let log_q = match &live.places {
-            // One tokenizer: what lies behind the shared ids is padding.
-            None => positions.log_probs_of_first(live.shared, self.temperature),
-            Some(places) => {
-                let places: Vec<usize> = places.iter().map(|place| *place as usize).collect();
-                select_rows(positions.log_probs_at(self.temperature), &places)
-            }
+            None => log_q,
+            Some(places) => select_rows(log_q, &places.iter().map(|place| *place as usize).collect::<Vec<_>>()),
         };
         let [rows, width] = log_q.dims();
         let q = log_q.exp();
-        let partners = Partners::of(&host(&q), width, &host(&log_p.exp()), live.shared);
+        let partners = Partners::of(&host(&q), width, &host(&log_p.exp()), live.theirs);
         let inside = (q - positions.numbers(partners.of_each, width)).abs().sum_dim(1).sum();
         LossSum { sum: Some(inside + partners.beyond), positions: rows }
     }

@@ -45,9 +45,27 @@ pub struct Misfit {
     pub hint: String,
 }
 
-impl From<Misfit> for StudentError {
-    fn from(misfit: Misfit) -> Self {
-        Self::training(misfit.message, misfit.hint)
+/// Everything that can't be compared; at least one thing.
+#[derive(Debug, Clone, Default)]
+pub struct Misfits(Vec<Misfit>);
+
+impl IntoIterator for Misfits {
+    type Item = Misfit;
+    type IntoIter = std::vec::IntoIter<Misfit>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl From<Misfits> for StudentError {
+    fn from(misfits: Misfits) -> Self {
+        let joined = |of: fn(Misfit) -> String| {
+            let mut said: Vec<String> = misfits.clone().into_iter().map(of).collect();
+            said.dedup();
+            said.join("; ")
+        };
+        Self::training(joined(|misfit| misfit.message), joined(|misfit| misfit.hint))
     }
 }
 
@@ -55,23 +73,24 @@ impl ComparedLayers {
     /// The layers that losses compare; none at all where no loss with a weight compares hidden states.
     ///
     /// # Errors
-    /// No teacher, a layer that one of the models does not have, or widths that differ without a map between them.
-    pub fn of(
-        losses: &Losses<'_>,
-        student: &DecoderConfig,
-        teacher: Option<&DecoderConfig>,
-    ) -> Result<Self, Box<Misfit>> {
-        let mut found = Vec::new();
+    /// No teacher, layers that one of the models does not have, or widths that differ without a map between them: all that
+    /// there is of it.
+    pub fn of(losses: &Losses<'_>, student: &DecoderConfig, teacher: Option<&DecoderConfig>) -> Result<Self, Misfits> {
+        let (mut found, mut misfits) = (Vec::new(), Vec::new());
         let comparing = losses.iter().filter(|loss| !loss.weights.is_zero());
         for (name, hidden) in comparing.filter_map(|loss| Some((loss.name, loss.value.hidden()?))) {
             let Some(teacher) = teacher else {
-                return Err(Box::new(no_teacher(name)));
+                misfits.push(no_teacher(name));
+                continue;
             };
             for (number, pair) in pairs(&hidden, student, teacher).into_iter().enumerate() {
-                fits(name, hidden.projection, &pair, student, teacher)?;
+                misfits.extend(misfits_of(name, hidden.projection, &pair, student, teacher));
                 let map = format!("projections.{name}.{number}.weight");
                 found.push((name, pair, (hidden.projection == Projection::Learned).then_some(map)));
             }
+        }
+        if !misfits.is_empty() {
+            return Err(Misfits(misfits));
         }
         let numbers = |of: fn(&LayerPair) -> usize| {
             let mut numbers: Vec<usize> = found.iter().map(|(_, pair, _)| of(pair)).collect();
@@ -120,13 +139,15 @@ fn pairs(hidden: &HiddenLayers<'_>, student: &DecoderConfig, teacher: &DecoderCo
     }
 }
 
-fn fits(
+/// What is wrong with a pair.
+fn misfits_of(
     loss: &str,
     projection: Projection,
     pair: &LayerPair,
     student: &DecoderConfig,
     teacher: &DecoderConfig,
-) -> Result<(), Box<Misfit>> {
+) -> Vec<Misfit> {
+    let mut misfits = Vec::new();
     let at = Some(pair.at).filter(|at| *at != LayerPair::new(0, 0).at);
     for (who, number, config) in [("student", pair.student, student), ("teacher", pair.teacher, teacher)] {
         let layers = config.layers;
@@ -134,19 +155,19 @@ fn fits(
             let s = if layers == 1 { "" } else { "s" };
             let message = format!("`{loss}` compares layer {number} of the {who}, which has {layers} layer{s}");
             let hint = format!("layers count from 0, the embedding, to {layers}, what the final norm reads");
-            return Err(Box::new(Misfit { at, message, hint }));
+            misfits.push(Misfit { at, message, hint });
         }
     }
     if projection == Projection::None && student.hidden != teacher.hidden {
         let (student, teacher) = (student.hidden, teacher.hidden);
-        return Err(Box::new(Misfit {
+        misfits.push(Misfit {
             at,
             message: format!(
                 "`{loss}` with `projection = \"none\"` needs equal widths, but the student's hidden states have {student} \
                  numbers and the teacher's {teacher}"
             ),
             hint: "take `projection = \"learned\"`".into(),
-        }));
+        });
     }
-    Ok(())
+    misfits
 }

@@ -87,7 +87,8 @@ impl<B: TrainBackend> State<B> {
                     });
                 let mut gradients = segments.backward(of_last, beside.collect(), &self.trained);
                 gradients.extend(of_norm.into_iter().map(|(name, part)| (format!("model.norm.{name}"), part)));
-                // In the order of the model's fields, as in one pass: sums over all gradients have this order.
+                // In the order of the model's fields, as in one pass. What follows moves some to the end, in both ways the
+                // same: the gradient's norm adds them up in the order of the map, and rounds by it.
                 self.shapes.keys().filter_map(|name| Some((name.clone(), gradients.swap_remove(name)?))).collect()
             }
             _ => {

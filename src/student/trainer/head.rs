@@ -53,17 +53,19 @@ pub struct HeadInput<'a, B: TrainBackend> {
 ///
 /// `divisor` is the number of counted positions of the whole step.
 pub fn head_gradients<B: TrainBackend>(input: HeadInput<'_, B>, losses: &Losses<'_>, divisor: f64) -> HeadGradients<B> {
-    in_chunks::<B>(input.chunk(), input, losses, divisor)
+    in_chunks::<B>(input.chunk(losses), input, losses, divisor)
 }
 
-/// Numbers a chunk's logits may have: 64 MB in f32.
-const CHUNK_ELEMENTS: usize = 1 << 24;
+/// Numbers a chunk's logits may have, the student's or a teacher's: 64 MB in f32.
+pub(super) const CHUNK_ELEMENTS: usize = 1 << 24;
 
 impl<B: TrainBackend> HeadInput<'_, B> {
-    /// Positions of a chunk.
-    pub(super) fn chunk(&self) -> usize {
-        let widest = self.streams.as_ref().map_or(0, CountedStreams::width);
-        (CHUNK_ELEMENTS / self.head.dims()[0].max(widest)).clamp(64, 8192)
+    /// Positions of a chunk: as many as fit the widest of the matrices that stand in it.
+    pub(super) fn chunk(&self, losses: &Losses<'_>) -> usize {
+        let streams = self.streams.as_ref().map_or(0, CountedStreams::width);
+        let live = self.live.filter(|_| losses.read_distributions());
+        let teacher = live.map_or(0, LiveHidden::vocabulary);
+        (CHUNK_ELEMENTS / self.head.dims()[0].max(streams).max(teacher)).clamp(64, 8192)
     }
 
     /// Some of the positions, with logits of the student's head where a loss reads them; `input` and `head` are the
@@ -132,7 +134,8 @@ fn in_chunks<B: TrainBackend>(
 
 /// A teacher's logits beside tensors of the tape: nothing flows back into them.
 fn on_no_tape<B: TrainBackend>(live: LiveLogits<Inner<B>>) -> LiveLogits<B> {
-    LiveLogits { logits: Tensor::from_inner(live.logits), shared: live.shared, places: live.places }
+    let LiveLogits { logits, ours, theirs, places } = live;
+    LiveLogits { logits: Tensor::from_inner(logits), ours, theirs, places }
 }
 
 fn weighted_sum<B: TrainBackend>(
@@ -260,6 +263,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_chunk_has_room_for_the_wider_vocabulary_that_is_looked_at() {
+        let [few, many] = [4096, 1 << 17].map(|tokens| Tensor::<Cpu, 2>::zeros([tokens, 1], &Default::default()));
+        let live = LiveHidden::new(Tensor::zeros([1, 1], &Default::default()), many, 4096);
+        let chunk = |name: &str, live| {
+            let entry = LOSSES.iter().find(|entry| entry.name == name).unwrap();
+            let loss = (entry.decode)(&Node::from_json(&serde_json::json!({})), &mut Default::default()).unwrap();
+            let input = HeadInput::<CpuTape> {
+                hidden: Tensor::zeros([1, 1], &Default::default()),
+                head: Tensor::from_inner(few.clone()),
+                labels: &[0],
+                teacher: TeacherPositions::none(),
+                live,
+                streams: None,
+            };
+            input.chunk(&Losses::new([(name, loss.as_ref())]))
+        };
+        assert_eq!(chunk("uld", None), 4096);
+        assert_eq!(chunk("uld", Some(&live)), CHUNK_ELEMENTS >> 17);
+        // Logits that nobody asks for are not computed.
+        assert_eq!(chunk("cross-entropy", Some(&live)), 4096);
+        assert_eq!(chunk("hidden-mse", Some(&live)), 4096);
     }
 
     #[test]

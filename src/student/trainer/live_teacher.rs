@@ -9,6 +9,7 @@ use stillhouse_data::retokenise::Retokeniser;
 use super::batch::{MicroBatch, select_counted};
 use super::other_tokens::OtherTokens;
 use super::parameters::replace;
+use super::rewriter::Rewriter;
 use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::loss::LiveLogits;
@@ -21,35 +22,36 @@ use crate::weights::LoadedModel;
 #[derive(Clone)]
 pub struct LiveTeacher<B: Kernels> {
     model: LoadedModel<B>,
-    shared: usize,
+    /// Token ids that mean the same on both sides; of one with other tokens, those of its tokenizer.
+    known: usize,
     /// With it, the student's text in the teacher's own tokens.
-    retokeniser: Option<Arc<Retokeniser>>,
+    rewriter: Option<Arc<Rewriter>>,
 }
 
 impl<B: Kernels> LiveTeacher<B> {
     /// A teacher whose first `shared` token ids mean what the student's do; ids behind them are padding of either
     /// vocabulary.
     pub fn new(model: LoadedModel<B>, shared: usize) -> Self {
-        Self { shared: shared.min(model.config.vocabulary), model, retokeniser: None }
+        Self { known: shared.min(model.config.vocabulary), model, rewriter: None }
     }
 
-    /// A teacher with a tokenizer of its own, whose first `known` ids stand for tokens. It reads the student's text as the
-    /// retokeniser writes it.
-    pub fn with_other_tokens(model: LoadedModel<B>, known: usize, retokeniser: Arc<Retokeniser>) -> Self {
-        Self { retokeniser: Some(retokeniser), ..Self::new(model, known) }
+    /// A teacher with a tokenizer of its own. It reads the student's text as the retokeniser writes it.
+    pub fn with_other_tokens(model: LoadedModel<B>, retokeniser: Arc<Retokeniser>) -> Self {
+        let known = retokeniser.to().vocabulary();
+        Self { rewriter: Some(Arc::new(Rewriter::new(retokeniser))), ..Self::new(model, known) }
     }
 
     /// The same teacher reading in a precision. Its matrices are never trained, so they are held in it too; norms and biases,
     /// which take no room, stay as they are.
     #[must_use]
     pub fn in_precision(self, precision: Precision) -> Self {
-        let Self { model: LoadedModel { decoder, config, rotary }, shared, retokeniser } = self;
+        let Self { model: LoadedModel { decoder, config, rotary }, known, rewriter } = self;
         let held = |_: &str, shape: &[usize], weight: Tensor<B, 1>| match shape.len() {
             1 => weight,
             _ => weight.cast(precision.stored()),
         };
         let decoder = replace(decoder, held).in_precision(precision);
-        Self { model: LoadedModel { decoder, config, rotary }, shared, retokeniser }
+        Self { model: LoadedModel { decoder, config, rotary }, known, rewriter }
     }
 
     /// Its shape.
@@ -64,19 +66,20 @@ impl<B: Kernels> LiveTeacher<B> {
     /// Text that its tokenizer has no tokens for.
     pub(super) fn read(&self, micro: &MicroBatch<'_>, after: &[usize]) -> Result<Option<LiveHidden<B>>> {
         let (decoder, rotary) = (&self.model.decoder, &self.model.rotary);
-        let Some(retokeniser) = &self.retokeniser else {
+        let Some(rewriter) = &self.rewriter else {
             let (hidden, streams) = decoder.hidden_and_streams(&micro.input, rotary, after);
             let streams = streams.into_iter().map(|stream| select_counted(stream, micro)).collect();
             let hidden = select_counted(hidden, micro);
-            return Ok(Some(LiveHidden { streams, ..LiveHidden::new(hidden, decoder.head(), self.shared) }));
+            return Ok(Some(LiveHidden { streams, ..LiveHidden::new(hidden, decoder.head(), self.known) }));
         };
-        let Some(OtherTokens { input, places, counted }) = OtherTokens::of(micro, retokeniser)? else {
+        let Some(OtherTokens { input, places, counted }) = OtherTokens::of(micro, rewriter)? else {
             return Ok(None);
         };
         let hidden = decoder.hidden(&input, rotary, None);
         let count = places.len();
         let places = Tensor::<B, 1, Int>::from_data(TensorData::new(places, [count]), &hidden.device());
-        Ok(Some(LiveHidden::new(hidden.select(0, places), decoder.head(), self.shared).at(counted)))
+        let hidden = LiveHidden::new(hidden.select(0, places), decoder.head(), self.known);
+        Ok(Some(hidden.at(counted, rewriter.retokeniser().from().vocabulary())))
     }
 }
 
@@ -87,7 +90,9 @@ pub struct LiveHidden<B: Kernels> {
     hidden: Tensor<B, 2>,
     /// `[the teacher's vocabulary, the teacher's hidden]`
     head: Tensor<B, 2>,
-    shared: usize,
+    /// Which of the student's ids are tokens, and which of the teacher's: the first so many of each.
+    ours: usize,
+    theirs: usize,
     /// Residual streams that losses compare: `[positions, the teacher's hidden]` each.
     pub(super) streams: Vec<Tensor<B, 2>>,
     /// Which of the counted positions these are, ascending; none means all.
@@ -101,13 +106,19 @@ impl<B: Kernels> LiveHidden<B> {
     /// - hidden: `[positions, the teacher's hidden]`
     /// - head: `[the teacher's vocabulary, the teacher's hidden]`
     pub fn new(hidden: Tensor<B, 2>, head: Tensor<B, 2>, shared: usize) -> Self {
-        Self { hidden, head, shared, streams: Vec::new(), counted: None }
+        Self { hidden, head, ours: shared, theirs: shared, streams: Vec::new(), counted: None }
     }
 
-    /// The same of a teacher with other tokens, a row for each of these counted positions (ascending) and no other.
+    /// The same of a teacher with other tokens, a row for each of these counted positions (ascending) and no other. `ours`
+    /// is how many tokens the student's tokenizer has.
     #[must_use]
-    pub fn at(self, counted: Vec<u32>) -> Self {
-        Self { counted: Some(counted), ..self }
+    pub fn at(self, counted: Vec<u32>, ours: usize) -> Self {
+        Self { counted: Some(counted), ours, ..self }
+    }
+
+    /// Numbers in a row of its logits.
+    pub(super) fn vocabulary(&self) -> usize {
+        self.head.dims()[0]
     }
 
     /// Logits of some of the positions; none where it says nothing at any of them.
@@ -125,7 +136,8 @@ impl<B: Kernels> LiveHidden<B> {
             return None;
         }
         let hidden = self.hidden.clone().narrow(0, rows.start, rows.len());
-        Some(LiveLogits { logits: logits(hidden, self.head.clone()), shared: self.shared, places })
+        let logits = logits(hidden, self.head.clone());
+        Some(LiveLogits { logits, ours: self.ours, theirs: self.theirs, places })
     }
 }
 

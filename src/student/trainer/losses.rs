@@ -67,6 +67,11 @@ impl<'a> Losses<'a> {
         self.iter().any(WeightedLoss::reads_distributions)
     }
 
+    /// Whether any of them has a weight at this step and positions that it applies to.
+    pub(super) fn any_counted(&self, parts: &[LossPart]) -> bool {
+        self.iter().zip(parts).any(|(loss, part)| loss.weight > 0.0 && part.positions > 0)
+    }
+
     /// Whether any of them looks at the student's logits.
     pub(super) fn read_logits(&self) -> bool {
         self.iter().any(|loss| loss.value.hidden().is_none())
@@ -84,8 +89,9 @@ impl WeightedLoss<'_> {
 pub struct LossPart {
     /// Its name.
     pub name: String,
-    /// Mean over the positions that it applies to, without its weight.
-    pub mean: f64,
+    /// Mean over the positions that it applies to, without its weight; none where there is no such position, which is no
+    /// loss of 0.
+    pub mean: Option<f64>,
     /// How many those are.
     pub positions: usize,
 }
@@ -94,7 +100,7 @@ pub struct LossPart {
 pub(super) fn loss_parts(losses: &Losses<'_>, sums: &[(f64, usize)]) -> Vec<LossPart> {
     let part = |(loss, (sum, positions)): (&WeightedLoss<'_>, &(f64, usize))| LossPart {
         name: loss.name.to_owned(),
-        mean: if *positions == 0 { 0.0 } else { sum / *positions as f64 },
+        mean: (*positions > 0).then(|| sum / *positions as f64),
         positions: *positions,
     };
     losses.iter().zip(sums).map(part).collect()

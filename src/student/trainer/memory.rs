@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use stillhouse_data::batch::Batch;
 
+use super::head::CHUNK_ELEMENTS;
 use super::state::Method;
 use crate::model::DecoderConfig;
 
@@ -39,15 +40,19 @@ impl MicroRows {
 }
 
 /// Bytes that a step needs beyond the weights, roughly: gradients and moments in f32, what every layer holds for its
-/// backward pass in the training's precision, and a chunk of logits three times in f32.
-pub(super) fn estimate(config: &DecoderConfig, rows: usize, length: usize, method: &Method<'_>) -> u64 {
+/// backward pass in the training's precision, and a chunk of logits three times in f32. So it is with the logits of a
+/// teacher beside it over `teacher` tokens, 0 where none are computed.
+pub(super) fn estimate(config: &DecoderConfig, rows: usize, length: usize, method: &Method<'_>, teacher: usize) -> u64 {
     let (queries, keys) = (config.heads * config.head_width, config.kv_heads * config.head_width);
     let layer = 4 * config.hidden + 2 * queries + 2 * keys + 3 * config.intermediate;
     let held = match method.gradient_checkpointing {
         true => config.layers * config.hidden + 3 * layer,
         false => (config.layers + 2) * layer,
     };
-    let logits = (rows * length * config.vocabulary).min(1 << 24) * 3;
+    // A chunk has so many positions that the wider of both fits.
+    let widest = config.vocabulary.max(teacher).max(1);
+    let chunk = |width: usize| (rows * length * width).min(CHUNK_ELEMENTS * width / widest);
+    let logits = (chunk(config.vocabulary) + chunk(teacher)) * 3;
     (4 * (3 * config.parameters() + logits) + method.precision.bytes() * rows * length * held) as u64
 }
 
@@ -113,6 +118,22 @@ mod tests {
         assert!(!rows.halve(&batch) && rows.of(&batch) == 2);
         assert_eq!(MicroRows::new(9).of(&batch), 6);
         assert!(!MicroRows::new(1).halve(&batch));
+    }
+
+    #[test]
+    fn a_teacher_with_more_tokens_takes_the_memory_of_a_chunk_and_the_student_less() {
+        let text = include_str!("../tests/golden/llama-gqa-tied/config.json");
+        let config = crate::model::read_config("m", text).unwrap().1;
+        let needed = |vocabulary: usize, teacher: usize| {
+            let config = DecoderConfig { vocabulary, ..config.clone() };
+            let beyond_logits = 4 * 3 * config.parameters() as u64;
+            estimate(&config, 64, 4096, &Method::default(), teacher) - beyond_logits
+        };
+        let chunk = 4 * 3 * CHUNK_ELEMENTS as u64;
+        // 4,096 positions of 4,096 tokens fill a chunk; beside 64 times as many tokens only 64 positions do.
+        let held = needed(4096, 0) - chunk;
+        assert_eq!(needed(4096, 4096), held + 2 * chunk);
+        assert_eq!(needed(4096, 64 * 4096), held + chunk + chunk / 64);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod memory;
 mod on_policy;
 mod other_tokens;
 mod parameters;
+mod rewriter;
 mod run;
 mod segments;
 mod source;

@@ -58,6 +58,8 @@ pub struct Sampler<'a> {
     pub rule: &'a OnPolicy,
     /// Tokens that end a text.
     pub stop_ids: &'a [u32],
+    /// Tokens of its tokenizer, the first so many ids: what lies behind them is no text, and a teacher may not have it.
+    pub vocabulary: usize,
 }
 
 impl Sampler<'_> {
@@ -122,6 +124,7 @@ impl Sampler<'_> {
             min_p: 0.0,
             max_tokens: self.rule.max_tokens.map_or(room, |most| most.min(room)),
             stop_ids: self.stop_ids.to_vec(),
+            allowed: Some(self.vocabulary),
         };
         Some(GenerateRequest { prompt, sampling, seed })
     }
@@ -143,6 +146,8 @@ fn random_numbers(key: &Key, row: usize) -> (f64, u64) {
 fn replace(batch: &mut Batch, row: usize, prompt: &[u32], completion: &[u32]) {
     let tokens = [prompt, completion].concat();
     let start = row * batch.length;
+    // It no longer holds what was laid into it.
+    batch.placements.retain(|placement| placement.row != row);
     for place in 0..batch.length {
         let filled = place + 1 < tokens.len();
         let at = start + place;
@@ -180,6 +185,7 @@ mod tests {
         assert_eq!(batch.scored[4..], [false, true, true, false]);
         assert_eq!(batch.segments[4..], [1, 1, 1, 0]);
         assert_eq!(batch.positions[4..], [0, 1, 2, 0]);
+        assert_eq!(batch.placements, untouched.placements[..1]);
     }
 
     #[test]

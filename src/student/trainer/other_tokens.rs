@@ -1,12 +1,15 @@
 //! A micro-batch in the tokens of a teacher that has others: what it reads, and where its positions meet the student's.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use stillhouse_data::error::DataResult;
-use stillhouse_data::retokenise::{Retokenised, Retokeniser};
+use stillhouse_data::retokenise::Retokenised;
 
 use super::batch::MicroBatch;
+use super::rewriter::Rewriter;
 use crate::error::Result;
 use crate::kernels::Visibility;
 use crate::model::ModelInput;
@@ -27,10 +30,10 @@ impl OtherTokens {
     ///
     /// # Errors
     /// Text that the teacher's tokenizer has no tokens for.
-    pub(super) fn of(micro: &MicroBatch<'_>, retokeniser: &Retokeniser) -> Result<Option<Self>> {
+    pub(super) fn of(micro: &MicroBatch<'_>, rewriter: &Rewriter) -> Result<Option<Self>> {
         let examples = examples(micro);
-        let rewrite = |example: &Example| retokeniser.rewrite(&example.tokens, &example.scored);
-        let rewritten: Vec<Retokenised> = examples.par_iter().map(rewrite).collect::<DataResult<_>>()?;
+        let rewrite = |example: &Example| rewriter.rewrite(&example.tokens, &example.scored, example.comes_again);
+        let rewritten: Vec<Arc<Retokenised>> = examples.par_iter().map(rewrite).collect::<DataResult<_>>()?;
         let mut ranks = vec![None; micro.input.tokens.len()];
         for (rank, place) in (0u32..).zip(&micro.counted) {
             ranks[*place as usize] = Some(rank);
@@ -41,20 +44,20 @@ impl OtherTokens {
                 // Position i predicts token i + 1, on both sides.
                 Some((ranks[example.start + token - 1]?, (*partner)? - 1))
             });
-            (pairs.collect::<Vec<(u32, usize)>>(), rewritten.tokens)
+            (pairs.collect::<Vec<(u32, usize)>>(), rewritten)
         });
         let met: Vec<_> = met.filter(|(pairs, _)| !pairs.is_empty()).collect();
         if met.is_empty() {
             return Ok(None);
         }
-        let spans: Vec<usize> = met.iter().map(|(_, tokens)| tokens.len() - 1).collect();
+        let spans: Vec<usize> = met.iter().map(|(_, rewritten)| rewritten.tokens.len() - 1).collect();
         let (starts, rows, length) = lay(&spans);
         let size = rows * length;
         let (mut tokens, mut positions, mut segments) = (vec![0; size], vec![0; size], vec![0; size]);
         let (mut places, mut counted) = (Vec::new(), Vec::new());
-        for (number, ((pairs, other), start)) in met.iter().zip(starts).enumerate() {
+        for (number, ((pairs, rewritten), start)) in met.iter().zip(starts).enumerate() {
             let span = spans[number];
-            tokens[start..start + span].copy_from_slice(&other[..span]);
+            tokens[start..start + span].copy_from_slice(&rewritten.tokens[..span]);
             segments[start..start + span].fill(number as u32 + 1);
             positions[start..start + span].iter_mut().zip(0..).for_each(|(position, place)| *position = place);
             counted.extend(pairs.iter().map(|(rank, _)| *rank));
@@ -90,6 +93,8 @@ struct Example {
     tokens: Vec<u32>,
     /// Whether each is scored.
     scored: Vec<bool>,
+    /// Whether it lies there as the data has it, so that a later step may read it again. What the student wrote does not.
+    comes_again: bool,
 }
 
 /// The examples of a micro-batch in the order in which they lie there. They are found by their borders: where the student
@@ -97,6 +102,8 @@ struct Example {
 fn examples(micro: &MicroBatch<'_>) -> Vec<Example> {
     let batch = micro.step;
     let first = micro.rows.start * batch.length;
+    let laid: BTreeSet<usize> =
+        batch.placements.iter().map(|placement| placement.row * batch.length + placement.offset).collect();
     let of_row = |row: usize| {
         let mut examples = Vec::new();
         let end = (row + 1) * batch.length;
@@ -108,7 +115,7 @@ fn examples(micro: &MicroBatch<'_>) -> Vec<Example> {
                 let mut tokens = batch.inputs[places.clone()].to_vec();
                 tokens.push(batch.targets[places.end - 1]);
                 let scored = std::iter::once(false).chain(batch.scored[places.clone()].iter().copied()).collect();
-                examples.push(Example { start: start - first, tokens, scored });
+                examples.push(Example { start: start - first, tokens, scored, comes_again: laid.contains(&start) });
             }
             start = places.end;
         }
@@ -119,7 +126,7 @@ fn examples(micro: &MicroBatch<'_>) -> Vec<Example> {
 
 #[cfg(test)]
 mod tests {
-    use stillhouse_data::batch::Batch;
+    use stillhouse_data::batch::{Batch, Placement};
 
     use super::super::batch::StepBatch;
     use super::*;
@@ -142,7 +149,7 @@ mod tests {
                 scored: vec![false, true, true, true, true, false, false, true, false, false],
                 segments: vec![1, 1, 2, 2, 2, 1, 1, 1, 0, 0],
                 positions: vec![0, 1, 0, 1, 2, 0, 1, 2, 0, 0],
-                placements: vec![],
+                placements: vec![Placement { row: 0, offset: 2, example: 7 }],
             },
             teacher: Teacher::default(),
         };
@@ -151,6 +158,7 @@ mod tests {
         assert_eq!((one.start, &one.tokens, &one.scored), (0, &vec![1, 2, 3], &vec![false, false, true]));
         assert_eq!((two.start, &two.tokens, two.scored.len()), (2, &vec![11, 12, 13, 14], 4));
         assert_eq!((three.start, &three.tokens), (5, &vec![21, 22, 23, 24]));
+        assert_eq!([one, two, three].map(|example| example.comes_again), [false, true, false]);
         let second = step.micro_batches(1).nth(1).map(|micro| examples(&micro)).unwrap();
         assert_eq!((second.len(), second[0].start, &second[0].tokens), (1, 0, &three.tokens));
     }

@@ -17,6 +17,7 @@ use super::trajectory::{StepIdentity, Trajectory};
 use super::validation::{Measured, Validation};
 use crate::backend::{Device, Inner, TrainBackend};
 use crate::error::{Result, StudentError};
+use crate::kernels::Kernels;
 use crate::model::{Decoder, DecoderConfig};
 use crate::optimizer::{Optimizer, UpdateRule};
 use crate::schedule::Schedule;
@@ -134,7 +135,7 @@ impl Training<'_, '_> {
         fresh: impl FnOnce() -> Result<Decoder<Inner<B>>>,
     ) -> Result<Trained> {
         let beside = teacher.as_ref().map(LiveTeacher::config);
-        let compared = ComparedLayers::of(&self.losses, self.config, beside).map_err(|misfit| *misfit)?;
+        let compared = ComparedLayers::of(&self.losses, self.config, beside)?;
         let (trajectory, positions) = self.survey(source)?;
         let (state, resumed_from) =
             self.starting_state::<B>(&compared, &trajectory, checkpoints, observer, device, fresh)?;
@@ -235,7 +236,7 @@ impl Training<'_, '_> {
             }
             let batch = source.step(state.steps())?;
             if tokens == 0 {
-                self.fit_into_memory(&batch, &mut micro_rows, observer);
+                self.fit_into_memory(&batch, state.teacher.as_ref(), &mut micro_rows, observer);
             }
             let lr = self.lr(state.steps());
             let began = Instant::now();
@@ -324,10 +325,18 @@ impl Training<'_, '_> {
     }
 
     /// Takes smaller parts from the start where a step would clearly not fit.
-    fn fit_into_memory(&self, batch: &StepBatch, micro_rows: &mut MicroRows, observer: &mut dyn Observer) {
+    fn fit_into_memory<B: Kernels>(
+        &self,
+        batch: &StepBatch,
+        teacher: Option<&LiveTeacher<B>>,
+        micro_rows: &mut MicroRows,
+        observer: &mut dyn Observer,
+    ) {
         let Some(there) = self.options.memory else { return };
         let (rows, length) = (micro_rows.of(&batch.batch), batch.batch.length);
-        let needed = memory::estimate(self.config, rows, length, &self.options.method);
+        let teacher = teacher.filter(|_| self.losses.read_distributions());
+        let teacher = teacher.map_or(0, |teacher| teacher.config().vocabulary);
+        let needed = memory::estimate(self.config, rows, length, &self.options.method, teacher);
         if needed <= there {
             return;
         }

@@ -243,8 +243,11 @@ impl<B: TrainBackend> State<B> {
             ));
         }
         let (gradients, parts) = self.gradients(batch, losses, counted as f64, micro_rows)?;
-        let loss: f64 =
-            parts.iter().zip(losses.iter()).map(|(part, loss)| loss.weight * part.mean * part.positions as f64).sum();
+        let loss: f64 = parts
+            .iter()
+            .zip(losses.iter())
+            .map(|(part, loss)| loss.weight * part.mean.unwrap_or_default() * part.positions as f64)
+            .sum();
         let loss = loss / counted as f64;
         if !loss.is_finite() {
             return Err(self.diverged(batch, format!("the loss is {loss}")));
@@ -300,7 +303,7 @@ impl<B: TrainBackend> State<B> {
         self.optimizer = optimizer_state;
         self.step = step;
         self.follow_average();
-        self.figures = parts.iter().map(|part| (part.name.clone(), part.mean)).collect();
+        self.figures = parts.iter().filter_map(|part| Some((part.name.clone(), part.mean?))).collect();
         self.figures.insert("loss".into(), loss);
         let report = StepReport { step, loss, parts, lr, gradient_norm, tokens: batch.batch.tokens() };
         Ok((self, report))

@@ -17,7 +17,7 @@ use super::losses::{LossPart, Losses, loss_parts, read_sums};
 use super::source::{BatchSource, DatasetSource};
 use super::state::State;
 use crate::backend::TrainBackend;
-use crate::error::Result;
+use crate::error::{Result, StudentError};
 use crate::loss::Teacher;
 use crate::weights::NamedValues;
 
@@ -92,10 +92,12 @@ impl Validation<'_> {
             .collect();
         let loss = losses.iter().zip(&sums).map(|(loss, (sum, _))| loss.weight * sum).sum::<f64>() / counted;
         let parts = loss_parts(losses, &sums);
+        let loss = losses.any_counted(&parts).then_some(loss);
         let value = match parts.iter().find(|part| part.name == self.rule.metric) {
             Some(part) => part.mean,
             None => loss,
         };
+        let value = value.ok_or_else(|| self.measured_nothing(state.steps()))?;
         let before = state.history.best_measured().map_or(f64::INFINITY, |(_, value)| value);
         state.history.measured.push((state.steps(), value));
         let is_best = value < before;
@@ -103,6 +105,18 @@ impl Validation<'_> {
             state.history.best = Some(state.result_values());
         }
         Ok(Some(Measured { loss, parts, value, is_best }))
+    }
+
+    /// The error of a measurement without a position: 0 would be the best of all.
+    fn measured_nothing(&self, step: u64) -> StudentError {
+        let metric = &self.rule.metric;
+        StudentError::training(
+            format!(
+                "after step {step} `early-stop` had nothing to measure: no held-out position counts for `{metric}`"
+            ),
+            "take another `early-stop.metric`, such as `cross-entropy`; a loss against a teacher counts where the teacher \
+             says something of the held-out examples",
+        )
     }
 
     /// Sums of every loss and the counted positions, a chunk each.
@@ -136,7 +150,7 @@ impl Validation<'_> {
                 };
                 let [count, _] = input.hidden.dims();
                 // In chunks, as in a training step, so that no array is larger than there.
-                let chunk = input.chunk();
+                let chunk = input.chunk(losses);
                 for start in (0..count).step_by(chunk) {
                     let places = start..(start + chunk).min(count);
                     // Nothing on the tape asks for a gradient, so nothing is recorded.
@@ -163,8 +177,8 @@ type ChunkSums = (Vec<(f64, usize)>, usize);
 /// A measurement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
-    /// Weighted sum of the losses over the held-out positions.
-    pub loss: f64,
+    /// Weighted sum of the losses over the held-out positions; none where no loss with a weight has a position.
+    pub loss: Option<f64>,
     /// Each loss by itself.
     pub parts: Vec<LossPart>,
     /// What early stopping goes by.

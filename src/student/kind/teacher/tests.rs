@@ -258,6 +258,11 @@ fn layers_that_are_not_there_are_said_before_anything_runs() {
         "`hidden-mse` compares layer 2 of the student, which has 1 layer / layers count from 0, the embedding, to 1, what the \
          final norm reads"
     );
+    // All that is wrong is said at once.
+    let both = json!({ "hidden-mse": { "layers": [{ "student": 2, "teacher": 1 }, { "student": 1, "teacher": 3 }] },
+                       "hidden-cosine": { "layers": pair(4, 1) } });
+    let complaints = tables(&beside(2, both), Some("model.m"), [&folder, &folder]).complaints();
+    assert_eq!(complaints.len(), 3, "{complaints:?}");
     let message = said(json!({ "hidden-cosine": { "layers": pair(1, 7) } }));
     assert!(message.starts_with("`hidden-cosine` compares layer 7 of the teacher, which has 1 layer /"), "{message}");
 }

@@ -64,6 +64,45 @@ fn a_table_that_can_not_be_trained_is_refused_before_anything_runs() {
 }
 
 #[test]
+fn what_early_stopping_can_not_go_by_is_refused_at_its_key_and_says_what_helps() {
+    let refused = |loss: Value, teacher: bool, key: [&str; 2], value: Value| {
+        let mut config = table(2, loss);
+        if teacher {
+            config["teacher"] = json!("bard");
+        }
+        config[key[0]] = json!({});
+        if key[0] == "early-stop" {
+            config["early-stop"]["every"] = json!(1);
+        }
+        let mut node = Node::from_json(&config);
+        let at = stillhouse_spec::Origin::new(3, 10..20);
+        let value = Node { at, ..Node::from_json(&value) };
+        node.set_path(&key.map(str::to_owned), at, value).unwrap();
+        let mut report = stillhouse_spec::Diagnostics::default();
+        Student.decode(&node, &mut report);
+        let said = report.sorted();
+        assert!(said.iter().all(|error| error.at == Some(at) && error.hint.is_some()), "{said:?}");
+        said.iter().map(|error| error.message.clone()).collect::<Vec<_>>().join("; ")
+    };
+    let metric = |loss: Value, teacher, metric: &str| refused(loss, teacher, ["early-stop", "metric"], json!(metric));
+    assert!(refused(both(), false, ["early-stop", "every"], json!(3)).starts_with("nothing is ever measured"));
+    assert!(refused(both(), false, ["keep", "best"], json!(1)).starts_with("`keep.best` goes by"));
+    assert!(metric(both(), false, "nothing").starts_with("there is no loss `nothing`"));
+    let beside = |name: &str| json!({ "cross-entropy": {}, "jsd": {}, name: { "weight": 0 } });
+    for (name, teacher, said) in [
+        ("hidden-mse", true, "no hidden states are read for it and nothing is measured"),
+        ("forward-kl", false, "no teacher's distributions are read for it"),
+        ("uld", false, "no teacher's distributions are read for it"),
+    ] {
+        let message = metric(beside(name), teacher, name);
+        assert!(message.starts_with(&format!("`{name}` has the weight 0, so ")) && message.contains(said), "{message}");
+    }
+    // What is computed all the same can be gone by.
+    assert_eq!(metric(beside("forward-kl"), true, "forward-kl"), "");
+    assert_eq!(metric(json!({ "cross-entropy": { "weight": 0 }, "jsd": {} }), false, "cross-entropy"), "");
+}
+
+#[test]
 fn only_what_changes_the_weights_is_in_the_key() {
     let described = |config: &Value| {
         let mut report = stillhouse_spec::Diagnostics::default();

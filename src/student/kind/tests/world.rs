@@ -49,13 +49,18 @@ impl World {
 
     /// Holds out one example that is a token longer than any that is trained on.
     pub(in crate::kind) fn hold_out_longer(&mut self) {
+        self.hold_out_scored_from(2);
+    }
+
+    /// The same, of which only the tokens from a place on are scored.
+    pub(in crate::kind) fn hold_out_scored_from(&mut self, first: usize) {
         let folder = self.folder.path().join("longer");
         write_tokenizer(&folder.join("tokenizer"));
         write_examples(&folder, false);
         fs_err::remove_dir_all(folder.join("holdout")).unwrap();
         let mut writer = ExampleWriter::create(&folder.join("holdout")).unwrap();
         let tokens: Vec<u32> = (0..9).map(|place| place % VOCABULARY).collect();
-        let scored = (0..9).map(|place| place > 1).collect();
+        let scored = (0..9).map(|place| place >= first).collect();
         writer.add(&Example { tokens, scored, bytes: 4, source: 0 }, &row(0)).unwrap();
         writer.finish().unwrap();
         self.data.output = self.store.put_tree(&folder).unwrap().0;

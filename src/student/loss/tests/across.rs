@@ -24,8 +24,9 @@ fn uld(temperature: f64) -> Uld {
     Uld { weight: Weight::Constant(1.0), temperature }
 }
 
-fn beside(teacher: &[Vec<f32>], places: Option<Vec<u32>>) -> Option<LiveLogits<CpuTape>> {
-    Some(LiveLogits { logits: tensor(teacher), shared: teacher[0].len(), places })
+/// A teacher beside a student that has so many tokens.
+fn beside(teacher: &[Vec<f32>], ours: usize, places: Vec<u32>) -> Option<LiveLogits<CpuTape>> {
+    Some(LiveLogits { logits: tensor(teacher), ours, theirs: teacher[0].len(), places: Some(places) })
 }
 
 /// Mean over the aligned positions, slopes, and how many positions there were.
@@ -33,7 +34,7 @@ fn measured(loss: &Uld, student: &[Vec<f32>], teacher: &[Vec<f32>], places: &[u3
     let logits = tensor(student).require_grad();
     let labels = vec![0; student.len()];
     let positions = Positions::new(logits.clone(), &labels, TeacherPositions::none());
-    let positions = positions.beside(beside(teacher, Some(places.to_vec())));
+    let positions = positions.beside(beside(teacher, student[0].len(), places.to_vec()));
     let (value, on_tape) = mean_of(loss, &positions);
     (value, gradient(&on_tape, &logits), loss.sum_on_cpu(&positions).positions)
 }
@@ -95,6 +96,40 @@ fn positions_without_a_partner_are_in_no_sum_and_get_no_slope() {
 }
 
 #[test]
+fn rows_that_are_no_tokens_are_in_neither_distribution() {
+    let student = vec![vec![2.0, 0.5, -1.0], vec![0.1, 0.2, 0.3]];
+    let teacher = vec![vec![0.0, 1.0], vec![3.0, 1.0]];
+    let padded = |rows: &[Vec<f32>]| rows.iter().map(|row| [&row[..], &[9.0, 4.0]].concat()).collect::<Vec<_>>();
+    let (expected, slopes, _) = measured(&uld(2.0), &student, &teacher, &[0, 1]);
+    let logits = tensor(&padded(&student)).require_grad();
+    let live = LiveLogits { logits: tensor(&padded(&teacher)), ours: 3, theirs: 2, places: Some(vec![0, 1]) };
+    let positions = Positions::new(logits.clone(), &[0, 0], TeacherPositions::none()).beside(Some(live));
+    let (value, on_tape) = mean_of(&uld(2.0), &positions);
+    assert_eq!(value, expected);
+    let with_padding = gradient(&on_tape, &logits);
+    for (row, slopes) in with_padding.chunks(5).zip(slopes.chunks(3)) {
+        assert!(row[..3] == *slopes && row[3..] == [0.0, 0.0], "{row:?}");
+    }
+}
+
+#[test]
+fn a_teachers_log_probabilities_are_computed_once_for_each_temperature() {
+    let teacher = vec![vec![0.0, 1.0, 5.0], vec![3.0, 1.0, 5.0]];
+    let live = LiveLogits { logits: tensor(&teacher), ours: 2, theirs: 2, places: None };
+    let positions = Positions::new(tensor(&teacher), &[0, 0], TeacherPositions::none());
+    assert!(positions.live_log_probs(1.0).is_none());
+    let positions = positions.beside(Some(live));
+    let numbers = |tensor: Tensor<CpuTape, 2>| tensor.into_data().to_vec::<f32>().unwrap();
+    for temperature in [1.0, 2.0] {
+        let known = numbers(positions.live_log_probs(temperature).unwrap());
+        assert_eq!(known, numbers(positions.live_log_probs(temperature).unwrap()));
+        let logits = tensor(&[vec![0.0, 1.0], vec![3.0, 1.0]]) / temperature;
+        assert_eq!(known, numbers(<CpuTape as Kernels>::log_probabilities(logits)));
+    }
+    assert_eq!(positions.live_log_probs.borrow().len(), 2);
+}
+
+#[test]
 fn without_a_live_teacher_there_is_nothing_to_compare() {
     let golden = Golden::read();
     let teacher = golden.teacher(4);
@@ -106,7 +141,7 @@ fn without_a_live_teacher_there_is_nothing_to_compare() {
 #[test]
 fn no_other_loss_reads_a_teacher_with_other_tokens() {
     let golden = Golden::read();
-    let live = beside(&golden.teacher_logits(), Some((0..8).collect()));
+    let live = beside(&golden.teacher_logits(), 4, (0..8).collect());
     let positions = Positions::new(golden.logits(), &golden.labels, TeacherPositions::none()).beside(live);
     for entry in LOSSES {
         let node = stillhouse_spec::Node::from_json(&serde_json::json!({}));

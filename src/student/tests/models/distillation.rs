@@ -200,7 +200,7 @@ fn the_loss_is_divided_by_the_counted_tokens_of_the_whole_step() {
             let sum: f64 = [0.25, 2.0]
                 .iter()
                 .zip(&report.parts)
-                .map(|(weight, part)| weight * part.mean * part.positions as f64)
+                .map(|(weight, part)| weight * part.mean.unwrap() * part.positions as f64)
                 .sum();
             assert!((report.loss - sum / counted).abs() < 1e-9);
         }
@@ -281,8 +281,8 @@ fn a_weight_that_moves_is_used_at_every_step_and_shares_what_came_before() {
     for report in &watcher.reports {
         let weight = [1.0, 1.0, 1.0, 1.0, 0.5, 0.0, 0.0][report.step as usize - 1];
         let [cross_entropy, forward_kl] = &report.parts[..] else { panic!("{report:?}") };
-        let expected = weight * cross_entropy.mean
-            + forward_kl.mean * forward_kl.positions as f64 / cross_entropy.positions as f64;
+        let expected = weight * cross_entropy.mean.unwrap()
+            + forward_kl.mean.unwrap() * forward_kl.positions as f64 / cross_entropy.positions as f64;
         assert!((report.loss - expected).abs() < 1e-9, "step {}: {} is not {expected}", report.step, report.loss);
     }
     // Checkpoints of every step, as if each had been kept, so that what is shared can be seen.

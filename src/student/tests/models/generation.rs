@@ -9,7 +9,8 @@ use stillhouse_student::generate::generate;
 use stillhouse_student::score::score;
 
 fn request(prompt: &[u32], temperature: f32, seed: u64, max_tokens: usize) -> GenerateRequest {
-    let sampling = Sampling { temperature, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens, stop_ids: vec![] };
+    let sampling =
+        Sampling { temperature, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens, stop_ids: vec![], allowed: None };
     GenerateRequest { prompt: prompt.to_vec(), sampling, seed }
 }
 

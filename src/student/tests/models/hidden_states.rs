@@ -173,12 +173,8 @@ fn a_step_has_the_values_and_gradients_of_pytorch() {
         let (state, report) = state.advance(&batch, &losses, &optimizer, 1e-3, None, 1).unwrap();
         for part in &report.parts {
             let expected = step.values[&part.name];
-            assert!(
-                (part.mean - expected).abs() < 1e-6 * expected.max(1.0),
-                "{}: {} is not {expected}",
-                part.name,
-                part.mean
-            );
+            let mean = part.mean.unwrap();
+            assert!((mean - expected).abs() < 1e-6 * expected.max(1.0), "{}: {mean} is not {expected}", part.name);
         }
         let computed = state.checkpoint().optimizer.first;
         assert_eq!(computed.len(), step.gradients.len());
@@ -354,7 +350,7 @@ fn the_distance_falls_and_the_maps_stay_out_of_the_student() {
         let optimizer = Optimizer::Adamw(adamw(1e-2));
         let (done, watcher) = trained(&of_hidden, Setup { optimizer, steps: 80, ..by(method) });
         for part in 0..2 {
-            let mean = |step: usize| watcher.reports[step].parts[part].mean;
+            let mean = |step: usize| watcher.reports[step].parts[part].mean.unwrap();
             assert!(mean(79) < 0.95 * mean(0), "{method:?}: {} {}", mean(0), mean(79));
         }
         assert_eq!(done.weights.keys().collect::<Vec<_>>(), names.iter().collect::<Vec<_>>());
@@ -436,8 +432,8 @@ fn held_out_batches_are_measured_with_them_and_early_stopping_can_go_by_them() {
     let state = state.advance(&batch, &all, &adamw(3e-3), 3e-3, Some(1.0), 4).unwrap().0;
     let report = state.advance(&batch, &all, &adamw(3e-3), 3e-3, None, 4).unwrap().1;
     let measured = &watcher.measured[0].1;
-    assert_eq!((measured.loss, &measured.parts), (report.loss, &report.parts));
-    assert_eq!(measured.value, report.parts[2].mean);
+    assert_eq!((measured.loss, &measured.parts), (Some(report.loss), &report.parts));
+    assert_eq!(Some(measured.value), report.parts[2].mean);
     assert!(done.best.unwrap().1 <= watcher.measured[0].1.value);
 }
 
@@ -467,6 +463,13 @@ fn what_can_not_be_compared_is_refused_before_the_first_step() {
     let (message, hint) = refused(&mse(&[(1, 1), (3, 2)]), Some(teacher()));
     assert_eq!(message, "`hidden-mse` compares layer 3 of the student, which has 2 layers");
     assert_eq!(hint, "layers count from 0, the embedding, to 2, what the final norm reads");
+    let (message, hint) = refused(&mse(&[(3, 2), (2, 4)]), Some(teacher()));
+    assert_eq!(
+        message,
+        "`hidden-mse` compares layer 3 of the student, which has 2 layers; `hidden-mse` compares layer 4 of the teacher, which \
+         has 3 layers"
+    );
+    assert!(hint.contains("to 2, what the final norm reads; layers count") && hint.contains("to 3"), "{hint}");
     let (message, _) = refused(&mse(&[(2, 4)]), Some(teacher()));
     assert_eq!(message, "`hidden-mse` compares layer 4 of the teacher, which has 3 layers");
     let (message, hint) = refused(&HiddenMse { projection: Projection::None, ..mse(&[]) }, Some(teacher()));

@@ -352,6 +352,45 @@ mod early_stopping {
         assert!(done.weights != done.checkpoint.weights);
     }
 
+    /// Held-out batches of which no teacher says anything.
+    struct Untold;
+
+    impl BatchSource for Untold {
+        fn batch(&mut self, number: u64) -> stillhouse_student::error::Result<stillhouse_data::batch::Batch> {
+            Held.batch(number)
+        }
+        fn teacher(
+            &mut self,
+            _: &stillhouse_data::batch::Batch,
+        ) -> stillhouse_student::error::Result<stillhouse_student::loss::Teacher> {
+            Ok(stillhouse_student::loss::Teacher::default())
+        }
+    }
+
+    #[test]
+    fn what_has_no_position_is_not_measured_as_perfect() {
+        let measured = |metric: &str| {
+            let rule = EarlyStop { patience: 0, every: 3, metric: metric.into() };
+            let mut untold = Untold;
+            let validation = Validation { rule: &rule, source: RefCell::new(&mut untold), batches: 2 };
+            let options = Options { validation: Some(validation), ..Options::default() };
+            let mut watcher = Watcher::default();
+            (train_with(&constant(6), &by_adamw(), options, &InMemory::default(), &mut watcher), watcher)
+        };
+        let error = measured("forward-kl").0.err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "after step 3 `early-stop` had nothing to measure: no held-out position counts for `forward-kl`"
+        );
+        assert!(error.hint().unwrap().contains("another `early-stop.metric`"));
+        // The other loss is measured, and the one without a position is left out.
+        let (done, watcher) = measured("cross-entropy");
+        assert!(done.unwrap().best.unwrap().1 > 0.0);
+        let [cross_entropy, forward_kl] = &watcher.measured[0].1.parts[..] else { panic!() };
+        assert!(cross_entropy.mean.unwrap() > 0.0);
+        assert_eq!((forward_kl.mean, forward_kl.positions), (None, 0));
+    }
+
     #[test]
     fn is_the_same_when_interrupted_and_goes_on_with_more_patience() {
         let undisturbed = run(200, 2, Some(0.5), &InMemory::default(), &mut Watcher::default()).unwrap();

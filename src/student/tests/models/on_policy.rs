@@ -44,14 +44,24 @@ fn rule(share: f64) -> OnPolicy {
 }
 
 fn train(share: f64, steps: u64, checkpoints: &InMemory, watcher: &mut Watcher) -> Result<Trained, StudentError> {
+    train_of(&tiny(), share, steps, checkpoints, watcher)
+}
+
+fn train_of(
+    config: &DecoderConfig,
+    share: f64,
+    steps: u64,
+    checkpoints: &InMemory,
+    watcher: &mut Watcher,
+) -> Result<Trained, StudentError> {
     stillhouse_student::cpu::flush_subnormals();
     let reverse_kl = ReverseKl { weight: Weight::Constant(1.0), temperature: 1.0, t_squared: true, tail: Tail::Bucket };
     let losses: [(&str, &dyn Loss); 1] = [("reverse-kl", &reverse_kl)];
-    let (config, optimizer, device) = (tiny(), Optimizer::Adamw(adamw(5e-3)), Default::default());
+    let (optimizer, device) = (Optimizer::Adamw(adamw(5e-3)), Default::default());
     let rule = rule(share);
     let training = Training {
         description: "{}",
-        config: &config,
+        config,
         losses: Losses::new(losses),
         optimizer: &optimizer,
         schedule: &Constant { warmup: 0 },
@@ -59,11 +69,14 @@ fn train(share: f64, steps: u64, checkpoints: &InMemory, watcher: &mut Watcher) 
         clip: Some(1.0),
         micro_rows: 2,
         checkpoint_every: 0,
-        options: Options { on_policy: Some(Sampler { rule: &rule, stop_ids: &[31] }), ..Options::default() },
+        options: Options {
+            on_policy: Some(Sampler { rule: &rule, stop_ids: &[31], vocabulary: 32 }),
+            ..Options::default()
+        },
     };
     let mut source = Prompts(Rule { vocabulary: 32, with_teacher: false });
     training.run_beside::<CpuTape>(Some(teacher()), &mut source, checkpoints, watcher, &device, || {
-        fresh(&config, 3, &device)
+        fresh(config, 3, &device)
     })
 }
 
@@ -81,6 +94,17 @@ fn the_student_continues_the_prompts_of_the_data_within_their_rows() {
         assert_eq!(rollout.finish, if ended { "stop" } else { "length" }, "{rollout:?}");
         assert!(ended || rollout.completion.len() == 6, "{rollout:?}");
     }
+}
+
+#[test]
+fn a_student_with_more_rows_than_tokens_writes_only_tokens() {
+    // Three of four of its rows are no tokens, and the teacher has none of these.
+    let config = DecoderConfig { vocabulary: 128, ..tiny() };
+    let trained = train_of(&config, 1.0, 3, &InMemory::default(), &mut Watcher::default()).unwrap();
+    assert_eq!(trained.rollouts.len(), 3 * 4);
+    let written: Vec<u32> = trained.rollouts.iter().flat_map(|rollout| rollout.completion.clone()).collect();
+    assert!(written.iter().all(|token| *token < 32), "{written:?}");
+    assert!(written.iter().collect::<std::collections::BTreeSet<_>>().len() > 5, "{written:?}");
 }
 
 #[test]

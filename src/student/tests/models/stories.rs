@@ -75,7 +75,15 @@ fn greedy_text_is_that_of_pytorch() {
     let cases = cases();
     let request = |case: &Case| {
         let max_tokens = case.greedy_ids.len() - case.ids.len();
-        let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens, stop_ids: vec![] };
+        let sampling = Sampling {
+            temperature: 0.0,
+            top_k: None,
+            top_p: 1.0,
+            min_p: 0.0,
+            max_tokens,
+            stop_ids: vec![],
+            allowed: None,
+        };
         GenerateRequest { prompt: case.ids.clone(), sampling, seed: 0 }
     };
     let requests: Vec<GenerateRequest> = cases.iter().map(request).collect();

@@ -77,7 +77,7 @@ fn splitting_a_step_changes_nothing_but_rounding() {
     assert!((whole.loss - split.loss).abs() < 1e-5, "{} {}", whole.loss, split.loss);
     assert!((whole.gradient_norm - split.gradient_norm).abs() < 1e-4 * whole.gradient_norm);
     assert_eq!(whole.parts[1].positions, split.parts[1].positions);
-    assert!((whole.parts[1].mean - split.parts[1].mean).abs() < 1e-5);
+    assert!((whole.parts[1].mean.unwrap() - split.parts[1].mean.unwrap()).abs() < 1e-5);
 }
 
 #[test]

@@ -59,7 +59,15 @@ fn only_the_layers_that_have_it_are_changed_by_a_window() {
 fn generation_looks_through_the_same_window() {
     let model = windowed("mistral", 3, SlidingWindow { width: 4, layers: vec![0, 1, 2] });
     let prompt = expected("mistral").ids[0][..6].to_vec();
-    let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, min_p: 0.0, max_tokens: 12, stop_ids: vec![] };
+    let sampling = Sampling {
+        temperature: 0.0,
+        top_k: None,
+        top_p: 1.0,
+        min_p: 0.0,
+        max_tokens: 12,
+        stop_ids: vec![],
+        allowed: None,
+    };
     // Two lengths, so that one row is padded.
     let requests = [prompt.clone(), prompt[2..].to_vec()].map(|prompt| GenerateRequest {
         prompt,

@@ -244,6 +244,7 @@ impl<'a> Teacher<'a> {
                 min_p: 0.0,
                 max_tokens: sampling.max_tokens as usize,
                 stop_ids: self.stop_ids.clone(),
+                allowed: None,
             },
             seed: question.request.seed.unwrap_or_default().into(),
         })

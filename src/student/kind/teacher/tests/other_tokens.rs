@@ -109,6 +109,33 @@ fn a_teacher_that_meets_few_tokens_or_none_is_told() {
 }
 
 #[test]
+fn held_out_text_that_never_meets_the_teachers_tokens_is_refused_where_it_is_measured() {
+    let mut world = with_teacher();
+    // The one held-out example has its first scored token where a teacher of this context reads no more.
+    let other = renumbered(&world);
+    let path = other.join("config.json");
+    let mut shape: Value = serde_json::from_str(&fs_err::read_to_string(&path).unwrap()).unwrap();
+    shape["max_position_embeddings"] = json!(3);
+    fs_err::write(&path, shape.to_string()).unwrap();
+    install(&mut world, &other);
+    world.hold_out_scored_from(5);
+    let measured = |loss: Value, metric: &str| {
+        let mut config = beside(2, loss);
+        config["early-stop"] = json!({ "every": 1, "metric": metric });
+        world.run(&config)
+    };
+    for (loss, metric) in [(uld(), "uld"), (uld(), "loss")] {
+        let failure = measured(loss, metric).err().unwrap();
+        assert_eq!(
+            failure.message,
+            "not one scored token of the held-out examples begins where one of teacher.bard's does"
+        );
+    }
+    let (outcome, _) = measured(uld(), "cross-entropy").unwrap();
+    assert!(outcome.metrics["validation"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
 fn what_it_takes_is_said_before_anything_runs() {
     let world = with_teacher();
     let folder = world.files["teacher.model.path"].path.clone();
