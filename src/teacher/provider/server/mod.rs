@@ -3,12 +3,14 @@
 mod client;
 mod forecast;
 mod run;
+mod session;
 mod settings;
 
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, Unanswered};
-pub use forecast::forecast;
+pub use forecast::{forecast, forecast_requests};
 pub use run::run;
+pub use session::open;
 pub use settings::{LimitsConfig, PricesConfig, Server, check};
