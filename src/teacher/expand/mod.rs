@@ -12,7 +12,7 @@ mod styles;
 mod tests;
 
 use stillhouse_data::lm::ModelLoader;
-use stillhouse_data::prompt::{PROMPTS_FILE, Prompt, read_prompts};
+use stillhouse_data::prompt::{Message, PROMPTS_FILE, Prompt, read_prompts};
 use stillhouse_spec::Diagnostics;
 use stillhouse_stage::{Ahead, Context, Failure, Forecast, Kind, Needs, Outcome, StageKind, View, kind};
 
@@ -68,8 +68,9 @@ impl StageKind for Expand {
         let seeds = ahead.inputs.get("seeds")?;
         let tree = ahead.store.tree(&seeds.output).ok()??;
         let entry = tree.entries().iter().find(|entry| entry.path == PROMPTS_FILE)?;
-        let seeds: Vec<Prompt> =
+        let mut seeds: Vec<Prompt> =
             read_prompts(&ahead.store.blob_path(&entry.digest)).ok()?.collect::<Result<_, _>>().ok()?;
+        seeds.retain(is_shown);
         let mut pool = Pool::new(&seeds, config.near_duplicate).ok().filter(|_| !seeds.is_empty())?;
         let first = pool.plan(config, &Style::of(config).ok()?, 1, ahead.seed).ok()?;
         let known = first.into_iter().map(|planned| planned.question.request).collect();
@@ -108,9 +109,23 @@ impl StageKind for Expand {
     }
 }
 
+/// Whether a prompt can be an example: what is asked of an image is nothing without it.
+fn is_shown(prompt: &Prompt) -> bool {
+    !prompt.messages.iter().any(Message::has_images)
+}
+
 fn seeds(context: &Context) -> Result<Vec<Prompt>, Failure> {
     let input = context.input("seeds")?;
-    let seeds: Vec<Prompt> = read_prompts(&input.path(PROMPTS_FILE)?)?.collect::<Result<_, _>>()?;
+    let mut seeds: Vec<Prompt> = read_prompts(&input.path(PROMPTS_FILE)?)?.collect::<Result<_, _>>()?;
+    let all = seeds.len();
+    seeds.retain(is_shown);
+    if seeds.is_empty() && all > 0 {
+        return Err(Failure::input(format!(
+            "all {all} prompts of {} show images: none can be an example",
+            input.stage
+        ))
+        .hint("name prompts of text as `seeds`"));
+    }
     if seeds.is_empty() {
         return Err(Failure::input(format!("{} has no prompts: there is no example to show", input.stage))
             .hint("look at its source: a file of blank lines has none"));

@@ -6,13 +6,17 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use stillhouse_data::jsonl::JsonlReader;
 use stillhouse_data::prompt::{PROMPTS_FILE, Prompt, read_prompts};
-use stillhouse_spec::{Config as _, Diagnostics, Node};
-use stillhouse_stage::{Failure, Outcome, StageKind as _};
+use stillhouse_spec::{Config as _, Diagnostics, Node, Origin};
+use stillhouse_stage::store::{Key, Record};
+use stillhouse_stage::{Ahead, AnyConfig, Failure, Outcome, StageKind as _, Surroundings, View};
 
 use super::{Expand, ExpandConfig, LEFT_OUT_FILE, LeftOut, ORIGINS_FILE, Written};
 use crate::answers::tests::bench::{Bench, NoModels};
 use crate::answers::tests::server::Server;
+use crate::definition::{Teacher, TeacherConfig};
 use crate::testing::{Act, Asked, answer_with};
+
+static EXPAND: Expand = Expand { loader: &NoModels };
 
 struct Made {
     outcome: Outcome,
@@ -41,7 +45,7 @@ fn run(bench: &Bench, seeds: &[String], server: &Server, mut config: Value) -> R
     config["seeds"] = json!("p");
     let teacher = server.definition(json!({ "concurrency": 8 }));
     let context = bench.context_of("expand", ("seeds", "prompts.p"), bench.prompts(seeds), teacher, config);
-    let outcome = Expand { loader: &NoModels }.run(&context)?;
+    let outcome = EXPAND.run(&context)?;
     Ok(Made { outcome, out: context.out() })
 }
 
@@ -140,7 +144,7 @@ fn what_is_there_already_is_left_out_and_the_reason_is_told() {
     let mut body = config;
     body["seeds"] = json!("p");
     let context = bench.context_of("expand", ("seeds", "prompts.p"), bench.prompts(&seeds(3)), teacher, body);
-    let outcome = Expand { loader: &NoModels }.run(&context).unwrap();
+    let outcome = EXPAND.run(&context).unwrap();
     let made = Made { outcome, out: context.out() };
     assert_eq!(
         made.texts(),
@@ -192,6 +196,46 @@ fn a_teacher_that_brings_nothing_new_and_seeds_of_nothing_are_failures() {
     assert_eq!(failure.message, "teacher t wrote no new prompt in 3 replies (3 unparseable)");
     let failure = run(&Bench::new(), &[], &server, json!({ "per-round": 3 })).err().unwrap();
     assert_eq!(failure.message, "prompts.p has no prompts: there is no example to show");
+}
+
+struct Around(TeacherConfig);
+
+impl Surroundings for Around {
+    fn follow(&self, _: &str, path: &str) -> Option<View<'_>> {
+        (path == "teacher").then(|| View::new("teacher.t", &Teacher, &self.0 as &dyn AnyConfig, Origin::NOWHERE, self))
+    }
+}
+
+#[test]
+fn a_plan_counts_the_first_round_by_what_is_stored_and_later_ones_in_full() {
+    let (server, bench) = (Server::start(writer), Bench::new());
+    let forecast = |config: Value| {
+        let mut report = Diagnostics::default();
+        let teacher = TeacherConfig::decode(&Node::from_json(&server.definition(json!({}))), &mut report).unwrap();
+        let config = ExpandConfig::decode(&Node::from_json(&config), &mut report).unwrap();
+        let record = Record {
+            format: 1,
+            key: Key::of("test", b""),
+            kind: "prompts".into(),
+            revision: 1,
+            stage: "prompts.p".into(),
+            recipe: String::new(),
+            output: bench.prompts(&seeds(9)),
+            metrics: Value::Null,
+            provenance: Value::Null,
+            created: String::new(),
+            seconds: 0.0,
+            run: String::new(),
+        };
+        let around = Around(teacher);
+        let view = View::new("expand.e", &EXPAND, &config, Origin::NOWHERE, &around);
+        EXPAND.forecast(&Ahead { view, inputs: [("seeds", &record)].into(), store: &bench.store, seed: 17 }).unwrap()
+    };
+    let config = |rounds: u32| json!({ "seeds": "p", "teacher": "t", "rounds": rounds, "per-round": 10 });
+    assert_eq!(forecast(config(3)).requests, 30);
+    run(&bench, &seeds(9), &server, json!({ "rounds": 1, "per-round": 10 })).unwrap();
+    assert_eq!((forecast(config(1)).requests, forecast(config(3)).requests), (0, 20));
+    assert!(forecast(config(3)).tokens.unwrap() > 20 * 512);
 }
 
 #[test]

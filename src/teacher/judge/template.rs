@@ -3,7 +3,7 @@
 use serde::Serialize;
 use stillhouse_data::answer::Answer;
 use stillhouse_data::error::DataResult;
-use stillhouse_data::prompt::Message;
+use stillhouse_data::prompt::{Message, Part};
 use stillhouse_data::source::RowTemplate;
 
 use super::config::{JudgeConfig, ScoreIs};
@@ -72,7 +72,7 @@ impl Template {
         })
     }
 
-    /// What is asked about an answer.
+    /// What is asked about an answer. The images of its conversation stand behind the text.
     ///
     /// # Errors
     /// Whatever a template of the user's cannot do.
@@ -87,7 +87,13 @@ impl Template {
             max: &self.max,
             form: &self.form,
         })?;
-        Ok(vec![Message::user(text)])
+        let mut question = Message::user(text);
+        let shown = answer.messages.iter().flat_map(Message::images).cloned();
+        let images: Vec<Part> = shown.map(|image_url| Part::ImageUrl { image_url }).collect();
+        if !images.is_empty() {
+            question.parts = [vec![Part::Text { text: question.content.clone() }], images].concat();
+        }
+        Ok(vec![question])
     }
 }
 

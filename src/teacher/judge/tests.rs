@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 use stillhouse_data::answer::{ANSWERS_FILE, Answer, Outcome as Answered, write_answers};
 use stillhouse_data::jsonl::JsonlReader;
-use stillhouse_data::prompt::{Message, Prompt};
+use stillhouse_data::prompt::{ImageUrl, Message, Part, Prompt};
 use stillhouse_spec::{Config as _, Diagnostics, Node, Origin};
 use stillhouse_stage::{AnyConfig, Class, Failure, Kind as _, Outcome, StageKind as _, Surroundings, View};
 
@@ -209,6 +209,21 @@ fn the_question_shows_what_the_template_names() {
     });
     let bench = Bench::new();
     assert_eq!(run(&bench, &[one], &server, config).unwrap().scores(), [7.5]);
+}
+
+#[test]
+fn the_images_of_a_conversation_are_shown_to_the_judge() {
+    let server = Server::start(|asked| {
+        let content = &asked.json()["messages"][0]["content"];
+        assert!(content[0]["text"].as_str().unwrap().contains("What is it?"), "{content}");
+        assert_eq!(content[1]["image_url"]["url"], "https://example.org/cat.png");
+        answer_with("Score: 5")
+    });
+    let mut one = answer("What is it?", 0, "a cat");
+    let image_url = ImageUrl { url: "https://example.org/cat.png".to_owned(), detail: None };
+    one.messages[0].parts = vec![Part::Text { text: "What is it?".to_owned() }, Part::ImageUrl { image_url }];
+    let bench = Bench::new();
+    assert_eq!(run(&bench, &[one], &server, json!({})).unwrap().scores(), [5.0]);
 }
 
 struct Around(TeacherConfig);
