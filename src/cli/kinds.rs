@@ -10,14 +10,16 @@ use stillhouse_eval::{EvalKind, SuiteKind};
 use stillhouse_stage::Kind;
 use stillhouse_student::kind::Student;
 use stillhouse_student::language_model::BurnLoader;
-use stillhouse_teacher::{Answers, Teacher};
+use stillhouse_teacher::{Answers, Expand, Judge, Teacher};
 
 /// The kinds, in the order in which a reader meets them.
 pub static KINDS: &[&dyn Kind] = &[
     &Teacher,
     &Model,
     &Prompts,
+    &Expand { loader: &BurnLoader },
     &Answers { loader: &BurnLoader },
+    &Judge { loader: &BurnLoader },
     &TokenizerTraining,
     &Dataset,
     &Student,

@@ -38,6 +38,7 @@ pub use on::On;
 pub use personal_data::PersonalData;
 pub use redaction::Action;
 pub use refusal::Refusal;
+pub(crate) use refusal::declines;
 pub use regex::Regex;
 pub use repetition::Repetition;
 pub use score::Score;

@@ -2,13 +2,14 @@
 //! batch that a trajectory key already stands for.
 
 /// A stream of random numbers named by a purpose, a seed and a counter.
-pub(crate) struct Stream {
+pub struct Stream {
     bytes: blake3::OutputReader,
 }
 
 impl Stream {
     /// The stream of `purpose` (a constant of the caller), `seed` and `counter`.
-    pub(crate) fn new(purpose: &str, seed: u64, counter: u64) -> Self {
+    #[must_use]
+    pub fn new(purpose: &str, seed: u64, counter: u64) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"stillhouse/random/1\0");
         hasher.update(purpose.as_bytes());
@@ -25,7 +26,7 @@ impl Stream {
     }
 
     /// A number below `bound` (not 0), every one equally likely: the few draws that would favour some are thrown away.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         let fair = u64::MAX - u64::MAX % bound;
         loop {
             let drawn = self.next();
@@ -35,8 +36,26 @@ impl Stream {
         }
     }
 
+    /// So many different numbers below `bound`, in the order in which they are drawn; all of them where there are no more.
+    #[must_use]
+    pub fn pick(&mut self, count: usize, bound: usize) -> Vec<usize> {
+        let mut picked = Vec::with_capacity(count.min(bound));
+        if count >= bound {
+            picked.extend(0..bound);
+            self.shuffle(&mut picked);
+            return picked;
+        }
+        while picked.len() < count {
+            let drawn = self.below(bound as u64) as usize;
+            if !picked.contains(&drawn) {
+                picked.push(drawn);
+            }
+        }
+        picked
+    }
+
     /// Fisher and Yates' shuffle.
-    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last as u64 + 1) as usize);
         }
@@ -52,6 +71,14 @@ mod tests {
         let mut items: Vec<u32> = (0..10).collect();
         Stream::new("test", 17, 0).shuffle(&mut items);
         assert_eq!(items, [7, 2, 3, 1, 9, 0, 4, 6, 5, 8]);
+    }
+
+    #[test]
+    fn what_is_picked_is_different_and_never_changes() {
+        assert_eq!(Stream::new("test", 17, 0).pick(3, 1_000), [738, 114, 638]);
+        let mut all = Stream::new("test", 17, 0).pick(9, 5);
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -44,11 +44,14 @@ impl Sum {
     }
 }
 
+/// The kinds that ask teachers; their records have these figures under the same names.
+const ASKING: [&str; 3] = ["expand", "answers", "judge"];
+
 /// What the stages that ran spent on each teacher that has prices, and in all. Empty where nothing was spent. A stage
 /// that failed has no metrics: what it paid for is not in the table, and is not paid again.
 pub fn spend_table(record: &RunRecord, layout: Layout) -> String {
     let mut teachers: BTreeMap<&str, Sum> = BTreeMap::new();
-    for (stage, result) in record.of_kind("answers") {
+    for (stage, result) in ASKING.iter().flat_map(|kind| record.of_kind(kind)) {
         if !matches!(result.how(), Some(How::Built | How::Resumed)) {
             continue;
         }
@@ -93,7 +96,7 @@ mod tests {
         let events = [
             run_started(5),
             asked("answers.a", How::Built, "teacher.big", 100, Some(0.5)),
-            asked("answers.b", How::Built, "teacher.big", 20, Some(0.25)),
+            asked("judge.b", How::Built, "teacher.big", 20, Some(0.25)),
             asked("answers.c", How::Reused, "teacher.big", 900, Some(9.0)),
             asked("answers.d", How::Built, "teacher.here", 900, None),
             asked("answers.e", How::Resumed, "teacher.other", 1, Some(0.125)),

@@ -63,9 +63,20 @@ fn the_example_of_init_passes_check() {
 fn kinds_lists_every_kind_with_its_keys() {
     let place = Place::new();
     let all = place.run(&["kinds"]).stdout;
-    for kind in
-        ["teacher", "model", "prompts", "answers", "tokenizer", "dataset", "student", "suite", "eval", "command"]
-    {
+    for kind in [
+        "teacher",
+        "model",
+        "prompts",
+        "expand",
+        "answers",
+        "judge",
+        "tokenizer",
+        "dataset",
+        "student",
+        "suite",
+        "eval",
+        "command",
+    ] {
         assert!(all.contains(&format!("[{kind}.…]")), "{all}");
         assert_eq!(place.run(&["kinds", kind]).code, Some(0));
     }

@@ -63,7 +63,7 @@ fn judge(row: &Judged<'_>) -> Verdict {
     }
 }
 
-fn declines(text: &str) -> bool {
+pub(crate) fn declines(text: &str) -> bool {
     let beginning: String = text.trim_start().chars().take(BEGINNING).collect();
     let beginning = beginning.to_lowercase().replace('\u{2019}', "'");
     let first_sentence = beginning.split_inclusive(['.', '!', '\n']).next().unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use minijinja::{Environment, UndefinedBehavior, Value};
+use serde::Serialize;
 use stillhouse_stage::spec::suggest::{did_you_mean, list};
 
 use super::objects::Object;
@@ -36,6 +37,28 @@ impl RowTemplate {
             )
         })?;
         Ok(Self { environment: Box::new(environment), key })
+    }
+
+    /// The text of values that the program itself gives.
+    ///
+    /// # Errors
+    /// A name that is not among them; anything else the template cannot do with them.
+    pub fn fill<S: Serialize>(&self, values: S) -> DataResult<String> {
+        let filled = self.environment.get_template(NAME).and_then(|template| template.render(values));
+        filled.map_err(|error| {
+            let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+            DataError::invalid(format!("`{}` fails: {detail}", self.key), "`stillhouse kinds` says what it may use")
+        })
+    }
+
+    /// The names that the template uses, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let template = self.environment.get_template(NAME);
+        let mut names: Vec<String> =
+            template.map(|it| it.undeclared_variables(false)).unwrap_or_default().into_iter().collect();
+        names.sort_unstable();
+        names
     }
 
     /// The text of a row.

@@ -54,7 +54,7 @@ pub enum OnRejected {
 pub struct Prompts;
 
 impl Target for Prompts {
-    const KINDS: &'static [&'static str] = &["prompts"];
+    const KINDS: &'static [&'static str] = &["prompts", "expand"];
 }
 
 /// How tokens are drawn.

@@ -118,7 +118,22 @@ impl Capabilities {
     /// Reports what a table asks for and cannot be had. `place` finds the key at a path.
     pub fn check(&self, answers: &AnswersConfig, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
         self.check_capture(answers, place, report);
-        let sampling = &answers.sampling;
+        if self.provider == "replies" && Policy::of(answers).is_ok_and(|policy| policy.asks_again()) {
+            report.push(
+                Diagnostic::error(place("outcomes"), "replies that are given cannot be asked for again")
+                    .hint("`drop` leaves them out, `keep` keeps them with their outcome"),
+            );
+        }
+        if self.provider == "replies" && answers.sampling != SamplingConfig::default() {
+            report.push(
+                Diagnostic::warning(place("sampling"), "given replies are what they are: `sampling` changes nothing")
+                    .hint("remove it"),
+            );
+        }
+    }
+
+    /// Reports what a way of drawing asks for and cannot be had.
+    pub fn check_sampling(&self, sampling: &SamplingConfig, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
         let mut refuse = |key: &str, has: fn(&Self) -> bool, also: &str| {
             let others = others(has);
             report.push(
@@ -137,16 +152,17 @@ impl Capabilities {
                 "another seed asks anew, but the same seed does not draw the same again where the replies are gone",
             ));
         }
-        if self.provider == "replies" && Policy::of(answers).is_ok_and(|policy| policy.asks_again()) {
+    }
+
+    /// Reports a teacher that can only be asked what it has answered already.
+    pub fn check_questions(&self, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
+        if self.provider == REPLIES.provider {
             report.push(
-                Diagnostic::error(place("outcomes"), "replies that are given cannot be asked for again")
-                    .hint("`drop` leaves them out, `keep` keeps them with their outcome"),
-            );
-        }
-        if self.provider == "replies" && answers.sampling != SamplingConfig::default() {
-            report.push(
-                Diagnostic::warning(place("sampling"), "given replies are what they are: `sampling` changes nothing")
-                    .hint("remove it"),
+                Diagnostic::error(
+                    place("teacher"),
+                    "a teacher of given replies cannot be asked questions of a stage's own",
+                )
+                .hint("name a teacher that is a server (`openai`, `anthropic`, `vllm`) or runs here (`local`)"),
             );
         }
     }

@@ -16,7 +16,9 @@ use stillhouse_spec::{Diagnostics, Entry, Origin, entry};
 use stillhouse_stage::{Ahead, Context, Failure, Forecast, Needs, Outcome};
 
 use self::capability::Capabilities;
-use crate::answers::AnswersConfig;
+use crate::answers::{AnswersConfig, SamplingConfig};
+use crate::request::Request;
+use crate::session::{Asks, Session};
 
 /// Every provider.
 pub static PROVIDERS: &[Entry<dyn Provider>] = &[
@@ -36,6 +38,12 @@ pub trait Provider: Component + Send + Sync {
     /// table stands.
     fn check(&self, answers: &AnswersConfig, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
         self.capabilities().check(answers, place, report);
+        self.check_sampling(&answers.sampling, place, report);
+    }
+
+    /// Reports what a way of drawing asks for and cannot be had. `place` finds where a key of the stage's table stands.
+    fn check_sampling(&self, sampling: &SamplingConfig, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
+        self.capabilities().check_sampling(sampling, place, report);
     }
 
     /// What a stage that asks it needs.
@@ -45,6 +53,22 @@ pub trait Provider: Component + Send + Sync {
     fn forecast(&self, answers: &AnswersConfig, ahead: &Ahead<'_>) -> Option<Forecast> {
         let _ = (answers, ahead);
         None
+    }
+
+    /// What questions of a stage's own would take: those of `known` that are in no store yet, and `like_them` more of
+    /// their length.
+    fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
+        let _ = (known, like_them, ahead);
+        None
+    }
+
+    /// Opens the teacher for a stage that asks questions of its own.
+    ///
+    /// # Errors
+    /// A [`Failure`] as the user shall read it; that it cannot be asked, where it only has answers that are given.
+    fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {
+        Err(Failure::input(format!("teacher {} has given answers only: it can be asked nothing", asks.asker.teacher))
+            .hint("name a teacher that is a server, or runs here"))
     }
 
     /// Answers the stage's prompts.
@@ -68,6 +92,25 @@ pub struct Job<'a> {
     pub context: &'a Context,
     /// Its table.
     pub answers: &'a AnswersConfig,
+    /// The teacher's name in the file.
+    pub teacher: &'a str,
+    /// Opens models, for teachers that run here.
+    pub loader: &'static dyn ModelLoader,
+}
+
+impl<'a> Job<'a> {
+    /// Who asks.
+    #[must_use]
+    pub fn asker(&self) -> Asker<'a> {
+        Asker { context: self.context, teacher: self.teacher, loader: self.loader }
+    }
+}
+
+/// A running stage that asks a teacher, whatever it asks.
+#[derive(Clone, Copy)]
+pub struct Asker<'a> {
+    /// The stage.
+    pub context: &'a Context,
     /// The teacher's name in the file.
     pub teacher: &'a str,
     /// Opens models, for teachers that run here.

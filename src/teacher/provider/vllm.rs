@@ -12,6 +12,8 @@ use super::server::{self, LimitsConfig, PricesConfig, Server};
 use super::terms::TermsConfig;
 use super::{Job, Provider};
 use crate::answers::AnswersConfig;
+use crate::request::Request;
+use crate::session::{Asks, Session};
 
 /// A vLLM server. Tokens come with their ids, and the whole vocabulary where the server was started with
 /// `--max-logprobs -1`.
@@ -80,6 +82,14 @@ impl Provider for Vllm {
 
     fn forecast(&self, answers: &AnswersConfig, ahead: &Ahead<'_>) -> Option<Forecast> {
         server::forecast(&self.server(), answers, ahead)
+    }
+
+    fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
+        server::forecast_requests(&self.server(), known, like_them, ahead.store)
+    }
+
+    fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {
+        server::open(self.server(), asks)
     }
 
     fn answer(&self, job: &Job<'_>) -> Result<Outcome, Failure> {

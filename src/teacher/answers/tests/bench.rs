@@ -110,20 +110,31 @@ impl Bench {
     }
 
     fn context(&self, prompts: &[String], teacher: Value, mut config: Value) -> Context {
+        config["prompts"] = json!("p");
+        self.context_of("answers", ("prompts", "prompts.p"), self.prompts(prompts), teacher, config)
+    }
+
+    /// The context of a stage of any kind that reads one input and asks the teacher `t`.
+    pub fn context_of(
+        &self,
+        kind: &str,
+        (port, stage): (&str, &str),
+        output: stillhouse_stage::store::Digest,
+        teacher: Value,
+        mut config: Value,
+    ) -> Context {
         let attempt = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
         fs_err::create_dir_all(attempt.join("out")).unwrap();
-        config["prompts"] = json!("p");
         config["teacher"] = json!("t");
-        let output = self.prompts(prompts);
         let definition = Definition { kind: "teacher".into(), name: "t".into(), config: teacher };
         let order = WorkOrder {
-            stage: "answers.test".into(),
-            kind: "answers".into(),
+            stage: format!("{kind}.test"),
+            kind: kind.into(),
             key: Key::of("test", b""),
             recipe: String::new(),
             config,
             definitions: BTreeMap::from([("teacher".into(), definition)]),
-            inputs: BTreeMap::from([("prompts".into(), Input { stage: "prompts.p".into(), output })]),
+            inputs: BTreeMap::from([(port.into(), Input { stage: stage.into(), output })]),
             files: self
                 .model
                 .iter()

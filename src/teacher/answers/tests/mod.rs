@@ -6,4 +6,4 @@ mod limits;
 mod local;
 mod outcomes;
 mod providers;
-mod server;
+pub mod server;

@@ -17,7 +17,9 @@ use super::capability::{self, Capabilities};
 use super::server::{self, LimitsConfig, PricesConfig, Server};
 use super::terms::TermsConfig;
 use super::{Job, Provider};
-use crate::answers::AnswersConfig;
+use crate::answers::{AnswersConfig, SamplingConfig};
+use crate::request::Request;
+use crate::session::{Asks, Session};
 
 /// The version of the API that is spoken.
 const VERSION: &str = "2023-06-01";
@@ -67,9 +69,8 @@ impl Provider for Anthropic {
         capability::ANTHROPIC
     }
 
-    fn check(&self, answers: &AnswersConfig, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
-        self.capabilities().check(answers, place, report);
-        let sampling = &answers.sampling;
+    fn check_sampling(&self, sampling: &SamplingConfig, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
+        self.capabilities().check_sampling(sampling, place, report);
         if sampling.temperature > 1.0 {
             report.push(
                 Diagnostic::error(place("sampling.temperature"), "anthropic takes temperatures from 0 to 1")
@@ -90,6 +91,14 @@ impl Provider for Anthropic {
 
     fn forecast(&self, answers: &AnswersConfig, ahead: &Ahead<'_>) -> Option<Forecast> {
         server::forecast(&self.server(), answers, ahead)
+    }
+
+    fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
+        server::forecast_requests(&self.server(), known, like_them, ahead.store)
+    }
+
+    fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {
+        server::open(self.server(), asks)
     }
 
     fn answer(&self, job: &Job<'_>) -> Result<Outcome, Failure> {

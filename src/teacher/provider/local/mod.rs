@@ -1,6 +1,7 @@
 //! A model folder that runs here: it answers, and tells its whole distribution where that is wanted.
 
 mod run;
+mod session;
 mod signals;
 
 use stillhouse_spec::{Config, Execution, Ref, Target};
@@ -9,6 +10,7 @@ use stillhouse_stage::{Failure, Needs, Outcome, Placement};
 use super::capability::{self, Capabilities};
 use super::terms::TermsConfig;
 use super::{Job, Provider};
+use crate::session::{Asks, Session};
 
 /// A model that runs on this machine.
 #[derive(Clone, Debug, Config)]
@@ -41,6 +43,10 @@ impl Provider for Local {
 
     fn needs(&self) -> Needs {
         Needs { placement: Placement::Worker, compute: true, device: true, ..Needs::default() }
+    }
+
+    fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {
+        session::open(self, asks)
     }
 
     fn answer(&self, job: &Job<'_>) -> Result<Outcome, Failure> {

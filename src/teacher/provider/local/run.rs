@@ -15,14 +15,14 @@ use super::Local;
 use super::signals::Signals;
 use crate::answers::{Output, Policy, Questions, Verdict};
 use crate::asking::{Origin, Question};
-use crate::provider::{Job, terms};
+use crate::provider::{Asker, Job, terms};
 use crate::replies::{ReplyStore, RequestKey};
 use crate::reply::{Reply, Usage};
 use crate::request::Identity;
 
 /// Answers the stage's prompts.
 pub fn run(settings: &Local, job: &Job<'_>) -> Result<Outcome, Failure> {
-    let mut teacher = Teacher::open(settings, job)?;
+    let mut teacher = Teacher::open(settings, job.asker())?;
     let (mut questions, total) = Questions::of(job.context, job.answers)?;
     let policy = Policy::of(job.answers)?;
     let mut output = Output::create(&job.context.out(), false, policy.clone())?;
@@ -57,8 +57,7 @@ pub fn run(settings: &Local, job: &Job<'_>) -> Result<Outcome, Failure> {
     if let Some(signals) = signals {
         metrics["signals"] = signals.finish()?;
     }
-    let device = teacher.loaded.as_ref().map(|model| model.device());
-    let provenance = json!({ "provider": "local", "model": teacher.id, "device": device,
+    let provenance = json!({ "provider": "local", "model": teacher.id, "device": teacher.device(),
         "terms": terms::for_record(settings.terms.as_ref()) });
     Ok(Outcome { metrics, provenance, resumed: false })
 }
@@ -74,9 +73,9 @@ pub struct Reached {
 }
 
 /// A local teacher at work.
-struct Teacher<'a> {
-    job: &'a Job<'a>,
-    id: String,
+pub(super) struct Teacher<'a> {
+    job: Asker<'a>,
+    pub(super) id: String,
     identity: Identity,
     folder: ModelFolder,
     tokenizer: Tokenizer,
@@ -89,7 +88,7 @@ struct Teacher<'a> {
 }
 
 impl<'a> Teacher<'a> {
-    fn open(settings: &Local, job: &'a Job<'a>) -> Result<Self, Failure> {
+    pub(super) fn open(settings: &Local, job: Asker<'a>) -> Result<Self, Failure> {
         let folder = ModelFolder::open(&job.context.file("teacher.model.path")?)?;
         let digest = job.context.file_digest("teacher.model.path");
         let id = digest.ok_or_else(|| Failure::internal("the teacher's model has no digest"))?.to_string();
@@ -102,6 +101,11 @@ impl<'a> Teacher<'a> {
         let runtime = Failure::io(tokio::runtime::Builder::new_current_thread().build(), "cannot start a runtime")?;
         let stop_ids = tokenizer.stop_ids(&folder)?;
         Ok(Self { job, id, identity, folder, tokenizer, format, stop_ids, store, runtime, loaded: None })
+    }
+
+    /// Where the model runs, once it was needed.
+    pub(super) fn device(&self) -> Option<String> {
+        self.loaded.as_ref().map(|model| model.device())
     }
 
     fn model(&mut self) -> Result<&mut dyn LanguageModel, Failure> {
@@ -156,7 +160,7 @@ impl<'a> Teacher<'a> {
     }
 
     /// Answers a batch, in its order.
-    fn answer(&mut self, batch: &[Question]) -> Result<Vec<Reached>, Failure> {
+    pub(super) fn answer(&mut self, batch: &[Question]) -> Result<Vec<Reached>, Failure> {
         let mut reached: Vec<Option<Reached>> = Vec::with_capacity(batch.len());
         let mut missing = Vec::new();
         for question in batch {

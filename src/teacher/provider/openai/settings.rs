@@ -14,6 +14,8 @@ use crate::provider::capability::{self, Capabilities};
 use crate::provider::server::{self, LimitsConfig, PricesConfig, Server};
 use crate::provider::terms::TermsConfig;
 use crate::provider::{Job, Provider};
+use crate::request::Request;
+use crate::session::{Asks, Session};
 
 /// Any server with OpenAI's API: OpenAI, vLLM, llama.cpp, Ollama and whoever speaks like them.
 #[derive(Clone, Debug, Config)]
@@ -108,6 +110,14 @@ impl Provider for OpenAi {
 
     fn forecast(&self, answers: &AnswersConfig, ahead: &Ahead<'_>) -> Option<Forecast> {
         server::forecast(&self.server(), answers, ahead)
+    }
+
+    fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
+        server::forecast_requests(&self.server(), known, like_them, ahead.store)
+    }
+
+    fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {
+        server::open(self.server(), asks)
     }
 
     fn answer(&self, job: &Job<'_>) -> Result<Outcome, Failure> {

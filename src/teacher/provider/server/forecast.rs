@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use stillhouse_data::prompt::PROMPTS_FILE;
+use stillhouse_stage::store::Store;
 use stillhouse_stage::{Ahead, Forecast};
 
 use super::Server;
@@ -25,31 +26,65 @@ pub fn forecast(server: &Server, answers: &AnswersConfig, ahead: &Ahead<'_>) -> 
     let tree = ahead.store.tree(&prompts.output).ok()??;
     let entry = tree.entries().iter().find(|entry| entry.path == PROMPTS_FILE)?;
     let questions = Questions::open(&ahead.store.blob_path(&entry.digest), answers, ahead.seed).ok()?;
+    let requests = questions.map(|question| question.map(|question| question.request).ok());
+    Some(unanswered(server, requests, ahead.store)?.forecast(server))
+}
+
+/// What questions of a stage's own would take: those of `known` that are in no store yet, and `like_them` more that are
+/// as long as those are on average.
+#[must_use]
+pub fn forecast_requests(server: &Server, known: Vec<Request>, like_them: u64, store: &Store) -> Option<Forecast> {
+    let (count, length) = (known.len() as u64, known.iter().map(tokens_of).sum::<u64>());
+    let limit = known.iter().map(|request| u64::from(request.sampling.max_tokens)).max().unwrap_or_default();
+    if count == 0 {
+        return None;
+    }
+    let mut missing = unanswered(server, known.into_iter().map(Some), store)?;
+    missing.requests += like_them;
+    missing.input += like_them * length / count;
+    missing.output += like_them * limit;
+    Some(missing.forecast(server))
+}
+
+/// Requests that are in no store, and the tokens that they can take.
+#[derive(Default)]
+struct Missing {
+    requests: u64,
+    input: u64,
+    output: u64,
+}
+
+impl Missing {
+    fn forecast(&self, server: &Server) -> Forecast {
+        Forecast {
+            requests: self.requests,
+            tokens: Some(self.input + self.output),
+            usd: server.limits.prices.map(|prices| prices.of(self.input, self.output)),
+        }
+    }
+}
+
+/// Equal requests are asked once.
+fn unanswered(server: &Server, requests: impl Iterator<Item = Option<Request>>, store: &Store) -> Option<Missing> {
     let identity = server.identity();
-    let store = ReplyStore::shared(&ahead.store.replies_dir().join(identity.folder())).ok()?;
+    let store = ReplyStore::shared(&store.replies_dir().join(identity.folder())).ok()?;
     // What was handed in before is paid for.
     let handed_in = match &server.batch {
         Some(_) => Journal::of(store.directory(), &server.base_url).under_way().ok()?,
         None => BTreeSet::new(),
     };
-    let (mut input, mut output) = (0, 0);
-    let mut asked = BTreeSet::new();
-    for question in questions {
-        let request = question.ok()?.request;
+    let (mut missing, mut asked) = (Missing::default(), BTreeSet::new());
+    for request in requests {
+        let request = request?;
         let key = request.key(&identity);
-        if store.find(&key, request.sampling.max_tokens).ok()?.is_none()
-            && !handed_in.contains(&key)
-            && asked.insert(key)
-        {
-            input += tokens_of(&request);
-            output += u64::from(request.sampling.max_tokens);
+        let stored = store.find(&key, request.sampling.max_tokens).ok()?.is_some();
+        if !stored && !handed_in.contains(&key) && asked.insert(key) {
+            missing.requests += 1;
+            missing.input += tokens_of(&request);
+            missing.output += u64::from(request.sampling.max_tokens);
         }
     }
-    Some(Forecast {
-        requests: asked.len() as u64,
-        tokens: Some(input + output),
-        usd: server.limits.prices.map(|prices| prices.of(input, output)),
-    })
+    Some(missing)
 }
 
 fn tokens_of(request: &Request) -> u64 {

@@ -3,6 +3,7 @@
 mod client;
 mod forecast;
 mod run;
+mod session;
 mod settings;
 
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod tests;
 
 pub(crate) use client::spread;
 pub use client::{Client, Unanswered, estimate};
-pub use forecast::forecast;
+pub use forecast::{forecast, forecast_requests};
 pub use run::run;
+pub use session::open;
 pub use settings::{LimitsConfig, PricesConfig, Server, check};

@@ -11,12 +11,12 @@ use super::{Client, Server};
 use crate::answers::{Output, Policy, Questions};
 use crate::asking::{Asking, Batches, Paid};
 use crate::batch::BatchOptions;
-use crate::provider::{Job, terms};
+use crate::provider::{Asker, Job, terms};
 use crate::replies::ReplyStore;
 use crate::transport::endpoint::Address;
 use crate::transport::{Endpoint, Governor};
 
-const TELL_EVERY: Duration = Duration::from_millis(200);
+pub(super) const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// Answers the stage's prompts.
 ///
@@ -28,13 +28,10 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
     let store = ReplyStore::shared(&folder)?;
     let policy = Policy::of(job.answers)?;
     let again = policy.asks_again().then(|| policy.clone().into_again());
-    let asking = Asking::with_again(identity, store, job.answers.on_rejected, again, connection(server, job));
+    let asking = Asking::with_again(identity, store, job.answers.on_rejected, again, connection(server, &job.asker()));
     let (questions, total) = Questions::of(job.context, job.answers)?;
     let mut output = Output::create(&job.context.out(), job.answers.capture.is_some(), policy)?;
-    let runtime = Failure::io(
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("teacher").enable_all().build(),
-        "cannot start the threads that ask",
-    )?;
+    let runtime = threads()?;
     let (context, counted, teacher) = (job.context.clone(), Arc::clone(&asking), job.teacher.to_owned());
     let telling = runtime.spawn(async move {
         loop {
@@ -53,23 +50,36 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
         asking.all(questions, job.context.cancel(), take).await
     });
     telling.abort();
-    warn_of_masked(job, asking.client());
+    warn_of_masked(&job.asker(), asking.client());
     if asked.is_err() {
-        tell_paid(server, job, asking.paid());
+        tell_paid(server, &job.asker(), asking.paid());
     }
     asked?;
-    warn_of_rejected(job, &asking, total);
+    warn_of_rejected(&job.asker(), &asking, total);
     job.context.progress(output.settled(), Some(total), "answers");
     let (metrics, models) = output.finish(job.teacher, server.limits.prices)?;
-    warn_of_another_model(server, job, &models);
-    let provenance = json!({
+    warn_of_another_model(server, &job.asker(), &models);
+    Ok(Outcome { metrics, provenance: provenance(server, &models), resumed: false })
+}
+
+/// Who answered, for the record.
+pub(super) fn provenance(server: &Server, models: &serde_json::Value) -> serde_json::Value {
+    json!({
         "provider": server.provider,
         "model": server.model,
         "revision": server.revision,
         "models-as-the-server-named-them": models,
         "terms": terms::for_record(server.terms.as_ref()),
-    });
-    Ok(Outcome { metrics, provenance, resumed: false })
+    })
+}
+
+/// Threads that ask.
+pub(super) fn threads() -> Result<tokio::runtime::Runtime, Failure> {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    Failure::io(
+        threads.worker_threads(2).thread_name("teacher").enable_all().build(),
+        "cannot start the threads that ask",
+    )
 }
 
 /// Answers in batches what is not answered yet.
@@ -80,7 +90,10 @@ async fn hand_in(server: &Server, job: &Job<'_>, options: &BatchOptions, asking:
 }
 
 /// How to connect, once it is known that something has to be asked.
-fn connection(server: &Server, job: &Job<'_>) -> impl Fn() -> Result<Client, Failure> + Send + Sync + 'static {
+pub(super) fn connection(
+    server: &Server,
+    job: &Asker<'_>,
+) -> impl Fn() -> Result<Client, Failure> + Send + Sync + use<> + 'static {
     let (server, teacher, offline) = (server.clone(), job.teacher.to_owned(), job.context.order().offline);
     move || {
         if offline {
@@ -101,7 +114,7 @@ fn connection(server: &Server, job: &Job<'_>) -> impl Fn() -> Result<Client, Fai
 }
 
 /// A stage that fails has no record, so what it paid for is told in its log.
-fn tell_paid(server: &Server, job: &Job<'_>, Paid { requests, prompt, completion }: Paid) {
+pub(super) fn tell_paid(server: &Server, job: &Asker<'_>, Paid { requests, prompt, completion }: Paid) {
     if requests > 0 {
         let usd = server.limits.prices.map(|prices| format!(", ${:.4}", prices.of(prompt, completion)));
         job.context.note(format!(
@@ -113,14 +126,14 @@ fn tell_paid(server: &Server, job: &Job<'_>, Paid { requests, prompt, completion
 }
 
 /// A prompt that a server refuses loses nothing but itself, but is not lost in silence either.
-fn warn_of_rejected(job: &Job<'_>, asking: &Asking, total: u64) {
+pub(super) fn warn_of_rejected(job: &Asker<'_>, asking: &Asking, total: u64) {
     if let (count @ 1.., Some(first)) = (asking.rejected(), asking.first_rejection()) {
         job.context.warn(format!("{count} of {total} requests were rejected and have no answer; {first}"));
     }
 }
 
 /// Whoever finds stars in an answer shall know where they come from.
-fn warn_of_masked(job: &Job<'_>, client: Option<&Client>) {
+pub(super) fn warn_of_masked(job: &Asker<'_>, client: Option<&Client>) {
     if let Some(client) = client
         && let (1.., Some(variable)) = (client.masked(), client.endpoint.key_variable())
     {
@@ -134,7 +147,7 @@ fn warn_of_masked(job: &Job<'_>, client: Option<&Client>) {
 }
 
 /// A server may answer with another model than was asked for, or an alias may have moved between two replies.
-fn warn_of_another_model(server: &Server, job: &Job<'_>, models: &serde_json::Value) {
+pub(super) fn warn_of_another_model(server: &Server, job: &Asker<'_>, models: &serde_json::Value) {
     let names: Vec<&String> = models.as_object().into_iter().flat_map(|models| models.keys()).collect();
     if names.len() > 1 {
         let list: Vec<&str> = names.iter().map(|name| name.as_str()).collect();

@@ -1,0 +1,267 @@
+//! The stage `[judge.X]`: a teacher scores answers, which the filter `score` of a dataset then chooses by.
+
+mod config;
+mod output;
+mod score;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+use stillhouse_data::answer::{ANSWERS_FILE, Answer, Outcome as Answered, read_answers};
+use stillhouse_data::lm::ModelLoader;
+use stillhouse_data::prompt::Prompt;
+use stillhouse_spec::Diagnostics;
+use stillhouse_stage::{Ahead, Context, Failure, Forecast, Kind, Needs, Outcome, StageKind, View, kind};
+
+pub use config::{JudgeConfig, JudgeSamplingConfig, ScaleConfig, ScoreIs, Unscored};
+pub use output::{JUDGEMENTS_FILE, Judgement, SCORES_FILE, Scored, UNSCORED_FILE, WithoutScore};
+pub use score::NoScore;
+
+use self::output::{Judged, Output};
+use self::score::Reader;
+use self::template::Template;
+use crate::asking::{Again, Question};
+use crate::definition::TeacherConfig;
+use crate::provider::Asker;
+use crate::reply::Reply;
+use crate::request::{Request, seed_of, seed_of_attempt};
+use crate::session::{Asks, Tally};
+
+/// The kind. The command line gives it the means to open models, for teachers that run here.
+pub struct Judge {
+    /// Opens models.
+    pub loader: &'static dyn ModelLoader,
+}
+
+impl Kind for Judge {
+    kind!("judge", JudgeConfig);
+
+    fn as_stage(&self) -> Option<&dyn StageKind> {
+        Some(self)
+    }
+
+    fn check(&self, view: &View<'_>, report: &mut Diagnostics) {
+        let Some(config) = view.config_as::<JudgeConfig>() else { return };
+        if let Some(teacher) = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>()) {
+            let sampling = config.sampling.as_of_answers();
+            teacher.settings.capabilities().check_questions(&|path| view.place(path), report);
+            teacher.settings.check_sampling(&sampling, &|path| view.place(path), report);
+        }
+    }
+}
+
+impl StageKind for Judge {
+    /// 1: the first.
+    fn revision(&self) -> u32 {
+        1
+    }
+
+    fn needs(&self, view: &View<'_>) -> Needs {
+        let teacher = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>());
+        teacher.map_or_else(Needs::default, |teacher| teacher.settings.needs())
+    }
+
+    fn forecast(&self, ahead: &Ahead<'_>) -> Option<Forecast> {
+        let config = ahead.view.config_as::<JudgeConfig>()?;
+        let teacher = ahead.view.follow("teacher")?;
+        let answers = ahead.inputs.get("answers")?;
+        let tree = ahead.store.tree(&answers.output).ok()??;
+        let entry = tree.entries().iter().find(|entry| entry.path == ANSWERS_FILE)?;
+        let template = Template::of(config).ok()?;
+        let mut known = Vec::new();
+        for answer in read_answers(&ahead.store.blob_path(&entry.digest)).ok()? {
+            let answer = answer.ok()?;
+            if is_judged(&answer) {
+                let questions = questions(config, &template, &answer, 0, ahead.seed).ok()?;
+                known.extend(questions.into_iter().map(|question| question.request));
+            }
+        }
+        teacher.config_as::<TeacherConfig>()?.settings.forecast_requests(known, 0, ahead)
+    }
+
+    fn run(&self, context: &Context) -> Result<Outcome, Failure> {
+        let config: JudgeConfig = context.config()?;
+        let teacher: TeacherConfig = context.definition("teacher")?;
+        let asker = Asker { context, teacher: &context.definition_order("teacher")?.name, loader: self.loader };
+        let path = context.input("answers")?.path(ANSWERS_FILE)?;
+        let total = judged(&path)? * u64::from(config.samples);
+        let reader = Reader { score: config.score.clone(), scale: config.scale.clone() };
+        let (times, on_rejected) = (config.ask_again_times, config.on_rejected);
+        let again = (times > 0).then(|| again(reader.clone(), times));
+        let mut session = teacher.settings.open(Asks { asker, on_rejected, again, total, unit: "judgements" })?;
+
+        let mut output = Output::create(&context.out(), &config)?;
+        // Answers of which not all judgements are there, and those between them that are not judged.
+        let waiting: RefCell<VecDeque<Judged>> = RefCell::default();
+        let mut tally = Tally::default();
+        let mut questions = Questions {
+            answers: Box::new(read_answers(&path)?.map(|answer| answer.map_err(Failure::from))),
+            template: Template::of(&config)?,
+            config: &config,
+            seed: context.seed(),
+            waiting: &waiting,
+            next: VecDeque::new(),
+            number: 0,
+        };
+        session.ask(&mut questions, &mut |question, reply, origin| {
+            tally.count(question, &reply, origin);
+            take(question, &reply, &reader, &config, &mut waiting.borrow_mut(), &mut output)
+        })?;
+        drop(questions);
+        pass_over(&mut waiting.into_inner(), &mut output)?;
+        let provenance = session.finish(&tally);
+        let without = output.without_score();
+        let mut metrics = output.finish(asker.teacher)?;
+        if without > 0 {
+            context.warn(format!(
+                "teacher {} gives {without} answers no score (`judgements.jsonl` has its words)",
+                asker.teacher
+            ));
+        }
+        tally.add_to(&mut metrics, session.prices());
+        Ok(Outcome { metrics, provenance, resumed: false })
+    }
+}
+
+/// Whether there is something to judge.
+fn is_judged(answer: &Answer) -> bool {
+    !answer.text.trim().is_empty() && !matches!(answer.outcome, Answered::ContentFilter | Answered::Rejected)
+}
+
+/// Counts the answers that are judged.
+fn judged(path: &Path) -> Result<u64, Failure> {
+    let mut count = 0;
+    for answer in read_answers(path)? {
+        count += u64::from(is_judged(&answer?));
+    }
+    Ok(count)
+}
+
+/// The questions about an answer, one a judgement.
+fn questions(
+    config: &JudgeConfig,
+    template: &Template,
+    answer: &Answer,
+    number: u64,
+    seed: u64,
+) -> Result<Vec<Question>, Failure> {
+    let messages = template.question(answer)?;
+    let (content, sampling) = (Prompt::id_of(&messages), config.sampling.as_of_answers());
+    // Known to messages by the id of the prompt that was answered.
+    let prompt = Arc::new(Prompt { id: answer.prompt.clone(), messages, reference: None });
+    let seed = sampling.seed.unwrap_or(seed);
+    let question = |sample| {
+        let request = Request {
+            messages: prompt.messages.clone(),
+            sampling: sampling.request(),
+            capture: None,
+            sample,
+            attempt: 0,
+            seed: (sampling.temperature > 0.0).then(|| seed_of(seed, &content, sample)),
+        };
+        Question { prompt: Arc::clone(&prompt), number, request }
+    };
+    Ok((0..config.samples).map(question).collect())
+}
+
+/// A judgement without a score is asked for again, with another seed.
+fn again(reader: Reader, times: u32) -> Again {
+    Box::new(move |request, reply| {
+        (request.attempt < times && reader.read(reply).is_err()).then(|| {
+            let attempt = request.attempt + 1;
+            Request { attempt, seed: request.seed.map(|seed| seed_of_attempt(seed, attempt)), ..request.clone() }
+        })
+    })
+}
+
+/// Takes a judgement; the last one settles the answer.
+fn take(
+    question: &Question,
+    reply: &Reply,
+    reader: &Reader,
+    config: &JudgeConfig,
+    waiting: &mut VecDeque<Judged>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    pass_over(waiting, output)?;
+    let Some(judged) = waiting.front_mut().filter(|judged| judged.number == question.number) else {
+        return Err(Failure::internal(format!("a judgement of answer {} came out of turn", question.number)));
+    };
+    let (request, read) = (&question.request, reader.read(reply));
+    output.judgement(&Judgement {
+        prompt: judged.prompt.clone(),
+        sample: judged.sample,
+        judgement: request.sample,
+        attempt: request.attempt,
+        score: read.ok(),
+        why: read.err().map(|why| why.name().to_owned()),
+        text: if reply.outcome == Answered::Rejected { reply.finish.clone() } else { reply.text.clone() },
+    })?;
+    // A rejected request is not asked again: it would be rejected again.
+    if read.is_err() && request.attempt < config.ask_again_times && reply.outcome != Answered::Rejected {
+        return Ok(());
+    }
+    judged.scores.push(read);
+    if judged.scores.len() == config.samples as usize
+        && let Some(judged) = waiting.pop_front()
+    {
+        output.settle(&judged)?;
+    }
+    Ok(())
+}
+
+/// Takes those off the front that are not judged.
+fn pass_over(waiting: &mut VecDeque<Judged>, output: &mut Output) -> Result<(), Failure> {
+    while let Some(answer) = waiting.pop_front_if(|answer| answer.not_judged.is_some()) {
+        output.pass_over(&answer)?;
+    }
+    Ok(())
+}
+
+/// From answers to questions, one answer at a time.
+struct Questions<'a> {
+    answers: Box<dyn Iterator<Item = Result<Answer, Failure>>>,
+    template: Template,
+    config: &'a JudgeConfig,
+    seed: u64,
+    waiting: &'a RefCell<VecDeque<Judged>>,
+    next: VecDeque<Question>,
+    number: u64,
+}
+
+impl Questions<'_> {
+    fn answer(&mut self, answer: &Answer) -> Result<(), Failure> {
+        self.number += 1;
+        let not_judged = (!is_judged(answer)).then_some(answer.outcome);
+        if not_judged.is_none() {
+            self.next = questions(self.config, &self.template, answer, self.number, self.seed)?.into();
+        }
+        let (number, prompt, sample) = (self.number, answer.prompt.clone(), answer.sample);
+        self.waiting.borrow_mut().push_back(Judged { number, prompt, sample, not_judged, scores: Vec::new() });
+        Ok(())
+    }
+}
+
+impl Iterator for Questions<'_> {
+    type Item = Result<Question, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(question) = self.next.pop_front() {
+                return Some(Ok(question));
+            }
+            let answer = match self.answers.next()? {
+                Ok(answer) => answer,
+                Err(failure) => return Some(Err(failure)),
+            };
+            if let Err(failure) = self.answer(&answer) {
+                return Some(Err(failure));
+            }
+        }
+    }
+}

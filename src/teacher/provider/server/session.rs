@@ -1,0 +1,84 @@
+//! A server that a stage asks questions of its own.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use stillhouse_stage::Failure;
+
+use super::run::{
+    TELL_EVERY, connection, provenance, tell_paid, threads, warn_of_another_model, warn_of_masked, warn_of_rejected,
+};
+use super::{Client, Server};
+use crate::asking::{Asking, Question};
+use crate::provider::Asker;
+use crate::replies::ReplyStore;
+use crate::session::{Asks, Session, Take, Tally};
+use crate::transport::Prices;
+
+/// Opens a teacher; it is connected to when something has to be asked.
+///
+/// # Errors
+/// If its replies cannot be read.
+pub fn open<'a>(server: Server, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {
+    let Asks { asker, on_rejected, again, total, unit } = asks;
+    let identity = server.identity();
+    let store = ReplyStore::shared(&asker.context.store().replies_dir().join(identity.folder()))?;
+    let asking = Asking::with_again(identity, store, on_rejected, again, connection(&server, &asker));
+    Ok(Box::new(Open { asker, total, unit, asking, runtime: threads()?, server }))
+}
+
+struct Open<'a> {
+    asker: Asker<'a>,
+    total: u64,
+    unit: &'static str,
+    asking: Arc<Asking>,
+    runtime: tokio::runtime::Runtime,
+    server: Server,
+}
+
+impl Open<'_> {
+    /// Tells how far it is, until it is stopped.
+    fn tell(&self) -> tokio::task::JoinHandle<()> {
+        let (context, teacher) = (self.asker.context.clone(), self.asker.teacher.to_owned());
+        let (counted, total, unit) = (Arc::clone(&self.asking), self.total, self.unit);
+        self.runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(TELL_EVERY).await;
+                context.progress(counted.answered().min(total), Some(total), unit);
+                if let Some(news) = counted.client().and_then(Client::news) {
+                    context.note(format!("teacher {teacher}: {news}"));
+                }
+            }
+        })
+    }
+}
+
+impl Session for Open<'_> {
+    fn ask(
+        &mut self,
+        questions: &mut dyn Iterator<Item = Result<Question, Failure>>,
+        take: &mut Take<'_>,
+    ) -> Result<(), Failure> {
+        let telling = self.tell();
+        let asked = self.runtime.block_on(self.asking.all(questions, self.asker.context.cancel(), take));
+        telling.abort();
+        if asked.is_err() {
+            warn_of_masked(&self.asker, self.asking.client());
+            tell_paid(&self.server, &self.asker, self.asking.paid());
+        }
+        asked
+    }
+
+    fn finish(&mut self, tally: &Tally) -> Value {
+        let models = tally.models();
+        warn_of_masked(&self.asker, self.asking.client());
+        warn_of_rejected(&self.asker, &self.asking, self.total);
+        warn_of_another_model(&self.server, &self.asker, &models);
+        self.asker.context.progress(self.asking.answered().min(self.total), Some(self.total), self.unit);
+        provenance(&self.server, &models)
+    }
+
+    fn prices(&self) -> Option<Prices> {
+        self.server.limits.prices
+    }
+}

@@ -1,0 +1,107 @@
+//! A teacher at the service of a stage that asks questions of its own: for new prompts, for scores. Its replies are kept
+//! in the same store, within the same limits, as answers are.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use stillhouse_data::answer::Outcome;
+use stillhouse_stage::Failure;
+
+use crate::answers::OnRejected;
+use crate::asking::{Again, Origin, Question};
+use crate::provider::Asker;
+use crate::reply::Reply;
+use crate::transport::Prices;
+
+/// Names of models that are told apart: a server that makes up one a reply must not fill the record with them.
+const MODELS: usize = 16;
+const OTHERS: &str = "others";
+
+/// How a stage wants to ask.
+pub struct Asks<'a> {
+    /// Who asks.
+    pub asker: Asker<'a>,
+    /// What becomes of a question that the server refuses.
+    pub on_rejected: OnRejected,
+    /// The request to ask after a reply, where that is not wanted as it is.
+    pub again: Option<Again>,
+    /// Questions in all, for the progress.
+    pub total: u64,
+    /// What they are for, as the progress names it: "scores".
+    pub unit: &'static str,
+}
+
+/// Takes a reply with its question.
+pub type Take<'t> = dyn FnMut(&Question, Reply, Origin) -> Result<(), Failure> + 't;
+
+/// An open teacher. It may be asked several times, and each time what is in the store is not asked.
+pub trait Session {
+    /// Asks all questions and gives the replies to `take` in the order of the questions; of a question that is asked
+    /// again, each of its replies.
+    ///
+    /// # Errors
+    /// The first failure of the questions, the teacher, the store or `take`; interrupted, when cancelled.
+    fn ask(
+        &mut self,
+        questions: &mut dyn Iterator<Item = Result<Question, Failure>>,
+        take: &mut Take<'_>,
+    ) -> Result<(), Failure>;
+
+    /// Says what is to be said at the end; gives who answered, for the record.
+    fn finish(&mut self, tally: &Tally) -> Value;
+
+    /// What its tokens cost.
+    fn prices(&self) -> Option<Prices>;
+}
+
+/// Counts replies, and what they took.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    replies: u64,
+    asked: u64,
+    asked_again: u64,
+    tokens: [u64; 2],
+    paid_tokens: [u64; 2],
+    models: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// Counts a reply.
+    pub fn count(&mut self, question: &Question, reply: &Reply, origin: Origin) {
+        let tokens = [u64::from(reply.usage.prompt), u64::from(reply.usage.completion)];
+        let add = |sum: &mut [u64; 2]| sum.iter_mut().zip(tokens).for_each(|(sum, tokens)| *sum += tokens);
+        self.replies += 1;
+        self.asked_again += u64::from(question.request.attempt > 0);
+        add(&mut self.tokens);
+        if origin == Origin::Asked {
+            self.asked += 1;
+            add(&mut self.paid_tokens);
+        }
+        // Nobody answered where the server refused.
+        if reply.outcome != Outcome::Rejected {
+            let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
+            *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
+        }
+    }
+
+    /// The models as they were named, with the number of their replies.
+    #[must_use]
+    pub fn models(&self) -> Value {
+        json!(self.models)
+    }
+
+    /// Adds the figures to a record's, under the names that they have in an `answers` stage's.
+    pub fn add_to(&self, metrics: &mut Value, prices: Option<Prices>) {
+        let tokens = |[prompt, completion]: [u64; 2]| json!({ "prompt": prompt, "completion": completion });
+        metrics["asked"] = json!(self.asked);
+        metrics["from-cache"] = json!(self.replies - self.asked);
+        if self.asked_again > 0 {
+            metrics["asked-again"] = json!(self.asked_again);
+        }
+        metrics["tokens"] = tokens(self.tokens);
+        metrics["paid-tokens"] = tokens(self.paid_tokens);
+        if let Some(prices) = prices {
+            metrics["spend-usd"] = json!(prices.of(self.paid_tokens[0], self.paid_tokens[1]));
+        }
+    }
+}
