@@ -5,6 +5,7 @@ on models and no network here; a model comes in through [`lm::LanguageModel`]."]
 pub mod align;
 pub mod answer;
 pub mod batch;
+pub mod captured;
 pub mod chat_template;
 pub mod dataset;
 pub mod error;
@@ -21,6 +22,7 @@ pub mod prompt;
 pub mod prompts;
 mod random;
 pub mod retokenise;
+pub mod server_tokens;
 pub mod signals;
 pub mod source;
 mod string_or;

@@ -10,7 +10,8 @@ use crate::config::{Config, Described, expected};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::node::{Node, Origin};
 
-/// A setting that says how to work, never what comes out: it is in no key.
+/// A setting that says how to work, never what comes out: it is in no key. A name of another table is then a
+/// [`Described::Mention`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Execution<T>(pub T);
 
@@ -36,7 +37,10 @@ impl<T: Config> Config for Execution<T> {
     }
 
     fn describe(&self) -> Described {
-        Described::Nothing
+        match self.0.describe() {
+            Described::Reference(reference) => Described::Mention(reference),
+            _ => Described::Nothing,
+        }
     }
 
     fn shown(&self) -> Described {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use reqwest::Url;
-use stillhouse_spec::{Config, Diagnostics, Execution, Node};
+use stillhouse_data::model::TokenizerSource;
+use stillhouse_spec::{Config, Diagnostics, Execution, Node, Ref};
 use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 
 use super::{ChatApi, CompletionsApi, Dialect};
@@ -31,6 +32,9 @@ pub struct OpenAi {
     pub api_key_env: Execution<Option<String>>,
     /// Send only what OpenAI's own API has. Left out, it is so for OpenAI's and Azure's hosts.
     pub strict: Execution<Option<bool>>,
+    /// The model folder, or trained tokenizer, whose tokens the server's model has. Named, `check` tells before anything is
+    /// paid whether a student can learn from its log-probabilities; it changes no answer.
+    pub tokenizer: Execution<Option<Ref<TokenizerSource>>>,
     /// What its answers may be used for.
     pub terms: Execution<Option<TermsConfig>>,
     /// How much at once, a minute, and in all.
