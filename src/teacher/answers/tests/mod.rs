@@ -6,3 +6,4 @@ mod local;
 mod outcomes;
 mod providers;
 mod server;
+mod signals;
