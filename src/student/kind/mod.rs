@@ -6,6 +6,7 @@ mod identity;
 mod initial;
 mod narrator;
 mod run;
+mod stored;
 mod teacher;
 
 pub use config::{BatchConfig, StudentConfig, Teachers};

@@ -14,6 +14,8 @@ use stillhouse_store::{Key, Store};
 use super::*;
 use crate::language_model::BurnLoader;
 
+mod stored;
+
 #[path = "../../data/gguf/testing.rs"]
 #[allow(dead_code, missing_docs, reason = "a helper of other tests too")]
 mod gguf_writer;
