@@ -32,6 +32,15 @@ pub fn starts(lengths: impl IntoIterator<Item = usize>) -> Vec<Option<usize>> {
     lengths.into_iter().map(start).collect()
 }
 
+/// How many bytes two texts begin with together, and how many of the rest they end with.
+pub(crate) fn common_ends(left: &[u8], right: &[u8]) -> (usize, usize) {
+    let same = |(left, right): &(&u8, &u8)| left == right;
+    let prefix = left.iter().zip(right).take_while(same).count();
+    let most = left.len().min(right.len()) - prefix;
+    let suffix = left.iter().rev().zip(right.iter().rev()).take(most).take_while(same).count();
+    (prefix, suffix)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

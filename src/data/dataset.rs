@@ -14,6 +14,7 @@
 
 mod artifact;
 mod assemble;
+mod captured;
 mod complete;
 mod config;
 mod decontaminate;
@@ -42,7 +43,7 @@ pub use decontaminate::{DecontaminationStatistics, EvaluationStatistics};
 pub use diversity::{Diversity, Spread};
 pub use dropped::{DROPPED_FILE, DroppedRow};
 pub use look::{Fate, RowName, ShownRow};
-pub use statistics::{PartStatistics, SignalStatistics, Statistics};
+pub use statistics::{MatchedStatistics, PartStatistics, SignalStatistics, Statistics};
 
 use crate::model::tokenizer_folder;
 use crate::tokenizer::Tokenizer;
@@ -89,7 +90,7 @@ impl StageKind for Dataset {
         }
         let files = tokenizer_folder(context, "tokenizer")?;
         let tokenizer = Tokenizer::load(&files)?;
-        let sources = source::open_all(&config, context)?;
+        let mut sources = source::open_all(&config, &tokenizer, context)?;
         let assembler = assemble::Assembler::new(&config, &tokenizer, &sources, context)?;
         if tokenizer.eos().is_none() {
             context.warn("the tokenizer names no end-of-sequence token: students will not learn where to stop");
@@ -99,7 +100,7 @@ impl StageKind for Dataset {
         let mut evaluations = decontaminate::Evaluations::open(&config, context)?;
         let mut gate = gate::Gate::open(&config, &assembler, context)?;
         let mut bad_rows = Vec::new();
-        for source in &sources {
+        for source in &mut sources {
             bad_rows.push(source.read(&assembler, context, &mut |drafts| gate.take(drafts))?);
         }
         let mut passed = gate.close()?;

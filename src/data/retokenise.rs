@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::align::align;
+use crate::align::{align, common_ends};
 use crate::error::DataResult;
 use crate::tokenizer::{Pieces, Tokenizer};
 
@@ -187,15 +187,12 @@ impl Written {
 
 /// Where pieces begin in a text that they may not write to the byte: a tokenizer may put a space before it, or normalise
 /// characters. What is the same up to the first difference and from the last one on has its place; what is between has none.
-fn starts_in(text: &[u8], pieces: &Pieces) -> Vec<Option<usize>> {
+pub(crate) fn starts_in(text: &[u8], pieces: &Pieces) -> Vec<Option<usize>> {
     let Pieces { bytes, starts } = pieces;
     if bytes == text {
         return starts.clone();
     }
-    let same = |(left, right): &(&u8, &u8)| left == right;
-    let prefix = text.iter().zip(bytes).take_while(same).count();
-    let most = text.len().min(bytes.len()) - prefix;
-    let suffix = text.iter().rev().zip(bytes.iter().rev()).take(most).take_while(same).count();
+    let (prefix, suffix) = common_ends(text, bytes);
     let placed = |start: usize| match start + suffix >= bytes.len() {
         true => Some(start + text.len() - bytes.len()),
         // One that begins where the difference does has the same text before it.

@@ -167,7 +167,7 @@ impl Bench {
                 let input = FileInput { path: file.path.clone(), digest, members: None };
                 order.files.insert(path.to_owned(), input);
             }
-            Described::Value(_) | Described::Nothing => {}
+            Described::Value(_) | Described::Mention(_) | Described::Nothing => {}
         }
     }
 

@@ -84,6 +84,8 @@ pub enum Described {
     Reference(Reference),
     /// A path: the digest of what it holds.
     File(FileUse),
+    /// A name that kinds may follow when they check a file, and nothing else: it is in no key, and nothing waits for it.
+    Mention(Reference),
     /// Execution only, or left out.
     Nothing,
 }
@@ -102,7 +104,7 @@ impl Described {
                 }
             },
             Self::List(items) => Some(items.iter().filter_map(Self::to_json).collect()),
-            Self::Reference(reference) => Some(json!(reference.name)),
+            Self::Reference(reference) | Self::Mention(reference) => Some(json!(reference.name)),
             Self::File(_) | Self::Nothing => None,
         }
     }

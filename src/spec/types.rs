@@ -11,7 +11,8 @@ use crate::config::{Bounds, Config, Described, Fields, expected};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::node::{Node, Origin};
 
-/// A setting that says how to work, never what comes out: it is in no key.
+/// A setting that says how to work, never what comes out: it is in no key. A name of another table is then a
+/// [`Described::Mention`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Execution<T>(pub T);
 
@@ -37,7 +38,10 @@ impl<T: Config> Config for Execution<T> {
     }
 
     fn describe(&self) -> Described {
-        Described::Nothing
+        match self.0.describe() {
+            Described::Reference(reference) => Described::Mention(reference),
+            _ => Described::Nothing,
+        }
     }
 
     fn shown(&self) -> Described {

@@ -2,12 +2,15 @@
 
 use stillhouse_stage::{Context, Failure};
 
+use super::captured::Found;
 use super::config::{ChatTemplateChoice, DatasetConfig, LongRows, LossOn};
 use super::source::OpenSource;
 use crate::answer::{AnswerTokens, Outcome};
+use crate::captured::TokenLogProbs;
 use crate::error::{DataError, DataResult};
 use crate::example::{Example, Row};
 use crate::prompt::Message;
+use crate::server_tokens::ServerTokens;
 use crate::signals::SequenceKey;
 use crate::tokenizer::{ChatFormat, Tokenizer};
 
@@ -25,6 +28,8 @@ pub(super) struct RawRow {
     /// Whether the completion is whole, so that its end is to be learned.
     pub(super) finished: bool,
     pub(super) tokens: Option<AnswerTokens>,
+    /// What a server said of the completion; none where there is nothing to look for.
+    pub(super) said: Option<Vec<TokenLogProbs>>,
 }
 
 /// An example with its row, or why there is none.
@@ -39,8 +44,10 @@ pub(super) struct Draft {
 pub(super) struct Made {
     pub(super) example: Example,
     /// What each teacher's signal is known under, in the order of the source's teachers; none where the teacher's own
-    /// ids were not taken.
+    /// ids were not taken, and a server said nothing.
     pub(super) signal_keys: Vec<SequenceKey>,
+    /// What a server said.
+    pub(super) found: Option<Found>,
 }
 
 /// The reason of rows longer than they may be.
@@ -62,6 +69,8 @@ pub(super) struct Assembler<'a> {
     long_rows: LongRows,
     /// By source: the teachers whose signals it has.
     teachers: Vec<Vec<String>>,
+    /// Where a source has a server's log-probabilities.
+    server_tokens: Option<ServerTokens>,
 }
 
 impl<'a> Assembler<'a> {
@@ -87,6 +96,10 @@ impl<'a> Assembler<'a> {
             loss_on: config.loss_on,
             long_rows: config.long_rows,
             teachers: sources.iter().map(OpenSource::teachers).collect(),
+            server_tokens: match sources.iter().any(|source| source.captured.is_some()) {
+                true => Some(ServerTokens::new(tokenizer)?),
+                false => None,
+            },
         })
     }
 
@@ -126,6 +139,7 @@ impl<'a> Assembler<'a> {
                 outcome,
                 finished,
                 tokens: None,
+                said: None,
             });
         }
         let row = Row { source, line, prompt, sample, messages, completion, reference, prompt_tokens };
@@ -146,7 +160,7 @@ impl<'a> Assembler<'a> {
         let bytes = if cut { self.tokenizer.decode(&tokens[1..], false)?.len() } else { text.len() } as u64;
         let scored = (0..tokens.len()).map(|place| place > 0).collect();
         let example = Example { tokens, scored, bytes, source: example.source };
-        Ok(Ok(Made { example, signal_keys: Vec::new() }))
+        Ok(Ok(Made { example, signal_keys: Vec::new(), found: None }))
     }
 
     fn make(&self, raw: &RawRow) -> DataResult<(u32, Result<Made, &'static str>)> {
@@ -164,15 +178,25 @@ impl<'a> Assembler<'a> {
             Some(tokens) => (tokens.prompt.clone(), tokens.completion.clone()),
             None => self.tokenise(raw)?,
         };
-        let signal_keys = own.map(|tokens| self.signal_keys(raw.source, &tokens.sequence())).unwrap_or_default();
+        let mut signal_keys = own.map(|tokens| self.signal_keys(raw.source, &tokens.sequence())).unwrap_or_default();
         if let (true, Some(eos)) = (raw.finished, self.tokenizer.eos())
             && completion.last() != Some(&eos)
         {
             completion.push(eos);
         }
         let prompt_tokens = prompt.len() as u32;
+        let found = match (&self.server_tokens, &raw.said) {
+            (Some(server), Some(said)) => Some(Found {
+                first: prompt_tokens,
+                answered: server.distributions(&raw.completion, &completion, said)?,
+            }),
+            _ => None,
+        };
         let mut tokens = prompt;
         tokens.extend(completion);
+        if found.is_some() {
+            signal_keys = self.signal_keys(raw.source, &tokens);
+        }
         let cut = tokens.len() > self.max_length;
         if cut && (self.long_rows == LongRows::Drop || prompt_tokens as usize >= self.max_length) {
             return Ok((prompt_tokens, Err(TOO_LONG)));
@@ -188,7 +212,7 @@ impl<'a> Assembler<'a> {
             raw.completion.len()
         };
         let example = Example { tokens, scored, bytes: bytes as u64, source: raw.source };
-        Ok((prompt_tokens, Ok(Made { example, signal_keys })))
+        Ok((prompt_tokens, Ok(Made { example, signal_keys, found })))
     }
 
     fn signal_keys(&self, source: u32, sequence: &[u32]) -> Vec<SequenceKey> {

@@ -89,7 +89,7 @@ impl SignalsConfig {
 #[config(check = one_source)]
 pub struct Source {
     /// A teacher's answers.
-    #[config(parts = "answers.jsonl,signals")]
+    #[config(parts = "answers.jsonl,signals,captured.jsonl")]
     pub answers: Option<Ref<Answers>>,
     /// A file of prompts with their completions.
     pub jsonl: Option<StringOr<JsonlRows>>,

@@ -17,6 +17,7 @@ use super::statistics::{PartStatistics, SignalStatistics};
 use crate::error::{DataError, DataResult};
 use crate::example::{ExampleWriter, Row};
 use crate::model_folder::ModelFolder;
+use crate::server_tokens::Matched;
 use crate::signals::SignalReader;
 use crate::tokenizer::Tokenizer;
 
@@ -25,6 +26,8 @@ pub(super) struct Written {
     pub(super) train: PartStatistics,
     pub(super) holdout: PartStatistics,
     pub(super) signals: Option<SignalStatistics>,
+    /// What could be made of servers' log-probabilities, by source.
+    pub(super) matched: Vec<Option<Matched>>,
     pub(super) diversity: Option<Diversity>,
 }
 
@@ -52,7 +55,8 @@ pub(super) fn write(
     let holdout = write_part(passed, &parts.holdout, &out.join(HOLDOUT), &mut signals, &mut Sample::default())?;
     let signals = signals.finish()?;
     copy_tokenizer(tokenizer_files, &out.join(TOKENIZER))?;
-    Ok(Written { train, holdout, signals, diversity: diversity::measure(&sample.completions())? })
+    let matched = sources.iter().map(|source| source.matched).collect();
+    Ok(Written { train, holdout, signals, matched, diversity: diversity::measure(&sample.completions())? })
 }
 
 fn reasons(passed: &Passed) -> String {

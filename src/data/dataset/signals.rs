@@ -70,6 +70,9 @@ impl<'a> Signals<'a> {
         for (teacher, key) in reader.header().teachers.iter().zip(known) {
             if let Some(signal) = reader.get(key)? {
                 let positions = tokens.len().saturating_sub(signal.first_position() as usize);
+                if is_silent(&signal, positions) {
+                    continue;
+                }
                 let key = SequenceKey::of(teacher, tokens);
                 match &mut self.anew {
                     None => writer.copy(key, &signal, positions)?,
@@ -94,6 +97,16 @@ impl<'a> Signals<'a> {
             quality: (quality.measured > 0).then_some(quality),
         }))
     }
+}
+
+/// Whether the first positions, all that is left of a row that was cut, hold nothing.
+fn is_silent(signal: &Signal<'_>, positions: usize) -> bool {
+    let mut said = TopK::default();
+    signal.says() == Says::MostLikely
+        && (0..signal.len().min(positions)).all(|place| {
+            signal.read(place, &mut said);
+            said.log_probs.is_empty()
+        })
 }
 
 impl Anew {

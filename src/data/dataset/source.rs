@@ -7,17 +7,25 @@ use rayon::prelude::*;
 use stillhouse_stage::{Context, Failure};
 
 use super::assemble::{Assembler, Draft, EMPTY, RawRow};
+use super::captured::CapturedSource;
 use super::config::{DatasetConfig, JsonlRows, TextUnit};
 use super::windows::Windows;
 use crate::answer::{ANSWERS_FILE, Answer, Outcome, read_answers};
 use crate::bad_rows::{BadRows, OnBadRow};
+use crate::captured::CAPTURED_FILE;
 use crate::error::{DataError, DataResult};
 use crate::prompt::{Message, Prompt};
-use crate::signals::{SIGNALS_FILE, SignalReader};
+use crate::server_tokens::Matched;
+use crate::signals::{Precision, SIGNALS_FILE, SignalReader};
 use crate::source::{LineReader, Object, ObjectReader, RowTemplate};
+use crate::tokenizer::Tokenizer;
 
 /// Rows that are tokenised at once, on all processors.
 const CHUNK: usize = 256;
+/// The same where a row comes with a server's log-probabilities, each of which is many times as large as its token.
+const CAPTURED_CHUNK: usize = 32;
+/// Less than this of a server's log-probabilities in the dataset's tokens is a warning.
+const FEW: f64 = 0.5;
 /// Bytes of plain text that are tokenised at once.
 const BLOCK: usize = 256 << 10;
 
@@ -28,8 +36,12 @@ pub(super) type Sink<'a> = &'a mut dyn FnMut(Vec<Draft>) -> DataResult<()>;
 pub(super) struct OpenSource {
     number: u32,
     from: From,
-    /// A teacher's signals for its answers.
+    /// A teacher's signals for its answers; a server's once all is read.
     pub(super) signals: Option<SignalReader>,
+    /// A server's log-probabilities, until all is read.
+    pub(super) captured: Option<CapturedSource>,
+    /// What could be made of them, then.
+    pub(super) matched: Option<Matched>,
 }
 
 enum From {
@@ -48,8 +60,29 @@ struct OpenJsonl {
 }
 
 /// Opens every source, so that what is missing fails before any work.
-pub(super) fn open_all(config: &DatasetConfig, context: &Context) -> Result<Vec<OpenSource>, Failure> {
-    config.mix.iter().enumerate().map(|(number, source)| open(number, source, context)).collect()
+pub(super) fn open_all(
+    config: &DatasetConfig,
+    tokenizer: &Tokenizer,
+    context: &Context,
+) -> Result<Vec<OpenSource>, Failure> {
+    let opened = config.mix.iter().enumerate().map(|(number, source)| open(number, source, context));
+    let mut sources: Vec<OpenSource> = opened.collect::<Result<_, _>>()?;
+    // A file of signals has one width: that of local teachers, whose vocabularies may be padded, where there are some.
+    let local = sources.iter().filter_map(|source| source.signals.as_ref().map(SignalReader::header));
+    let widths = local.filter(|header| header.tokenizer == tokenizer.digest()).map(|header| header.vocabulary);
+    let vocabulary = widths.max().unwrap_or(u32::try_from(tokenizer.vocabulary()).unwrap_or(u32::MAX));
+    // As local teachers' are kept where nothing is said; exact where others are made of them.
+    let precision = if config.signals.is_some() { Precision::F32 } else { Precision::default() };
+    for (number, source) in sources.iter_mut().enumerate().filter(|(_, source)| source.signals.is_none()) {
+        if !matches!(source.from, From::Answers(_)) {
+            continue;
+        }
+        let Some(path) = context.input(&format!("mix.{number}.answers"))?.find(CAPTURED_FILE) else { continue };
+        let signals = context.scratch().join(format!("captured-{number}.bin"));
+        let captured = CapturedSource::open(path, signals, tokenizer.digest(), vocabulary, precision)?;
+        source.captured = Some(captured);
+    }
+    Ok(sources)
 }
 
 fn open(number: usize, source: &super::Source, context: &Context) -> Result<OpenSource, Failure> {
@@ -73,7 +106,7 @@ fn open(number: usize, source: &super::Source, context: &Context) -> Result<Open
     } else {
         return Err(Failure::input(format!("source {number} of `mix` names nothing")));
     };
-    Ok(OpenSource { number: number as u32, from, signals })
+    Ok(OpenSource { number: number as u32, from, signals, captured: None, matched: None })
 }
 
 /// Signals of another tokenizer, or of prompts rendered otherwise, fit no row: better said than found out.
@@ -91,15 +124,30 @@ pub(super) fn warn_of_unused_signals(sources: &[OpenSource], assembler: &Assembl
     }
 }
 
+/// With the server's own tokenizer nearly all fits; where little does, the tokenizer is another.
+fn warn_of_few(source: u32, matched: &Matched, context: &Context) {
+    if matched.tokens == 0 || matched.share().min(matched.mass_share()) >= FEW {
+        return;
+    }
+    let (tokens, mass) = (matched.share() * 100.0, matched.mass_share() * 100.0);
+    context.warn(format!(
+        "only {tokens:.1} % of the tokens of source {source} (from 0) have a distribution of its server, with {mass:.1} % of \
+         what the server said there: its tokens are not those of the dataset's tokenizer, or it gave no alternatives"
+    ));
+}
+
 impl OpenSource {
     /// The teachers whose signals it has.
     pub(super) fn teachers(&self) -> Vec<String> {
+        if let Some(captured) = &self.captured {
+            return vec![captured.teacher.clone()];
+        }
         self.signals.as_ref().map(|signals| signals.header().teachers.clone()).unwrap_or_default()
     }
 
     /// Reads all rows. Gives the figures of bad rows, where they may be left out.
     pub(super) fn read(
-        &self,
+        &mut self,
         assembler: &Assembler<'_>,
         context: &Context,
         sink: Sink<'_>,
@@ -114,7 +162,15 @@ impl OpenSource {
             sink(drafts)
         };
         match &self.from {
-            From::Answers(path) => self.read_answers(path, assembler, &mut counted)?,
+            From::Answers(path) => {
+                let mut captured = self.captured.take();
+                self.read_answers(path, captured.as_mut(), assembler, &mut counted)?;
+                if let Some(captured) = captured {
+                    let (signals, matched) = captured.finish()?;
+                    warn_of_few(self.number, &matched, context);
+                    (self.signals, self.matched) = (Some(signals), Some(matched));
+                }
+            }
             From::Jsonl(jsonl) => {
                 let bad_rows = self.read_jsonl(jsonl, assembler, &mut counted)?;
                 bad_rows.some_are_good(read)?;
@@ -126,9 +182,19 @@ impl OpenSource {
         Ok(None)
     }
 
-    fn read_answers(&self, path: &Path, assembler: &Assembler<'_>, sink: Sink<'_>) -> DataResult<()> {
+    fn read_answers(
+        &self,
+        path: &Path,
+        mut captured: Option<&mut CapturedSource>,
+        assembler: &Assembler<'_>,
+        sink: Sink<'_>,
+    ) -> DataResult<()> {
+        let mut lines = captured.as_ref().map(|captured| captured.lines()).transpose()?;
+        let chunk = if captured.is_some() { CAPTURED_CHUNK } else { CHUNK };
         let rows = read_answers(path)?.zip(1..).map(|(answer, line)| {
-            let Answer { prompt, sample, messages, reference, text, finish: _, outcome, tokens } = answer?;
+            let answer = answer?;
+            let said = lines.as_mut().map(|lines| lines.beside(&answer)).transpose()?;
+            let Answer { prompt, sample, messages, reference, text, finish: _, outcome, tokens } = answer;
             let finished = matches!(outcome, Outcome::Ok | Outcome::Refusal | Outcome::Unparseable);
             let (source, outcome) = (self.number, Some(outcome));
             Ok(RawRow {
@@ -142,9 +208,15 @@ impl OpenSource {
                 outcome,
                 finished,
                 tokens,
+                said,
             })
         });
-        in_chunks(rows, assembler, sink)
+        in_chunks(rows, chunk, assembler, &mut |mut drafts| {
+            if let Some(captured) = &mut captured {
+                captured.take(&mut drafts)?;
+            }
+            sink(drafts)
+        })
     }
 
     fn read_jsonl(&self, jsonl: &OpenJsonl, assembler: &Assembler<'_>, sink: Sink<'_>) -> DataResult<BadRows> {
@@ -168,6 +240,7 @@ impl OpenSource {
                 outcome: None,
                 finished: true,
                 tokens: None,
+                said: None,
             })
         };
         let rows =
@@ -176,7 +249,7 @@ impl OpenSource {
                 Err(fault) => bad_rows.borrow_mut().pass(fault).err().map(Err),
             });
         // A teacher may say nothing; a person's file that does has the wrong field or a broken row.
-        in_chunks(rows, assembler, &mut |mut drafts| {
+        in_chunks(rows, CHUNK, assembler, &mut |mut drafts| {
             let mut fault = Ok(());
             drafts.retain(|draft| {
                 let silent = draft.made.as_ref().err() == Some(&EMPTY);
@@ -239,17 +312,18 @@ impl OpenSource {
 
 fn in_chunks(
     rows: impl Iterator<Item = DataResult<RawRow>>,
+    size: usize,
     assembler: &Assembler<'_>,
     sink: Sink<'_>,
 ) -> DataResult<()> {
-    let mut chunk = Vec::with_capacity(CHUNK);
+    let mut chunk = Vec::with_capacity(size);
     let mut flush = |chunk: &mut Vec<RawRow>| {
         let drafts: DataResult<Vec<Draft>> = chunk.par_drain(..).map(|raw| assembler.assemble(raw)).collect();
         sink(drafts?)
     };
     for row in rows {
         chunk.push(row?);
-        if chunk.len() == CHUNK {
+        if chunk.len() == size {
             flush(&mut chunk)?;
         }
     }

@@ -14,6 +14,7 @@ use super::select::Parts;
 use crate::batch::BatchPlan;
 use crate::error::{DataError, DataResult};
 use crate::example::Example;
+use crate::server_tokens::Matched;
 use crate::signals::Quality;
 use crate::tokenizer::Tokenizer;
 
@@ -102,8 +103,30 @@ pub struct Lengths {
     pub max: u32,
 }
 
+/// What could be made of a server's log-probabilities, in figures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MatchedStatistics {
+    /// Tokens of the answers.
+    pub tokens: u64,
+    /// The share of them with a distribution.
+    pub matched: f64,
+    /// The share of the server's mass that is kept there.
+    pub mass: f64,
+    /// Alternatives that are no token of the dataset's tokenizer, or several.
+    pub left_out: u64,
+}
+
+impl From<Matched> for MatchedStatistics {
+    fn from(matched: Matched) -> Self {
+        let (share, mass) = (matched.share(), matched.mass_share());
+        Self { tokens: matched.tokens, matched: share, mass, left_out: matched.left_out }
+    }
+}
+
 /// A source in figures.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct SourceStatistics {
     /// `answers`, `jsonl` or `text`.
     pub kind: String,
@@ -113,6 +136,9 @@ pub struct SourceStatistics {
     pub kept: u64,
     /// Rows used after the weights.
     pub used: u64,
+    /// Of a server's log-probabilities, where it gave some: what is in the dataset's tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_probs: Option<MatchedStatistics>,
 }
 
 impl PartStatistics {
@@ -156,6 +182,7 @@ impl Statistics {
             read: passed.read[number],
             kept: of(number, &mut left.iter()),
             used: of(number, &mut used.train.iter().chain(&used.holdout)),
+            log_probs: written.matched.get(number).copied().flatten().map(MatchedStatistics::from),
         });
         let sources = sources.collect();
         Ok(Self {

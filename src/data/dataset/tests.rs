@@ -1,6 +1,7 @@
 mod decontaminating;
 mod filtering;
 mod looking;
+mod server_signals;
 mod verifying;
 
 use std::path::PathBuf;

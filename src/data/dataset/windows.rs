@@ -81,6 +81,11 @@ impl<'a> Windows<'a> {
             prompt_tokens: 1,
         };
         let example = Example { tokens, scored, bytes, source: self.source };
-        Ok(Draft { row, outcome: None, finished: true, made: Ok(Made { example, signal_keys: Vec::new() }) })
+        Ok(Draft {
+            row,
+            outcome: None,
+            finished: true,
+            made: Ok(Made { example, signal_keys: Vec::new(), found: None }),
+        })
     }
 }

@@ -81,9 +81,14 @@ impl SignalReader {
 
     /// The signal of any of the file's teachers for a sequence: the first in the header's order.
     pub fn find(&self, tokens: &[u32]) -> DataResult<Option<Signal<'_>>> {
+        Ok(self.find_with_teacher(tokens)?.map(|(_, signal)| signal))
+    }
+
+    /// As [`SignalReader::find`], with the teacher whose signal it is.
+    pub fn find_with_teacher(&self, tokens: &[u32]) -> DataResult<Option<(&str, Signal<'_>)>> {
         for teacher in &self.header.teachers {
             if let Some(signal) = self.get(&SequenceKey::of(teacher, tokens))? {
-                return Ok(Some(signal));
+                return Ok(Some((teacher, signal)));
             }
         }
         Ok(None)

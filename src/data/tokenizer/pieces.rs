@@ -94,6 +94,21 @@ impl Tokenizer {
         Ok(Pieces { starts: starts(spelled.iter().map(Vec::len)), bytes: spelled.concat() })
     }
 
+    /// What one token writes by itself: nothing where the id means nothing.
+    ///
+    /// # Errors
+    /// A token that can't be decoded.
+    pub fn token_bytes(&self, id: u32) -> DataResult<Vec<u8>> {
+        Ok(self.pieces(&[id], false)?.bytes)
+    }
+
+    /// Whether a token stands for a byte that no other token writes: `<0x0A>` of SentencePiece.
+    pub fn is_byte(&self, id: u32) -> bool {
+        matches!(self.spelling, Spelling::Marked { bytes: true, .. })
+            && !self.added.contains_key(&id)
+            && self.inner.id_to_token(id).is_some_and(|token| byte_of(&token).is_some())
+    }
+
     /// The bytes of one token. Tokens that were added are written as they are; ids that mean nothing write nothing.
     fn spelled(&self, id: u32, spell: fn(&str) -> Vec<u8>) -> Vec<u8> {
         let token = self.inner.id_to_token(id).unwrap_or_default();

@@ -17,6 +17,8 @@ pub(super) type Bound = BTreeMap<String, BTreeMap<String, String>>;
 /// The bound references of one cell.
 pub(super) struct Reach {
     bound: Bound,
+    /// Names that are followed when a kind looks around, and make no graph.
+    mentioned: Bound,
     /// Labels, each after all that it names.
     pub(super) order: Vec<String>,
 }
@@ -32,15 +34,16 @@ pub(super) struct Expanded {
 impl Reach {
     /// Binds every reference; `None` if a name does not resolve or names go in a circle.
     pub(super) fn of(tables: &CellTables, kinds: &[&'static dyn Kind], report: &mut Diagnostics) -> Option<Self> {
-        let mut bound = Bound::new();
+        let (mut bound, mut mentioned) = (Bound::new(), Bound::new());
         let mut whole = true;
         for (label, table) in tables.iter() {
             let mut references = Vec::new();
             collect(&table.described, &mut String::new(), &mut references);
-            let mut links = BTreeMap::new();
-            for (path, reference) in references {
+            let (mut links, mut mentions) = (BTreeMap::new(), BTreeMap::new());
+            for (path, reference, mention) in references {
+                let into = if mention { &mut mentions } else { &mut links };
                 match bind(&reference, tables, kinds) {
-                    Ok(target) => _ = links.insert(path, target),
+                    Ok(target) => _ = into.insert(path, target),
                     Err(Some(error)) => {
                         report.push(error);
                         whole = false;
@@ -50,6 +53,7 @@ impl Reach {
                 }
             }
             bound.insert(label.to_owned(), links);
+            mentioned.insert(label.to_owned(), mentions);
         }
         for reference in &tables.loose {
             if let Err(Some(error)) = bind(reference, tables, kinds) {
@@ -57,7 +61,7 @@ impl Reach {
             }
         }
         let order = cycles::order(&bound, tables, report)?;
-        whole.then_some(Self { bound, order })
+        whole.then_some(Self { bound, mentioned, order })
     }
 
     /// Path → label of every table that a table names.
@@ -98,7 +102,7 @@ impl Reach {
         let full = join(place.prefix, place.path);
         match described {
             Described::Value(value) => Some(value.clone()),
-            Described::Nothing => None,
+            Described::Mention(_) | Described::Nothing => None,
             Described::Table(members) => {
                 let values = members.iter().filter_map(|(name, member)| {
                     let path = join(place.path, name);
@@ -150,7 +154,8 @@ struct Around<'a> {
 
 impl Surroundings for Around<'_> {
     fn follow(&self, label: &str, path: &str) -> Option<View<'_>> {
-        let target = self.reach.bound.get(label)?.get(path)?;
+        let Reach { bound, mentioned, .. } = self.reach;
+        let target = [bound, mentioned].into_iter().find_map(|names| names.get(label)?.get(path))?;
         let (_, table) = self.tables.get(target)?;
         Some(View::new(&table.label, table.kind, table.config.as_ref(), table.at, self))
     }
@@ -176,7 +181,8 @@ fn join(prefix: &str, path: &str) -> String {
     }
 }
 
-fn collect(described: &Described, path: &mut String, out: &mut Vec<(String, Reference)>) {
+/// The names in a table, and of each whether it is only mentioned.
+fn collect(described: &Described, path: &mut String, out: &mut Vec<(String, Reference, bool)>) {
     let mut deeper = |name: &str, child: &Described| {
         let length = path.len();
         *path = join(path, name);
@@ -186,7 +192,8 @@ fn collect(described: &Described, path: &mut String, out: &mut Vec<(String, Refe
     match described {
         Described::Table(members) => members.iter().for_each(|(name, child)| deeper(name, child)),
         Described::List(items) => items.iter().enumerate().for_each(|(index, child)| deeper(&index.to_string(), child)),
-        Described::Reference(reference) => out.push((path.clone(), reference.clone())),
+        Described::Reference(reference) => out.push((path.clone(), reference.clone(), false)),
+        Described::Mention(reference) => out.push((path.clone(), reference.clone(), true)),
         _ => {}
     }
 }

@@ -192,6 +192,7 @@ fn described(value: &Described) -> Value {
         Described::List(items) => items.iter().map(described).collect(),
         Described::Reference(reference) => json!({ "reference": reference.name, "parts": reference.parts }),
         Described::File(file) => json!({ "file": file.path }),
+        Described::Mention(reference) => json!({ "mention": reference.name }),
         Described::Nothing => Value::Null,
     }
 }

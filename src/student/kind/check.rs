@@ -1,14 +1,14 @@
 //! What a student's table must find around it, checked before anything is paid or trained.
 
-use stillhouse_data::dataset::DatasetConfig;
 use stillhouse_data::model::ModelConfig;
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_data::tokenizer::Tokenizer;
-use stillhouse_spec::{Described, Diagnostic, Diagnostics};
+use stillhouse_spec::{Diagnostic, Diagnostics};
 use stillhouse_stage::View;
 
 use super::config::StudentConfig;
 use super::initial::Beginning;
+use super::stored;
 use super::teacher::OTHER_TOKENIZER;
 use crate::model::{DecoderConfig, read_config};
 use crate::trainer::{ComparedLayers, Losses, Misfit};
@@ -27,25 +27,30 @@ pub(super) fn teacher(view: &View<'_>, report: &mut Diagnostics) {
             name,
             across_tokenizers: loss.across_tokenizers(),
             hidden: loss.hidden().is_some(),
+            refuses_draws: loss.refuses_draws(),
         })
         .collect();
     // What only a teacher beside the student has is reported where the table is read: no data holds it.
-    let stored = reading.iter().find(|loss| !loss.across_tokenizers && !loss.hidden);
-    match (view.follow("teacher"), stored) {
-        (Some(teacher), _) => live(view, config, &teacher, &reading, report),
+    match view.follow("teacher") {
+        Some(teacher) => live(view, config, &teacher, &reading, report),
         // A name that leads nowhere is reported where names are resolved.
-        (None, Some(loss)) if config.teacher.is_none() => signals(view, config, loss.name, report),
-        (None, _) => {}
+        None if config.teacher.is_none() => {
+            let stored = reading.into_iter().filter(|loss| !loss.across_tokenizers && !loss.hidden);
+            stored::signals(view, config, &stored.collect::<Vec<_>>(), report);
+        }
+        None => {}
     }
 }
 
 /// A loss that reads a teacher.
-struct Reading<'a> {
-    name: &'a str,
+pub(super) struct Reading<'a> {
+    pub(super) name: &'a str,
     /// Whether the teacher's tokens may be others.
     across_tokenizers: bool,
     /// Whether it reads hidden states.
     hidden: bool,
+    /// Why it can't learn from draws.
+    pub(super) refuses_draws: Option<String>,
 }
 
 /// A teacher beside the student: local, of some use, and with the same tokens where losses compare token by token.
@@ -83,7 +88,7 @@ fn live(
 }
 
 /// Whether two model folders have one tokenizer; none where that is not known before something ran.
-fn same_tokens(one: &View<'_>, other: &View<'_>) -> Option<bool> {
+pub(super) fn same_tokens(one: &View<'_>, other: &View<'_>) -> Option<bool> {
     if one.label == other.label {
         return Some(true);
     }
@@ -92,53 +97,6 @@ fn same_tokens(one: &View<'_>, other: &View<'_>) -> Option<bool> {
         Some(Tokenizer::load(&folder).ok()?.digest().to_owned())
     };
     Some(digest(one)? == digest(other)?)
-}
-
-/// Signals in the data.
-fn signals(view: &View<'_>, config: &StudentConfig, name: &str, report: &mut Diagnostics) {
-    let Some(data) = view.follow("data") else { return };
-    let Some(dataset) = data.config_as::<DatasetConfig>() else { return };
-    let answers: Vec<View<'_>> =
-        (0..dataset.mix.len()).filter_map(|index| data.follow(&format!("mix.{index}.answers"))).collect();
-    let captured = answers.iter().filter(|answers| captures(answers));
-    let local: Vec<_> = captured.filter_map(|answers| answers.follow("teacher")?.follow("model")).collect();
-    let error = |message: String| Diagnostic::error(config.data.at, message);
-    if local.is_empty() {
-        let message = format!("`{name}` needs a teacher's distributions, and {} has none", data.label);
-        let hint = match answers.iter().find(|answers| captures(answers)) {
-            Some(server) => format!(
-                "{} comes from a server, whose log-probabilities are not training signals: use a teacher with `provider = \"local\"`",
-                server.label
-            ),
-            None => "add `capture = { top-k = 64 }` to the `[answers.…]` of a teacher with `provider = \"local\"`, or \
-                     name such a teacher here: `teacher = \"…\"`"
-                .to_owned(),
-        };
-        report.push(error(message).hint(hint));
-        return;
-    }
-    let tokenizer = data.follow("tokenizer");
-    let same = tokenizer
-        .as_ref()
-        .is_some_and(|tokenizer| local.iter().any(|model| same_tokens(tokenizer, model) == Some(true)));
-    if let (false, Some(tokenizer)) = (same, tokenizer) {
-        let message =
-            format!("`{name}` compares token by token, but {} reads {}'s tokens", view.label, tokenizer.label);
-        report.push(error(message).hint(format!(
-            "give {} and its student the teacher's tokenizer: `tokenizer = \"{}\"`",
-            data.label, local[0].label
-        )));
-    }
-}
-
-/// Whether answers come with distributions; draws and hidden states are none.
-fn captures(answers: &View<'_>) -> bool {
-    let Described::Table(members) = answers.config.described() else { return false };
-    match members.get("capture") {
-        Some(Described::Table(capture)) => !["samples", "hidden"].iter().any(|other| capture.contains_key(*other)),
-        Some(_) => true,
-        None => false,
-    }
 }
 
 /// Layers whose hidden states are compared must be there on both sides, as far as both shapes are known.

@@ -126,7 +126,9 @@ fn canonical(described: Described) -> Canonical {
             Canonical::object(members.into_iter().map(|(name, value)| (name, canonical(value))))
         }
         Described::List(items) => Canonical::from(items.into_iter().map(canonical).collect::<Vec<_>>()),
-        Described::Reference(_) | Described::File(_) | Described::Nothing => Canonical::object::<String>([]),
+        Described::Reference(_) | Described::Mention(_) | Described::File(_) | Described::Nothing => {
+            Canonical::object::<String>([])
+        }
     }
 }
 

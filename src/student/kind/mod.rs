@@ -8,6 +8,7 @@ mod initial;
 mod narrator;
 mod opening;
 mod run;
+mod stored;
 mod teacher;
 
 pub use config::{BatchConfig, StudentConfig, Teachers};

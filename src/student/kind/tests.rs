@@ -8,11 +8,12 @@ use stillhouse_stage::{Class, Input, StageEvent};
 use super::*;
 use crate::language_model::BurnLoader;
 
+mod stored;
 mod tables;
 mod world;
 
 pub(super) use world::write_tokenizer;
-use world::{VOCABULARY, write_examples};
+use world::{VOCABULARY, certain_of, write_examples};
 pub(super) use world::{World, both, table, weights};
 
 #[path = "../../data/gguf/testing.rs"]

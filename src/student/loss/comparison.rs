@@ -27,6 +27,15 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// Why a loss that is linear in the teacher's distribution at temperature 1 can't learn from draws as it is set.
+    pub fn refuses_draws(&self) -> Option<String> {
+        if self.temperature != 1.0 {
+            return Some(format!("at temperature {} their mean is not the teacher's distribution", self.temperature));
+        }
+        let cut = self.tail == Tail::RenormaliseBoth;
+        cut.then(|| "with `tail = \"renormalise-both\"` the student is judged on what was drawn alone".to_owned())
+    }
+
     /// Factor on the loss.
     pub fn scale(&self) -> f64 {
         if self.t_squared { self.temperature * self.temperature } else { 1.0 }

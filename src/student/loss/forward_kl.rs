@@ -37,6 +37,10 @@ impl Divergence for ForwardKl {
         Comparison { temperature: self.temperature, t_squared: self.t_squared, tail: self.tail }
     }
 
+    fn refuses_draws(&self) -> Option<String> {
+        self.comparison().refuses_draws()
+    }
+
     fn between<B: Kernels>(&self, compared: &Compared<'_, B>, _: &Positions<'_, B>) -> Tensor<B, 1> {
         compared.forward_kl(compared.log_q.clone())
     }

@@ -180,6 +180,12 @@ pub trait Formula: Config + std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// Why draws from the teacher's distribution can't stand for it; none where they can, or where none is read. See
+    /// [`Divergence::refuses_draws`].
+    fn refuses_draws(&self) -> Option<String> {
+        None
+    }
+
     /// Sum over the positions.
     fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B>;
 }
@@ -192,6 +198,13 @@ pub trait Divergence: Config + std::fmt::Debug + Send + Sync {
     /// How the distributions are made comparable.
     fn comparison(&self) -> Comparison;
 
+    /// Why draws from the teacher's distribution can't stand for it; none where they can. Their mean is the distribution, so the
+    /// mean of a loss over them is the loss itself, but for a constant, only where it is linear in P
+    /// ([`Comparison::refuses_draws`]). Most are not.
+    fn refuses_draws(&self) -> Option<String> {
+        Some("it is not linear in the teacher's distribution, so that its mean over draws is another loss".to_owned())
+    }
+
     /// Sum over the rows, `[1]`, without the factor T².
     fn between<B: Kernels>(&self, compared: &Compared<'_, B>, positions: &Positions<'_, B>) -> Tensor<B, 1>;
 }
@@ -201,6 +214,10 @@ impl<D: Divergence> Formula for D {
 
     fn weight(&self) -> Weight {
         Divergence::weight(self)
+    }
+
+    fn refuses_draws(&self) -> Option<String> {
+        Divergence::refuses_draws(self)
     }
 
     fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B> {
@@ -225,6 +242,8 @@ pub trait Loss: Component + Send + Sync {
     fn weight(&self) -> Weight;
     /// See [`Formula::hidden`].
     fn hidden(&self) -> Option<HiddenLayers<'_>>;
+    /// See [`Formula::refuses_draws`].
+    fn refuses_draws(&self) -> Option<String>;
     /// [`Formula::sum`] on the processor.
     fn sum_on_cpu(&self, positions: &Positions<'_, CpuTape>) -> LossSum<CpuTape>;
     /// [`Formula::sum`] on a GPU.
@@ -250,6 +269,10 @@ impl<F: Formula> Loss for F {
 
     fn hidden(&self) -> Option<HiddenLayers<'_>> {
         Formula::hidden(self)
+    }
+
+    fn refuses_draws(&self) -> Option<String> {
+        Formula::refuses_draws(self)
     }
 
     fn sum_on_cpu(&self, positions: &Positions<'_, CpuTape>) -> LossSum<CpuTape> {

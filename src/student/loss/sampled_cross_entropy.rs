@@ -49,6 +49,10 @@ impl Divergence for SampledCrossEntropy {
         Comparison { temperature: self.temperature, t_squared: self.t_squared, tail: self.tail }
     }
 
+    fn refuses_draws(&self) -> Option<String> {
+        self.comparison().refuses_draws()
+    }
+
     fn between<B: Kernels>(&self, compared: &Compared<'_, B>, positions: &Positions<'_, B>) -> Tensor<B, 1> {
         let seeds: Vec<[u8; 32]> = compared.places.iter().map(|place| positions.teacher.draws(*place)).collect();
         let drawn = compared.map_rows(|row, log_p| draw(log_p, self.proposal, self.samples, seeds[row]));

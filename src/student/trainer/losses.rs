@@ -62,6 +62,12 @@ impl<'a> Losses<'a> {
         self.iter().any(|loss| loss.reads_distributions() && !loss.weights.is_zero())
     }
 
+    /// The first of them that would read draws from a teacher's distribution and can't learn from them, with the reason.
+    pub fn refuse_draws(&self) -> Option<(&'a str, String)> {
+        let mut read = self.iter().filter(|loss| loss.reads_distributions());
+        read.find_map(|loss| Some((loss.name, loss.value.refuses_draws()?)))
+    }
+
     /// Whether any of them looks at a teacher's distributions, be it only to report itself.
     pub(super) fn read_distributions(&self) -> bool {
         self.iter().any(WeightedLoss::reads_distributions)

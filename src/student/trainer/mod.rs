@@ -42,7 +42,7 @@ pub use live_teacher::{LiveHidden, LiveTeacher};
 pub use losses::{LossPart, Losses};
 pub use on_policy::{OnPolicy, Rollout, Sampler};
 pub use run::{Observer, Options, Trained, Training};
-pub use source::{BatchSource, DatasetSource};
+pub use source::{BatchSource, Coverage, DatasetSource};
 pub use state::{Method, State, StepReport};
 pub use trajectory::{StepIdentity, Trajectory};
 pub use validation::{EarlyStop, History, HoldoutSource, Measured, Validation};

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 
 use stillhouse_data::batch::{Batch, BatchPlan};
-use stillhouse_data::example::ExampleReader;
-use stillhouse_data::signals::{Says, SignalReader, TopK};
+use stillhouse_data::captured::is_server;
+use stillhouse_data::example::{Example, ExampleReader};
+use stillhouse_data::signals::{Says, Signal, SignalReader, TopK};
 
 use super::batch::StepBatch;
 use crate::error::{Result, StudentError};
 use crate::loss::Teacher;
+use crate::trainer::Losses;
 
 /// The data of any step, in any order.
 pub trait BatchSource {
@@ -48,16 +50,17 @@ impl DatasetSource {
         Self { examples, plan, signals }
     }
 
-    /// Looks at every example once: token ids must fit the vocabulary, and where signals are needed there must be some.
-    /// Gives the share of examples that have one (1 where none is needed). `tokenizer` is the digest of the data's.
+    /// Looks at every example once: token ids must fit the vocabulary, and where signals are needed there must be some that
+    /// the losses can learn from. `tokenizer` is the digest of the data's.
     ///
     /// Signals over fewer tokens than the vocabulary are of use where the tokenizer is the same: the ids behind them are
     /// padding.
     ///
     /// # Errors
-    /// An id beyond the vocabulary; signals of another width; not one example with a signal.
-    pub fn check(&self, vocabulary: usize, tokenizer: &str) -> Result<f64> {
+    /// An id beyond the vocabulary; signals of another width, or of no use to a loss; not one example with a signal.
+    pub fn check(&self, vocabulary: usize, tokenizer: &str, losses: &Losses<'_>) -> Result<Coverage> {
         let mut signalled = 0;
+        let mut of_servers = OfServers::default();
         for place in 0..self.examples.len() {
             let example = self.examples.get(place)?;
             if let Some(token) = example.tokens.iter().find(|token| **token as usize >= vocabulary) {
@@ -69,18 +72,16 @@ impl DatasetSource {
                 ));
             }
             if let Some(signals) = &self.signals
-                && let Some(signal) = signals.find(&example.tokens)?
+                && let Some((teacher, signal)) = signals.find_with_teacher(&example.tokens)?
             {
-                if !matches!(signal.says(), Says::Whole | Says::MostLikely) {
-                    return Err(StudentError::training(
-                        format!("the teacher's signals are no distributions but {:?}", signal.says()),
-                        "capture distributions for a student: `capture = { top-k = 128, encoding = \"compact\" }`",
-                    ));
+                of_use(&signal, losses)?;
+                if is_server(teacher) {
+                    of_servers.count(&example, &signal);
                 }
                 signalled += 1;
             }
         }
-        let Some(signals) = &self.signals else { return Ok(1.0) };
+        let Some(signals) = &self.signals else { return Ok(Coverage { examples: 1.0, matched: None }) };
         let header = signals.header();
         let width = header.vocabulary as usize;
         let padded = width < vocabulary && header.tokenizer == tokenizer;
@@ -96,7 +97,64 @@ impl DatasetSource {
                 "capture them: `capture = { … }` in the answers that the dataset is made from",
             ));
         }
-        Ok(signalled as f64 / self.examples.len() as f64)
+        Ok(Coverage { examples: signalled as f64 / self.examples.len() as f64, matched: of_servers.share() })
+    }
+}
+
+/// How much of the data has signals.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Coverage {
+    /// The share of examples with one; 1 where none is needed.
+    pub examples: f64,
+    /// Of the examples with a server's signal the share of scored tokens that have a distribution; none where there are no
+    /// such examples.
+    pub matched: Option<f64>,
+}
+
+/// Scored tokens of examples with a server's signal.
+#[derive(Default)]
+struct OfServers {
+    scored: u64,
+    matched: u64,
+    said: TopK,
+}
+
+impl OfServers {
+    fn count(&mut self, example: &Example, signal: &Signal<'_>) {
+        let first = signal.first_position() as usize;
+        let mut matched = 0;
+        let mut silent_end = true;
+        for place in (0..signal.len()).filter(|place| example.scored.get(first + place) == Some(&true)) {
+            signal.read(place, &mut self.said);
+            silent_end = self.said.log_probs.is_empty();
+            matched += u64::from(!silent_end);
+        }
+        // Many servers say nothing of the end, which shows nothing of their tokens.
+        self.scored += (example.scored_tokens() as u64).saturating_sub(u64::from(silent_end));
+        self.matched += matched;
+    }
+
+    fn share(&self) -> Option<f64> {
+        (self.scored > 0).then(|| self.matched as f64 / self.scored as f64)
+    }
+}
+
+/// Whether the losses can learn from what a signal says.
+fn of_use(signal: &Signal<'_>, losses: &Losses<'_>) -> Result<()> {
+    match signal.says() {
+        Says::Whole | Says::MostLikely => Ok(()),
+        Says::Drawn { .. } => match losses.refuse_draws() {
+            None => Ok(()),
+            Some((name, why)) => Err(StudentError::training(
+                format!("`{name}` can't learn from draws of the teacher's distribution: {why}"),
+                "`forward-kl` and `sampled-cross-entropy` can, at temperature 1; or capture distributions: \
+                 `capture = { top-k = 64 }`",
+            )),
+        },
+        Says::Hidden { .. } => Err(StudentError::training(
+            "the teacher's signals are hidden states, which no loss takes",
+            "capture distributions for a student: `capture = { top-k = 128, encoding = \"compact\" }`",
+        )),
     }
 }
 

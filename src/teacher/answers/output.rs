@@ -6,16 +6,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stillhouse_data::answer::{ANSWERS_FILE, Answer, AnswerTokens, Outcome, write_answers};
+pub use stillhouse_data::captured::{CAPTURED_FILE, Captured};
 use stillhouse_data::jsonl::JsonlWriter;
 use stillhouse_stage::Failure;
 
 use super::policy::{Policy, Verdict};
 use crate::asking::{Origin, Question};
-use crate::reply::{Reply, TokenLogProbs};
+use crate::reply::Reply;
 use crate::transport::Prices;
-
-/// Log-probabilities as a server gave them, one [`Captured`] a line, beside the answers and in their order.
-pub const CAPTURED_FILE: &str = "captured.jsonl";
 
 /// Replies that were left out of the answers, one [`Dropped`] a line; only where there are any.
 pub const DROPPED_FILE: &str = "dropped.jsonl";
@@ -23,18 +21,6 @@ pub const DROPPED_FILE: &str = "dropped.jsonl";
 /// Names of models that are told apart: a server that makes up one a reply must not fill the record with them.
 const MODELS: usize = 16;
 const OTHERS: &str = "others";
-
-/// The log-probabilities of one answer. The teacher's token ids, or only their bytes, are not yet those of a
-/// student's tokenizer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Captured {
-    /// The prompt's id.
-    pub prompt: String,
-    /// Which of its samples.
-    pub sample: u32,
-    /// Each position of the answer.
-    pub tokens: Vec<TokenLogProbs>,
-}
 
 /// A reply that was left out of the answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use stillhouse_spec::{Config, Diagnostics, Execution, Node};
+use stillhouse_data::model::TokenizerSource;
+use stillhouse_spec::{Config, Diagnostics, Execution, Node, Ref};
 use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 
 use super::api::Auth;
@@ -34,6 +35,9 @@ pub struct Vllm {
     pub token_ids: bool,
     /// The name of the environment variable that holds the key; leave it out where the server wants none.
     pub api_key_env: Execution<Option<String>>,
+    /// The model folder, or trained tokenizer, whose tokens the server's model has. Named, `check` tells before anything is
+    /// paid whether a student can learn from its log-probabilities; it changes no answer.
+    pub tokenizer: Execution<Option<Ref<TokenizerSource>>>,
     /// What its answers may be used for.
     pub terms: Execution<Option<TermsConfig>>,
     /// How much at once, a minute, and in all.

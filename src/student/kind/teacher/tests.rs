@@ -11,6 +11,7 @@ use super::super::Student;
 use super::super::tests::{World, both, table, weights};
 
 mod other_tokens;
+mod stored;
 
 /// Makes a folder the teacher of a world's students.
 fn install(world: &mut World, folder: &Path) {

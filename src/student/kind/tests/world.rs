@@ -166,11 +166,11 @@ pub(super) fn write_examples(dataset: &Path, with_signals: bool) {
     }
 }
 
-fn certain_of(token: u32) -> TopK {
+pub(super) fn certain_of(token: u32) -> TopK {
     TopK { ids: vec![token, (token + 1) % VOCABULARY], log_probs: vec![0.9f32.ln(), 0.05f32.ln()] }
 }
 
-fn row(number: u32) -> Row {
+pub(super) fn row(number: u32) -> Row {
     Row {
         source: 0,
         line: u64::from(number) + 1,

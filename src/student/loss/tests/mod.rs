@@ -1,6 +1,7 @@
 //! Every loss against the values of other implementations, against itself in f64, and where numbers get extreme.
 
 mod across;
+mod drawn;
 mod extremes;
 mod golden;
 mod hidden;

@@ -94,6 +94,11 @@ impl Bench {
             .collect()
     }
 
+    /// Where what stages say goes.
+    pub fn sink(&self) -> Arc<dyn EventSink> {
+        self.said.clone()
+    }
+
     pub fn notes(&self) -> Vec<String> {
         let said = self.said.0.lock().unwrap();
         let notes = said.iter().filter_map(|event| match event {

@@ -7,3 +7,4 @@ mod local;
 mod outcomes;
 mod providers;
 pub mod server;
+mod signals;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use reqwest::Url;
-use stillhouse_spec::{Config, Diagnostics, Execution, Node};
+use stillhouse_data::model::TokenizerSource;
+use stillhouse_spec::{Config, Diagnostics, Execution, Node, Ref};
 use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 
 use super::{ChatApi, CompletionsApi, Dialect};
@@ -36,6 +37,9 @@ pub struct OpenAi {
     pub strict: Execution<Option<bool>>,
     /// Hand requests in with OpenAI's Batch API, at about half the price and within a day: `true`, or a table of how.
     pub batch: Execution<Option<BatchConfig>>,
+    /// The model folder, or trained tokenizer, whose tokens the server's model has. Named, `check` tells before anything is
+    /// paid whether a student can learn from its log-probabilities; it changes no answer.
+    pub tokenizer: Execution<Option<Ref<TokenizerSource>>>,
     /// What its answers may be used for.
     pub terms: Execution<Option<TermsConfig>>,
     /// How much at once, a minute, and in all.

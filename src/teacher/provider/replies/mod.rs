@@ -6,7 +6,8 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use stillhouse_spec::{Config, Execution, FilePath};
+use stillhouse_data::model::TokenizerSource;
+use stillhouse_spec::{Config, Execution, FilePath, Ref};
 use stillhouse_stage::{Failure, Needs, Outcome};
 
 use super::capability::{self, Capabilities};
@@ -25,6 +26,9 @@ pub struct Replies {
     /// What becomes of a prompt that the file does not answer.
     #[config(default = Missing::Error)]
     pub missing: Missing,
+    /// The model folder, or trained tokenizer, whose tokens the server's model has. Named, `check` tells before anything is
+    /// paid whether a student can learn from its log-probabilities; it changes no answer.
+    pub tokenizer: Execution<Option<Ref<TokenizerSource>>>,
     /// What its answers may be used for, where their lines do not say it.
     pub terms: Execution<Option<TermsConfig>>,
 }
