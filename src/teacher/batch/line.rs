@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use reqwest::StatusCode;
 use serde::Deserialize;
-use stillhouse_data::prompt::Message;
+use stillhouse_data::prompt::{Message, Part};
 
 use crate::provider::server::{Client, estimate};
 use crate::replies::{Claim, ReplyStore, RequestKey};
@@ -77,18 +77,41 @@ pub fn wanted(line: &[u8], store: &ReplyStore) -> Option<(RequestKey, Wanted)> {
     }
     #[derive(Deserialize)]
     struct Body {
-        messages: Vec<Message>,
+        messages: Vec<Turn>,
         #[serde(alias = "max_completion_tokens")]
         max_tokens: u32,
         #[serde(default)]
         top_logprobs: Option<u32>,
     }
+    #[derive(Deserialize)]
+    struct Turn {
+        role: String,
+        content: Content,
+    }
+    /// As it goes over the wire: a turn of text alone is a string.
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Content {
+        Text(String),
+        Parts(Vec<Part>),
+    }
+    let turn = |Turn { role, content }: Turn| match content {
+        Content::Text(content) => Message::text(role, content),
+        Content::Parts(parts) => {
+            let texts = parts.iter().filter_map(|part| match part {
+                Part::Text { text } => Some(text.as_str()),
+                Part::ImageUrl { .. } => None,
+            });
+            Message { content: texts.collect::<Vec<_>>().join("\n"), role, parts }
+        }
+    };
     let key = key_of(line)?;
     let Line { body } = serde_json::from_slice(line).ok()?;
     let sampling =
         Sampling { temperature: 1.0, top_p: 1.0, top_k: None, max_tokens: body.max_tokens, stop: Vec::new() };
+    let messages = body.messages.into_iter().map(turn).collect();
     let capture = body.top_logprobs.map(Capture::TopK);
-    let request = Request { messages: body.messages, sampling, capture, sample: 0, attempt: 0, seed: None };
+    let request = Request { messages, sampling, capture, sample: 0, attempt: 0, seed: None };
     let claim = match store.claim(key, request.sampling.max_tokens) {
         Claim::Mine(mine) => Some(mine),
         Claim::Other(_) => None,
@@ -149,4 +172,34 @@ pub fn read(line: &[u8], wanted: &BTreeMap<RequestKey, Wanted>, client: &Client)
         }
     };
     Some((key, said))
+}
+
+#[cfg(test)]
+mod tests {
+    use stillhouse_data::prompt::ImageUrl;
+
+    use super::*;
+    use crate::provider::api::Api as _;
+    use crate::provider::openai::{ChatApi, Dialect};
+    use crate::request::Identity;
+
+    #[test]
+    fn a_request_with_an_image_is_read_back_from_its_line() {
+        let image = ImageUrl { url: "data:image/png;base64,iVBORw0KGgo=".to_owned(), detail: None };
+        let parts = vec![Part::Text { text: "What is it?".to_owned() }, Part::ImageUrl { image_url: image }];
+        let shows = Message { role: "user".to_owned(), content: "What is it?".to_owned(), parts };
+        let messages = vec![Message::system("Be short."), shows, Message::assistant("It is")];
+        let sampling = Sampling { temperature: 0.5, top_p: 1.0, top_k: None, max_tokens: 9, stop: Vec::new() };
+        let request =
+            Request { messages, sampling, capture: Some(Capture::TopK(3)), sample: 0, attempt: 0, seed: Some(1) };
+        let key = request.key(&Identity { family: "openai-chat", model: "m".to_owned(), revision: None });
+        let api = ChatApi { model: "m".to_owned(), dialect: Dialect::Strict };
+        let line = write(&key, api.path(), &api.body(&request).unwrap());
+        let store = ReplyStore::open(tempfile::tempdir().unwrap().path()).unwrap();
+        let (found, read) = wanted(&line, &store).unwrap();
+        assert_eq!((found, read.estimate, read.max_tokens()), (key, estimate(&request), 9));
+        assert_eq!(read.request.messages, [Message::assistant("It is")]);
+        assert_eq!(read.request.capture, Some(Capture::TopK(3)));
+        assert!(wanted(b"{\"custom_id\":\"x\"}", &store).is_none());
+    }
 }
