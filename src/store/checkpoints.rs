@@ -1,6 +1,6 @@
 //! Checkpoints: where a trajectory can be continued.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -48,10 +48,36 @@ impl Store {
     /// # Errors
     /// [`StoreError::IncompleteOutput`] when a file is not in the store.
     pub fn put_checkpoint(&self, key: &Key, manifest: &CheckpointManifest) -> Result<(), StoreError> {
+        self.put_checkpoint_with(key, manifest, |_, new| new)
+    }
+
+    /// [`Store::put_checkpoint`] where several may publish under one key: `merge` gets what is there, if that is whole, and
+    /// what is to be published, and says what will be there. Nobody else publishes or forgets a checkpoint between the look
+    /// and the writing, in whatever process. May be called under [`Store::hold_blobs`].
+    ///
+    /// # Errors
+    /// [`StoreError::IncompleteOutput`] when a file is not in the store; what is there is of a newer format.
+    pub fn put_checkpoint_with(
+        &self,
+        key: &Key,
+        manifest: &CheckpointManifest,
+        merge: impl FnOnce(CheckpointManifest, CheckpointManifest) -> CheckpointManifest,
+    ) -> Result<(), StoreError> {
+        // Shared, so that it can be had while the writer holds the blobs; it keeps out whoever forgets checkpoints.
         let _shared = self.lock_for_publishing()?;
-        if let Some(reason) = self.missing_checkpoint_file(manifest) {
+        let _only_publisher = self.lock_checkpoints()?;
+        let there = self.checkpoint_manifest(key)?.filter(|there| self.missing_checkpoint_file(there).is_none());
+        let manifest = match there {
+            Some(there) => merge(there, manifest.clone()),
+            None => manifest.clone(),
+        };
+        if let Some(reason) = self.missing_checkpoint_file(&manifest) {
             return Err(StoreError::IncompleteOutput { key: *key, reason });
         }
+        self.write_checkpoint(key, &manifest)
+    }
+
+    fn write_checkpoint(&self, key: &Key, manifest: &CheckpointManifest) -> Result<(), StoreError> {
         let path = self.layout().checkpoint(key);
         let mut bytes = serde_json::to_vec(manifest)
             .map_err(|error| StoreError::Invalid { what: "a checkpoint", reason: error.to_string() })?;
@@ -92,41 +118,58 @@ impl Store {
     }
 
     /// Keeps every blob where it is until the guard is dropped. Held by whoever stores a checkpoint from its first blob to
-    /// its manifest, or reads one: [`Store::discard_checkpoint`] and garbage collection wait meanwhile.
+    /// its manifest, or reads one: [`Store::discard_checkpoints`] and garbage collection wait meanwhile.
     ///
     /// Never call either of the two under it: they would wait for ever.
     pub fn hold_blobs(&self) -> Result<HeldBlobs, StoreError> {
         self.lock_for_publishing().map(HeldBlobs)
     }
 
-    /// Forgets a checkpoint if `may_go` says so of its manifest, and removes at once those of its blobs that no record, no
-    /// other checkpoint and no pin names. Returns the bytes that were set free; none if nothing was forgotten.
+    /// Forgets those of the checkpoints of whose manifests `may_go` says so, and removes at once those of their blobs that no
+    /// record, no other checkpoint and no pin names. A manifest that stays and that `may_go` changed is written as changed.
+    /// Returns the bytes that were set free; none if nothing was forgotten.
     ///
     /// Unlike garbage collection this has no grace period, since the blobs of a checkpoint are named by checkpoints first:
     /// their writers hold them ([`Store::hold_blobs`]), so none is between its blobs and its manifest here. An output that
     /// shares blobs with a checkpoint is made by a training whose own last checkpoint names them until the record does. Should
     /// anybody else be about to name one of them, publishing finds it missing and says so; nothing incomplete is named.
     ///
+    /// The whole store is read to know what is named elsewhere, once for all of `keys`, and nobody publishes meanwhile.
+    ///
     /// # Errors
     /// A disk that fails. Where a record or checkpoint of a newer format hides what it needs, all blobs stay.
-    pub fn discard_checkpoint(
+    pub fn discard_checkpoints(
         &self,
-        key: &Key,
-        may_go: impl FnOnce(&CheckpointManifest) -> bool,
+        keys: &[Key],
+        mut may_go: impl FnMut(&mut CheckpointManifest) -> bool,
     ) -> Result<Option<u64>, StoreError> {
         let _alone = self.lock_for_removing()?;
-        let Some(manifest) = self.checkpoint_manifest(key)?.filter(may_go) else { return Ok(None) };
-        let blobs: BTreeMap<Digest, u64> = manifest.files.values().map(|file| (file.digest, file.length)).collect();
-        let unnamed = match self.unnamed(blobs.keys().copied().collect(), key) {
+        let (mut gone, mut blobs) = (BTreeSet::new(), BTreeMap::new());
+        for key in keys {
+            let Some(mut manifest) = self.checkpoint_manifest(key)? else { continue };
+            let before = manifest.clone();
+            if may_go(&mut manifest) {
+                gone.insert(*key);
+                blobs.extend(before.files.values().map(|file| (file.digest, file.length)));
+            } else if manifest != before {
+                self.write_checkpoint(key, &manifest)?;
+            }
+        }
+        if gone.is_empty() {
+            return Ok(None);
+        }
+        let unnamed = match self.unnamed(blobs.keys().copied().collect(), &gone) {
             Ok(unnamed) => unnamed,
             Err(error @ (StoreError::NewerFormat { .. } | StoreError::Corrupt { .. })) => {
-                tracing::warn!(checkpoint = %key.short(), %error, "its blobs stay");
+                tracing::warn!(checkpoints = gone.len(), %error, "their blobs stay");
                 Default::default()
             }
             Err(error) => return Err(error),
         };
-        // The name first, then what it names: an end in the middle leaves only garbage.
-        self.remove_checkpoint(key)?;
+        // The names first, then what they name: an end in the middle leaves only garbage.
+        for key in &gone {
+            self.remove_checkpoint(key)?;
+        }
         let mut freed = 0;
         for digest in unnamed {
             let path = self.blob_path(&digest);

@@ -132,14 +132,18 @@ impl Store {
         Ok(report)
     }
 
-    /// Those of `blobs` that no record, no pin and no checkpoint but `except` names. Whoever asks holds the store alone.
+    /// Those of `blobs` that no record, no pin and no checkpoint but those in `except` names. Whoever asks holds the store alone.
     ///
     /// # Errors
     /// As [`Store::gc`]: where somebody's needs are unknown.
-    pub(crate) fn unnamed(&self, blobs: BTreeSet<Digest>, except: &Key) -> Result<BTreeSet<Digest>, StoreError> {
+    pub(crate) fn unnamed(
+        &self,
+        blobs: BTreeSet<Digest>,
+        except: &BTreeSet<Key>,
+    ) -> Result<BTreeSet<Digest>, StoreError> {
         let mut marked = BTreeSet::new();
         self.mark_pins(self.pins()?.values(), &mut marked)?;
-        for key in self.checkpoints()?.iter().filter(|key| *key != except) {
+        for key in self.checkpoints()?.iter().filter(|key| !except.contains(key)) {
             let manifest = self.checkpoint_manifest(key)?;
             marked.extend(manifest.iter().flat_map(|manifest| manifest.files.values()).map(|file| file.digest));
         }

@@ -81,13 +81,21 @@ impl Store {
         self.lock(File::lock)
     }
 
-    fn lock(&self, lock: impl Fn(&File) -> std::io::Result<()>) -> Result<File, StoreError> {
-        let path = self.layout().format_file();
-        let file = fs_err::File::open(&path).map_err(StoreError::io("open", &path))?;
-        let file = file.into_parts().0;
-        lock(&file).map_err(StoreError::io("lock", &path))?;
-        Ok(file)
+    /// Held by the one who publishes a checkpoint in view of what is there, beside the lock for publishing.
+    pub(crate) fn lock_checkpoints(&self) -> Result<File, StoreError> {
+        lock_file(&self.layout().area("checkpoints"), File::lock)
     }
+
+    fn lock(&self, lock: impl Fn(&File) -> std::io::Result<()>) -> Result<File, StoreError> {
+        lock_file(&self.layout().format_file(), lock)
+    }
+}
+
+/// A lock on a file or folder, let go with what is returned.
+fn lock_file(path: &Path, lock: impl Fn(&File) -> std::io::Result<()>) -> Result<File, StoreError> {
+    let file = fs_err::File::open(path).map_err(StoreError::io("open", path))?.into_parts().0;
+    lock(&file).map_err(StoreError::io("lock", path))?;
+    Ok(file)
 }
 
 impl fmt::Debug for Store {

@@ -91,15 +91,15 @@ pub enum StudentError {
         /// The step of the last checkpoint, if one is there.
         kept: Option<u64>,
     },
-    /// The device has no room for what a step holds at once.
-    #[error("out of memory with {rows} rows of {length} positions at once: {reason}")]
+    /// The device has no room for what is done.
+    #[error("out of memory {doing}: {reason}")]
     OutOfMemory {
-        /// Rows on the device at once.
-        rows: usize,
-        /// Positions of a row.
-        length: usize,
+        /// What was done: "with 2 rows of 12 positions at once".
+        doing: String,
         /// What the device said.
         reason: String,
+        /// What takes less.
+        hint: String,
     },
     /// A sequence or token the model has no room for.
     #[error("{message}")]
@@ -148,13 +148,12 @@ impl StudentError {
             Self::NotFinite { .. } => {
                 Some("these weights can't be used; get them again, or take an earlier checkpoint".into())
             }
-            Self::Training { hint, .. } | Self::Device { hint, .. } => Some(hint.clone()),
+            Self::Training { hint, .. } | Self::Device { hint, .. } | Self::OutOfMemory { hint, .. } => {
+                Some(hint.clone())
+            }
             // What the checkpoint is good for depends on the schedule: the stage says it.
             Self::Diverged { .. } => {
                 Some("a lower learning rate, a longer warm-up or a smaller `clip` usually helps".into())
-            }
-            Self::OutOfMemory { .. } => {
-                Some("a smaller `micro-batch`, `gradient-checkpointing = true`, shorter rows, or `--device cpu`".into())
             }
             Self::Request { .. } | Self::Cancelled => None,
         }

@@ -325,10 +325,10 @@ fn a_discarded_checkpoint_takes_only_what_nothing_else_names_with_it() {
     store.publish(record_of(&store, "student.a", &[("model", "published")])).unwrap();
     store.pin("mine", PinTarget::Output(manifest.files["pinned"].digest)).unwrap();
 
-    assert_eq!(store.discard_checkpoint(&key("T1"), |_| false).unwrap(), None);
+    assert_eq!(store.discard_checkpoints(&[key("T1")], |_| false).unwrap(), None);
     assert_eq!(store.checkpoint(&key("T1")).unwrap(), Some(manifest.clone()));
-    assert_eq!(store.discard_checkpoint(&key("T1"), |found| found.step == 1).unwrap(), Some(14));
-    assert_eq!(store.discard_checkpoint(&key("T1"), |_| true).unwrap(), None);
+    assert_eq!(store.discard_checkpoints(&[key("T1")], |found| found.step == 1).unwrap(), Some(14));
+    assert_eq!(store.discard_checkpoints(&[key("T1")], |_| true).unwrap(), None);
     let there = |content: &str| store.has(&manifest.files[content].digest);
     assert_eq!(["weights", "moments"].map(there), [false; 2]);
     assert_eq!(["best", "published", "pinned"].map(there), [true; 3]);
@@ -343,7 +343,7 @@ fn a_discarded_checkpoint_keeps_its_blobs_where_a_newer_program_may_need_them() 
     store.put_checkpoint(&key("T1"), &manifest).unwrap();
     let record = old_record(&store, "command.a", DAY);
     overwrite(&record_file(&store, &record.key), br#"{"record":{"format":7,"result":"elsewhere"}}"#);
-    assert_eq!(store.discard_checkpoint(&key("T1"), |_| true).unwrap(), Some(0));
+    assert_eq!(store.discard_checkpoints(&[key("T1")], |_| true).unwrap(), Some(0));
     assert!(!store.has_checkpoint(&key("T1")).unwrap() && store.has(&manifest.files["weights"].digest));
 }
 
@@ -360,7 +360,7 @@ fn whoever_writes_a_checkpoint_of_the_same_blobs_meanwhile_keeps_them() {
                 let held = store.hold_blobs().unwrap();
                 store.put_checkpoint(&key("passing"), &checkpoint_of(&store, 1, &["weights", "own"])).unwrap();
                 drop(held);
-                freed += store.discard_checkpoint(&key("passing"), |_| true).unwrap().unwrap();
+                freed += store.discard_checkpoints(&[key("passing")], |_| true).unwrap().unwrap();
             }
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             freed
@@ -381,4 +381,49 @@ fn whoever_writes_a_checkpoint_of_the_same_blobs_meanwhile_keeps_them() {
         rounds
     });
     assert!(rounds > 10, "{rounds}");
+}
+
+#[test]
+fn checkpoints_discarded_together_free_what_only_they_name_and_a_changed_one_is_written() {
+    let (_folder, store) = store();
+    for (name, step, contents) in [("T1", 1, ["one", "both"]), ("T2", 2, ["two", "both"]), ("T3", 3, ["three", "two"])]
+    {
+        store.put_checkpoint(&key(name), &checkpoint_of(&store, step, &contents)).unwrap();
+    }
+    let freed = store.discard_checkpoints(&[key("T1"), key("T2"), key("T3"), key("T4")], |manifest| {
+        manifest.meta["seen"] = serde_json::json!(true);
+        manifest.step < 3
+    });
+    assert_eq!(freed.unwrap(), Some(3 + 4), "`two` is in the third as well");
+    assert_eq!(store.checkpoints().unwrap(), [key("T3")]);
+    assert_eq!(store.checkpoint(&key("T3")).unwrap().unwrap().meta["seen"], true);
+}
+
+#[test]
+fn of_those_who_publish_one_checkpoint_at_once_each_sees_what_the_ones_before_left() {
+    let (_folder, store) = store();
+    let ones = checkpoint_of(&store, 1, &["weights"]);
+    let count = |manifest: &CheckpointManifest| manifest.meta["count"].as_u64().unwrap_or(1);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                // Another handle: locks between processes, not within one.
+                let store = Store::open(store.root()).unwrap();
+                for _ in 0..25 {
+                    let _held = store.hold_blobs().unwrap();
+                    let added = |there: CheckpointManifest, new: CheckpointManifest| CheckpointManifest {
+                        meta: serde_json::json!({ "count": count(&there) + 1 }),
+                        ..new
+                    };
+                    store.put_checkpoint_with(&key("T1"), &ones, added).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(count(&store.checkpoint(&key("T1")).unwrap().unwrap()), 100);
+    // What is not whole is not there.
+    fs_err::remove_file(store.blob_path(&ones.files["weights"].digest)).unwrap();
+    let other = checkpoint_of(&store, 1, &["other"]);
+    store.put_checkpoint_with(&key("T1"), &other, |there, _| there).unwrap();
+    assert_eq!(store.checkpoint(&key("T1")).unwrap(), Some(other));
 }

@@ -27,7 +27,7 @@ use crate::model::{Decoder, DecoderConfig};
 use crate::throughput;
 use crate::trainer::{
     BatchSource, Coverage, DatasetSource, HoldoutSource, Keep, Losses, Method, Options, Rollout, Sampler,
-    StoredCheckpoints, Trained, Training, Validation, peft_config, peft_names,
+    StoredCheckpoints, Trained, Training, Validation, memory, peft_config, peft_names,
 };
 use crate::weights::{encode_tensors, read_model, write_model};
 
@@ -181,7 +181,11 @@ impl<'a> Job<'a> {
         let checkpoints = StoredCheckpoints::new(context.store());
         let device_memory = || B::device_memory(device);
         let mut narrator = Narrator::new(context, *config.log_every, operations, &device_memory);
-        let teacher = self.teacher.as_ref().map(|teacher| teacher.load::<B>(config.precision, device)).transpose()?;
+        let load = |teacher: &TeacherBeside| {
+            let doing = "loading the teacher beside the student";
+            memory::with_room(doing, SMALLER_TEACHER, || teacher.load::<B>(config.precision, device))
+        };
+        let teacher = self.teacher.as_ref().map(load).transpose()?;
         let fresh = || self.first_weights::<B>(device);
         let trained = training.run_beside::<B>(teacher, &mut source, &checkpoints, &mut narrator, device, fresh);
         trained.map_err(|error| stopped(error, config))
@@ -344,6 +348,10 @@ impl<'a> Job<'a> {
         }
     }
 }
+
+/// What takes less memory than a teacher that has no room beside its student.
+const SMALLER_TEACHER: &str = "a smaller teacher, `precision = \"bf16\"`, signals that were captured before in place of a teacher beside the \
+    student, or `--device cpu`";
 
 /// The failure of a training; where it diverged, with what can be done with the checkpoint that is kept.
 fn stopped(error: StudentError, config: &StudentConfig) -> Failure {

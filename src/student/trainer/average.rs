@@ -1,5 +1,7 @@
 //! The moving average of what is trained (Polyak and Juditsky, 1992, with exponential weights).
 
+use burn::tensor::Tensor;
+
 use super::parameters::FlatWeights;
 use super::state::State;
 use crate::backend::TrainBackend;
@@ -17,7 +19,9 @@ impl<B: TrainBackend> State<B> {
         let decay = average.decay;
         for (name, weight) in self.flat_trained() {
             if let Some(mean) = average.weights.get_mut(&name) {
-                *mean = mean.clone() * decay + weight * (1.0 - decay);
+                // Taken out, so that it may be changed in place.
+                let old = std::mem::replace(mean, Tensor::empty([0], &mean.device()));
+                *mean = old * decay + weight * (1.0 - decay);
             }
         }
         self.average = Some(average);

@@ -1,6 +1,6 @@
 //! A state on the host, and where it is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -31,14 +31,24 @@ pub struct Checkpoint {
     pub rollouts: Vec<Rollout>,
     /// Loss and losses of the last step, by name.
     pub figures: BTreeMap<String, f64>,
-    /// Only the training that made it needs it, in case it is interrupted.
-    pub passing: bool,
+    /// The trainings that need it only in case they are interrupted, by the keys of their last states. None: it always stays.
+    pub passing_for: BTreeSet<Key>,
 }
 
 impl Checkpoint {
     /// How much it takes, up to the files' heads.
     pub fn bytes(&self) -> u64 {
         self.parts().iter().flat_map(|(_, values)| values.values()).map(|values| 4 * values.data.len() as u64).sum()
+    }
+
+    /// What is kept when this is saved where `there` is already: a state that always stays for one training always stays, and
+    /// one that is passing for several goes with the last of them.
+    #[must_use]
+    pub fn merged_with(self, there: &Self) -> Self {
+        match there.passing_for.is_empty() {
+            true => Self { passing_for: BTreeSet::new(), ..self },
+            false => Self { passing_for: passing_for_both(&there.passing_for, &self.passing_for), ..self },
+        }
     }
 
     /// A weight with a value that is no number.
@@ -63,18 +73,22 @@ pub trait CheckpointStore {
     fn has(&self, key: &Key) -> Result<bool>;
     /// The state with this key; none if it is not there or damaged.
     fn load(&self, key: &Key) -> Result<Option<Checkpoint>>;
-    /// Keeps a state. It is there completely or not at all.
+    /// Keeps a state, [merged](Checkpoint::merged_with) with what is there. It is there completely or not at all.
     fn save(&self, key: &Key, checkpoint: &Checkpoint) -> Result<()>;
-    /// The size in bytes of a state that is there and was saved as [`Checkpoint::passing`]; none of any other.
-    fn passing(&self, key: &Key) -> Result<Option<u64>>;
-    /// Forgets a state.
+    /// The size in bytes of a state that is there and passing for the training with this last state; none of any other.
+    fn passing(&self, key: &Key, owner: &Key) -> Result<Option<u64>>;
+    /// Forgets a state, whoever needs it: a damaged one.
     fn remove(&self, key: &Key) -> Result<()>;
-    /// Forgets a state if it was saved as [`Checkpoint::passing`], with all that only it held.
-    fn discard(&self, key: &Key) -> Result<()> {
-        match self.passing(key)? {
-            Some(_) => self.remove(key),
-            None => Ok(()),
-        }
+    /// `owner` no longer needs these states. Those that were passing for it and are for nobody else go, with all that only
+    /// they held; every other state stays.
+    fn discard(&self, keys: &[Key], owner: &Key) -> Result<()>;
+}
+
+/// For whom a state is passing that two have saved.
+fn passing_for_both(there: &BTreeSet<Key>, new: &BTreeSet<Key>) -> BTreeSet<Key> {
+    match there.is_empty() || new.is_empty() {
+        true => BTreeSet::new(),
+        false => there | new,
     }
 }
 
@@ -102,8 +116,9 @@ const ROLLOUTS_A_FILE: usize = 256;
 struct Meta {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     measured: Vec<(u64, Option<f64>)>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    passing: bool,
+    /// A `passing = true` of before, which did not say for whom, is not read: whoever may need such a checkpoint, it stays.
+    #[serde(default, rename = "passing-for", skip_serializing_if = "BTreeSet::is_empty")]
+    passing_for: BTreeSet<Key>,
 }
 
 /// The key of [`Meta`] among the figures; no loss has a name like it.
@@ -153,7 +168,7 @@ impl CheckpointStore for StoredCheckpoints<'_> {
             history: History { measured, best: parts.remove(BEST) },
             rollouts,
             figures,
-            passing: meta.passing,
+            passing_for: meta.passing_for,
         }))
     }
 
@@ -171,20 +186,17 @@ impl CheckpointStore for StoredCheckpoints<'_> {
             files.insert(format!("{ROLLOUTS}-{number:08x}"), CheckpointFile { digest, length: bytes.len() as u64 });
         }
         let mut meta = serde_json::json!(checkpoint.figures);
-        let Checkpoint { history, passing, .. } = checkpoint;
-        if let Some(members) = meta.as_object_mut().filter(|_| *passing || !history.measured.is_empty()) {
-            let measured = history.measured.iter().map(|(step, value)| (*step, value.is_finite().then_some(*value)));
-            let rest = Meta { measured: measured.collect(), passing: *passing };
-            members.insert(META.into(), serde_json::json!(rest));
-        }
+        let measured = checkpoint.history.measured.iter();
+        let measured = measured.map(|(step, value)| (*step, value.is_finite().then_some(*value))).collect();
+        write_meta(&mut meta, &Meta { measured, passing_for: checkpoint.passing_for.clone() });
         let manifest = CheckpointManifest { step: checkpoint.step, files, meta };
-        Ok(self.store.put_checkpoint(key, &manifest)?)
+        Ok(self.store.put_checkpoint_with(key, &manifest, merged)?)
     }
 
-    fn passing(&self, key: &Key) -> Result<Option<u64>> {
+    fn passing(&self, key: &Key, owner: &Key) -> Result<Option<u64>> {
         let Some(manifest) = self.store.checkpoint(key)? else { return Ok(None) };
         let bytes = manifest.files.values().map(|file| file.length).sum();
-        Ok(read_meta(&manifest.meta).0.passing.then_some(bytes))
+        Ok(read_meta(&manifest.meta).0.passing_for.contains(owner).then_some(bytes))
     }
 
     fn remove(&self, key: &Key) -> Result<()> {
@@ -192,10 +204,29 @@ impl CheckpointStore for StoredCheckpoints<'_> {
         Ok(())
     }
 
-    fn discard(&self, key: &Key) -> Result<()> {
-        self.store.discard_checkpoint(key, |manifest| read_meta(&manifest.meta).0.passing)?;
+    fn discard(&self, keys: &[Key], owner: &Key) -> Result<()> {
+        self.store.discard_checkpoints(keys, |manifest| {
+            let (mut meta, _) = read_meta(&manifest.meta);
+            if !meta.passing_for.remove(owner) {
+                return false;
+            }
+            write_meta(&mut manifest.meta, &meta);
+            meta.passing_for.is_empty()
+        })?;
         Ok(())
     }
+}
+
+/// [`Checkpoint::merged_with`] of manifests. What always stays is left as it is: its training may have measured more.
+fn merged(there: CheckpointManifest, new: CheckpointManifest) -> CheckpointManifest {
+    let (old, (mut meta, _)) = (read_meta(&there.meta).0, read_meta(&new.meta));
+    if old.passing_for.is_empty() && !meta.passing_for.is_empty() {
+        return there;
+    }
+    meta.passing_for = passing_for_both(&old.passing_for, &meta.passing_for);
+    let mut merged = new;
+    write_meta(&mut merged.meta, &meta);
+    merged
 }
 
 impl From<StoreError> for StudentError {
@@ -210,6 +241,15 @@ fn read_meta(meta: &serde_json::Value) -> (Meta, BTreeMap<String, f64>) {
     let numbers = meta.as_object().into_iter().flatten();
     let figures = numbers.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect();
     (rest.unwrap_or_default(), figures)
+}
+
+/// Puts beside the figures what else there is to say.
+fn write_meta(meta: &mut serde_json::Value, rest: &Meta) {
+    let Some(members) = meta.as_object_mut() else { return };
+    members.remove(META);
+    if !rest.measured.is_empty() || !rest.passing_for.is_empty() {
+        members.insert(META.into(), serde_json::json!(rest));
+    }
 }
 
 fn encode_rollouts(rollouts: &[Rollout]) -> Vec<u8> {
@@ -265,7 +305,7 @@ mod tests {
             history: History::default(),
             rollouts: (0..rollouts).map(rollout).collect(),
             figures: BTreeMap::new(),
-            passing: true,
+            passing_for: [key(100)].into(),
         }
     }
 
@@ -323,12 +363,56 @@ mod tests {
         let store = Store::open(&folder.path().join("cache")).unwrap();
         let checkpoints = StoredCheckpoints::new(&store);
         checkpoints.save(&key(1), &checkpoint(1, 0)).unwrap();
-        checkpoints.save(&key(2), &Checkpoint { passing: false, ..checkpoint(2, 0) }).unwrap();
+        checkpoints.save(&key(2), &Checkpoint { passing_for: BTreeSet::new(), ..checkpoint(2, 0) }).unwrap();
         let (bytes, blobs) = stored(&store);
-        for step in [1, 2, 3] {
-            checkpoints.discard(&key(step)).unwrap();
-        }
+        checkpoints.discard(&[key(1), key(2), key(3)], &key(100)).unwrap();
         assert_eq!(stored(&store), (bytes / 2, blobs / 2));
         assert!(!checkpoints.has(&key(1)).unwrap() && checkpoints.load(&key(2)).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_state_that_is_passing_for_two_goes_with_the_second_and_what_always_stays_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("cache")).unwrap();
+        let checkpoints = StoredCheckpoints::new(&store);
+        let (short, long) = (key(100), key(200));
+        let passing = |owner: Key| Checkpoint { passing_for: [owner].into(), ..checkpoint(1, 0) };
+        let there = || checkpoints.load(&key(1)).unwrap().map(|found| found.passing_for.len());
+        checkpoints.save(&key(1), &passing(short)).unwrap();
+        checkpoints.save(&key(1), &passing(long)).unwrap();
+        checkpoints.discard(&[key(1)], &key(300)).unwrap();
+        assert_eq!(there(), Some(2));
+        checkpoints.discard(&[key(1)], &long).unwrap();
+        assert_eq!(there(), Some(1));
+        assert!(checkpoints.passing(&key(1), &short).unwrap().is_some());
+        assert!(checkpoints.passing(&key(1), &long).unwrap().is_none());
+        checkpoints.discard(&[key(1)], &long).unwrap();
+        checkpoints.discard(&[key(1)], &short).unwrap();
+        assert_eq!(there(), None);
+
+        let last = Checkpoint {
+            history: History { measured: vec![(1, 0.5)], best: None },
+            passing_for: BTreeSet::new(),
+            ..checkpoint(1, 0)
+        };
+        checkpoints.save(&key(1), &passing(long)).unwrap();
+        checkpoints.save(&key(1), &last).unwrap();
+        checkpoints.save(&key(1), &passing(long)).unwrap();
+        checkpoints.discard(&[key(1)], &long).unwrap();
+        assert!(checkpoints.load(&key(1)).unwrap() == Some(last));
+    }
+
+    #[test]
+    fn a_passing_checkpoint_that_does_not_say_for_whom_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("cache")).unwrap();
+        let checkpoints = StoredCheckpoints::new(&store);
+        checkpoints.save(&key(1), &checkpoint(1, 0)).unwrap();
+        let mut manifest = store.checkpoint(&key(1)).unwrap().unwrap();
+        manifest.meta[META] = serde_json::json!({ "passing": true });
+        store.put_checkpoint(&key(1), &manifest).unwrap();
+        checkpoints.discard(&[key(1)], &key(100)).unwrap();
+        let found = checkpoints.load(&key(1)).unwrap().unwrap();
+        assert!(found.passing_for.is_empty());
     }
 }

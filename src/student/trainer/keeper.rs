@@ -2,7 +2,8 @@
 
 use stillhouse_spec::Config;
 
-use super::checkpoint::CheckpointStore;
+use super::checkpoint::{Checkpoint, CheckpointStore};
+use super::memory;
 use super::state::State;
 use super::trajectory::Trajectory;
 use crate::backend::TrainBackend;
@@ -17,11 +18,11 @@ pub struct Keep {
     /// The best so many by `early-stop`'s measurements.
     #[config(default = 0)]
     pub best: usize,
-    /// One every so many steps, for ever; 0 none.
+    /// One every so many steps, for ever, whatever `max-bytes` says; 0 none.
     #[config(default = 0)]
     pub every: u64,
-    /// At most so many bytes of one training's checkpoints: the oldest go first, never the latest and never those that
-    /// always stay. 0 sets no limit.
+    /// At most so many bytes of one training's checkpoints: the oldest go first, never the latest and never those that always
+    /// stay. Those of `every` are not counted. 0 sets no limit.
     #[config(default = 0)]
     pub max_bytes: u64,
 }
@@ -39,7 +40,7 @@ struct Kept {
     bytes: u64,
     /// The measurement at its step, if there was one.
     value: Option<f64>,
-    /// Only this training needs it.
+    /// It may go when this training no longer needs it.
     passing: bool,
 }
 
@@ -53,6 +54,8 @@ pub(super) struct Keeper<'a> {
     /// The last step, and the last that longer trainings share.
     pub(super) always: [u64; 2],
     kept: Vec<Kept>,
+    /// The state with which the training ended.
+    last: Option<Checkpoint>,
 }
 
 impl<'a> Keeper<'a> {
@@ -63,16 +66,17 @@ impl<'a> Keeper<'a> {
         every: u64,
         always: [u64; 2],
     ) -> Self {
-        Self { keep, trajectory, checkpoints, every, always, kept: Vec::new() }
+        Self { keep, trajectory, checkpoints, every, always, kept: Vec::new(), last: None }
     }
 
-    /// Takes charge of what an interrupted run left behind, up to the step that this one goes on from.
+    /// Takes charge of what an interrupted run of the same training left behind, up to the step that this one goes on from.
+    /// What other trainings left, or are about to go on from, is theirs.
     pub(super) fn take_over(&mut self, resumed_from: u64, measured: &[(u64, f64)]) -> Result<()> {
         for step in 1..=resumed_from {
             let Some(key) = self.trajectory.key(step) else { break };
-            let Some(bytes) = self.checkpoints.passing(key)? else { continue };
+            let Some(bytes) = self.checkpoints.passing(key, &self.trajectory.last())? else { continue };
             let value = measured.iter().find(|(at, _)| *at == step).map(|(_, value)| *value);
-            self.kept.push(Kept { step, bytes, value, passing: true });
+            self.kept.push(Kept { step, bytes, value, passing: !self.stays(step) });
         }
         Ok(())
     }
@@ -85,61 +89,94 @@ impl<'a> Keeper<'a> {
         ends: bool,
     ) -> Result<()> {
         let step = state.steps();
-        let always = ends || self.always.contains(&step);
-        let due = |every: u64| every > 0 && step.is_multiple_of(every);
+        let always = ends || self.stays(step);
         let among_best = value.is_some_and(|value| {
             self.keep.best > 0
                 && !value.is_nan()
                 && self.kept.iter().filter(|kept| kept.value.is_some_and(|kept| kept <= value)).count() < self.keep.best
         });
-        if always || due(self.every) || due(self.keep.every) || among_best {
-            self.save(state, value, !always)?;
+        if always || due(step, self.every) || among_best {
+            let checkpoint = self.save(state, value, !always)?;
+            self.last = checkpoint.filter(|_| ends || step == self.always[0]);
             // Only now that a later one is safe may earlier ones go.
             self.forget()?;
         }
         Ok(())
     }
 
-    /// Saves the state as it is, whatever the policy.
+    /// Whether the checkpoint of a step stays whatever comes.
+    fn stays(&self, step: u64) -> bool {
+        self.always.contains(&step) || due(step, self.keep.every)
+    }
+
+    /// Saves the state as it is, whatever the policy, and gives what was saved; none before the first step.
     ///
     /// # Errors
     /// Weights that are not numbers: such a checkpoint would be of no use to anybody.
-    pub(super) fn save<B: TrainBackend>(&mut self, state: &State<B>, value: Option<f64>, passing: bool) -> Result<()> {
-        let step = state.steps();
-        let Some(key) = self.trajectory.key(step).filter(|_| step > 0) else { return Ok(()) };
+    pub(super) fn save<B: TrainBackend>(
+        &mut self,
+        state: &State<B>,
+        value: Option<f64>,
+        passing: bool,
+    ) -> Result<Option<Checkpoint>> {
+        let (step, owner) = (state.steps(), self.trajectory.last());
+        let Some(key) = self.trajectory.key(step).filter(|_| step > 0) else { return Ok(None) };
         let mut checkpoint = state.checkpoint();
-        checkpoint.passing = passing;
+        checkpoint.passing_for = passing.then_some(owner).into_iter().collect();
         if let Some(name) = checkpoint.not_finite() {
             return Err(StudentError::training(
                 format!("after step {step} `{name}` holds values that are no numbers, so no checkpoint is made of it"),
                 "a lower learning rate usually helps",
             ));
         }
-        // Another training may have to keep this state though it is passing for this one.
-        let needed_elsewhere = passing && self.checkpoints.has(key)? && self.checkpoints.passing(key)?.is_none();
-        if !needed_elsewhere {
-            self.checkpoints.save(key, &checkpoint)?;
-        }
+        self.checkpoints.save(key, &checkpoint)?;
+        // It may have to stay for another training though it is passing for this one.
+        let passing = passing && self.checkpoints.passing(key, &owner)?.is_some();
         self.kept.retain(|kept| kept.step != step);
-        self.kept.push(Kept { step, bytes: checkpoint.bytes(), value, passing: passing && !needed_elsewhere });
-        Ok(())
+        self.kept.push(Kept { step, bytes: checkpoint.bytes(), value, passing });
+        Ok(Some(checkpoint))
     }
 
-    /// The step of the latest checkpoint.
-    pub(super) fn latest(&self) -> Option<u64> {
-        self.kept.iter().map(|kept| kept.step).max()
+    /// Saves the state that a failing step leaves whole, so that none of the steps before it is lost; where the training
+    /// diverged, says in the error where it is.
+    pub(super) fn save_whole<B: TrainBackend>(
+        &mut self,
+        mut error: StudentError,
+        state: &State<B>,
+        resumed_from: u64,
+    ) -> StudentError {
+        // A training of fewer steps may go on from where this one diverged.
+        let passing = !matches!(error, StudentError::Diverged { .. });
+        // Should that fail (a full disk, weights that are no numbers, too little memory for a copy), an earlier checkpoint is
+        // the last good one.
+        let saved = memory::caught(|| self.save(state, None, passing));
+        let saved = matches!(saved, Ok(Ok(Some(_)))).then_some(state.steps());
+        if let StudentError::Diverged { kept, .. } = &mut error {
+            let latest = self.kept.iter().map(|kept| kept.step).max();
+            *kept = saved.or(latest).or((resumed_from > 0).then_some(resumed_from));
+        }
+        error
+    }
+
+    /// The state with which the training ended, if it was saved here.
+    pub(super) fn into_last(self) -> Option<Checkpoint> {
+        self.last
     }
 
     fn forget(&mut self) -> Result<()> {
-        for step in surplus(&self.kept, self.keep) {
-            if let Some(key) = self.trajectory.key(step) {
-                // Unless meanwhile another training made it one of those that always stay.
-                self.checkpoints.discard(key)?;
-            }
-            self.kept.retain(|kept| kept.step != step);
+        let steps = surplus(&self.kept, self.keep);
+        let keys: Vec<_> = steps.iter().filter_map(|step| self.trajectory.key(*step).copied()).collect();
+        if !keys.is_empty() {
+            self.checkpoints.discard(&keys, &self.trajectory.last())?;
+            self.kept.retain(|kept| !steps.contains(&kept.step));
         }
         Ok(())
     }
+}
+
+/// Whether one of every so many steps is this one.
+fn due(step: u64, every: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
 }
 
 /// The steps whose checkpoints may go.
@@ -154,15 +191,13 @@ fn surplus(kept: &[Kept], keep: &Keep) -> Vec<u64> {
     let best: Vec<u64> = measured.iter().take(keep.best).map(|(_, step)| *step).collect();
     let stays = |kept: &Kept| {
         let step = kept.step;
-        !kept.passing
-            || latest.contains(&step)
-            || best.contains(&step)
-            || (keep.every > 0 && step.is_multiple_of(keep.every))
+        !kept.passing || latest.contains(&step) || best.contains(&step)
     };
     let (mut stay, go): (Vec<&Kept>, Vec<&Kept>) = kept.iter().partition(|kept| stays(kept));
     let mut surplus: Vec<u64> = go.iter().map(|kept| kept.step).collect();
     stay.sort_by_key(|kept| kept.step);
-    let mut bytes: u64 = stay.iter().map(|kept| kept.bytes).sum();
+    let counted = stay.iter().filter(|kept| !due(kept.step, keep.every));
+    let mut bytes: u64 = counted.map(|kept| kept.bytes).sum();
     for kept in stay.iter().filter(|kept| kept.passing && Some(&kept.step) != steps.first()) {
         if keep.max_bytes == 0 || bytes <= keep.max_bytes {
             break;
@@ -191,7 +226,6 @@ mod tests {
         assert_eq!(surplus_of(Keep::default()), [10, 20, 30, 40, 50]);
         assert_eq!(surplus_of(Keep { last: 3, ..Keep::default() }), [10, 20, 30]);
         assert_eq!(surplus_of(Keep { best: 2, ..Keep::default() }), [10, 40, 50]);
-        assert_eq!(surplus_of(Keep { every: 20, ..Keep::default() }), [10, 30, 50]);
         assert_eq!(surplus_of(Keep { last: 9, ..Keep::default() }), [0; 0]);
     }
 
@@ -214,5 +248,13 @@ mod tests {
         assert_eq!(surplus_of(200), [20, 30]);
         assert_eq!(surplus_of(1), [20, 30]);
         assert_eq!(surplus(&[], &Keep::default()), [0; 0]);
+        let keep = Keep { last: 4, max_bytes: 300, every: 10, ..Keep::default() };
+        there.iter_mut().for_each(|kept| kept.passing = false);
+        assert_eq!(surplus(&there, &keep), [0; 0]);
+        // One every ten steps is outside the limit.
+        let mut there = kept(&[10, 11, 12, 13]);
+        there[0].passing = false;
+        assert_eq!(surplus(&there, &keep), [0; 0]);
+        assert_eq!(surplus(&there, &Keep { max_bytes: 299, ..keep }), [11]);
     }
 }

@@ -6,6 +6,7 @@ use stillhouse_data::batch::Batch;
 
 use super::head::CHUNK_ELEMENTS;
 use super::state::Method;
+use crate::error::{Result, StudentError};
 use crate::model::DecoderConfig;
 
 /// Positions on a device at once where the user chooses nothing.
@@ -76,7 +77,7 @@ const WORDS: &[&str] =
 ///
 /// On the processor the system ends a process that takes too much without a word: nothing can be caught there.
 pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    // What `work` changes is dropped with it, so nothing half done is seen afterwards.
+    // What `work` changes is dropped with it, or changed only when all is done, so nothing half done is seen afterwards.
     catch_unwind(AssertUnwindSafe(work)).or_else(|panic| {
         let said = panic
             .downcast_ref::<String>()
@@ -89,6 +90,12 @@ pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
             false => resume_unwind(panic),
         }
     })
+}
+
+/// [`caught`] with an error that tells what was being done, and what takes less.
+pub(crate) fn with_room<T>(doing: impl Into<String>, hint: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    caught(work)
+        .unwrap_or_else(|reason| Err(StudentError::OutOfMemory { doing: doing.into(), reason, hint: hint.to_owned() }))
 }
 
 fn says_no_room(said: &str) -> bool {

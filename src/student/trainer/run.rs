@@ -105,6 +105,14 @@ pub struct Trained {
     pub seconds: f64,
 }
 
+/// What takes less memory in forward and backward.
+const FEWER_ROWS: &str = "a smaller `micro-batch`, `gradient-checkpointing = true`, shorter rows, or `--device cpu`";
+/// What takes less memory in the optimizer.
+const FEWER_WEIGHTS: &str =
+    "`lora` or `freeze` (the optimizer holds two numbers for each weight that is trained), or `--device cpu`";
+/// What takes less memory in generation.
+const SHORTER_TEXTS: &str = "a smaller `on-policy.max-tokens`, fewer rows (`batch.rows`), or `--device cpu`";
+
 impl Training<'_, '_> {
     /// Trains, from the longest stored prefix of the trajectory; `fresh` gives the weights of step 0.
     ///
@@ -229,44 +237,60 @@ impl Training<'_, '_> {
         let mut guard = SpikeGuard::new(self.options.spike);
         let mut micro_rows = MicroRows::new(self.micro_rows);
         let (mut tokens, mut last) = (0, None);
-        while state.steps() < self.steps && self.ends_at(&state.history).is_none() {
+        loop {
+            // Before the first step too: an interrupted run may have ended before this.
+            let weights = self.losses.at(state.steps().saturating_sub(1));
+            let measured = self.measured(&mut state, &weights, &micro_rows);
+            let measured = measured.map_err(|error| keeper.save_whole(error, &state, resumed_from))?;
+            if let Some(measured) = &measured {
+                observer.measured(state.steps(), measured);
+            }
+            let ends = self.ends_at(&state.history).is_some();
+            if state.steps() > resumed_from || measured.is_some() {
+                keeper.after_step(&state, measured.map(|measured| measured.value), ends)?;
+            }
+            if ends || state.steps() >= self.steps {
+                break;
+            }
             if observer.is_cancelled() {
                 keeper.save(&state, None, true)?;
                 return Err(StudentError::Cancelled);
             }
-            let batch = source.step(state.steps())?;
-            if tokens == 0 {
-                self.fit_into_memory(&batch, state.teacher.as_ref(), &mut micro_rows, observer);
-            }
             let lr = self.lr(state.steps());
-            let began = Instant::now();
-            let (batch, written) = self.written(&state, trajectory, batch)?;
-            let losses = self.losses.at(state.steps());
-            let computed = self.computed(&state, &batch, &losses, &mut guard, &mut micro_rows, observer);
-            let computed = computed.map_err(|error| keep_last_good(error, &state, resumed_from, &mut keeper))?;
-            let (next, report) = state.follow(computed, &batch, self.optimizer, lr, self.clip)?;
+            let mut began = Instant::now();
+            let prepared = source.step(state.steps()).and_then(|batch| {
+                if tokens == 0 {
+                    self.fit_into_memory(&batch, state.teacher.as_ref(), &mut micro_rows, observer);
+                }
+                began = Instant::now();
+                let (batch, written) = self.written(&state, trajectory, batch)?;
+                let losses = self.losses.at(state.steps());
+                let computed = self.computed(&state, &batch, &losses, &mut guard, &mut micro_rows, observer)?;
+                Ok((batch, written, computed))
+            });
+            // Nothing has changed the state yet, whatever went wrong.
+            let prepared = prepared.map_err(|error| keeper.save_whole(error, &state, resumed_from));
+            let (batch, written, computed) = prepared?;
+            let next = state.steps() + 1;
+            let (next, report) =
+                memory::with_room(format!("changing the weights in step {next}"), FEWER_WEIGHTS, || {
+                    Ok(state.follow(computed, &batch, self.optimizer, lr, self.clip))
+                })?;
             state = next;
             state.rollouts.extend(written);
             tokens += report.tokens;
             observer.stepped(&report, self.steps, report.tokens as f64 / began.elapsed().as_secs_f64().max(1e-9));
             last = Some(report);
-            let measured = match &self.options.validation {
-                Some(validation) => validation.after_step(&mut state, &losses, |batch| micro_rows.of(batch))?,
-                None => None,
-            };
-            if let Some(measured) = &measured {
-                observer.measured(state.steps(), measured);
-            }
-            let ends = self.ends_at(&state.history).is_some();
-            keeper.after_step(&state, measured.map(|measured| measured.value), ends)?;
         }
         let seconds = started.elapsed().as_secs_f64();
+        // What was saved last is on the host already.
+        let checkpoint = keeper.into_last().unwrap_or_else(|| state.checkpoint());
         let values = match &state.history.best {
             Some(best) if self.options.validation.is_some() => best.clone(),
-            _ => state.result_values(),
+            _ => checkpoint.average.as_ref().unwrap_or(&checkpoint.weights).clone(),
         };
         Ok(Trained {
-            checkpoint: state.checkpoint(),
+            checkpoint,
             rollouts: state.rollouts.clone(),
             weights: state.whole_model(values.clone()),
             adapters: self.options.method.lora.map(|_| values),
@@ -287,9 +311,24 @@ impl Training<'_, '_> {
         batch: StepBatch,
     ) -> Result<(StepBatch, Vec<Rollout>)> {
         match (&self.options.on_policy, trajectory.key(state.steps())) {
-            (Some(sampler), Some(key)) => sampler.mix(state, self.config, key, batch),
+            (Some(sampler), Some(key)) => {
+                let doing = format!("writing completions for step {}", state.steps() + 1);
+                memory::with_room(doing, SHORTER_TEXTS, || sampler.mix(state, self.config, key, batch))
+            }
             _ => Ok((batch, Vec::new())),
         }
+    }
+
+    /// A measurement on held-out data, where this step is one to measure at.
+    fn measured<B: TrainBackend>(
+        &self,
+        state: &mut State<B>,
+        losses: &Losses<'_>,
+        micro_rows: &MicroRows,
+    ) -> Result<Option<Measured>> {
+        let Some(validation) = &self.options.validation else { return Ok(None) };
+        let doing = format!("measuring on held-out data after step {}", state.steps());
+        memory::with_room(doing, FEWER_ROWS, || validation.after_step(state, losses, |batch| micro_rows.of(batch)))
     }
 
     /// A step's gradients, guarded. Where memory runs out, smaller parts are tried once.
@@ -307,7 +346,8 @@ impl Training<'_, '_> {
             match memory::caught(|| state.compute(batch, losses, rows)) {
                 Ok(computed) => break computed?,
                 Err(reason) if !micro_rows.halve(&batch.batch) => {
-                    return Err(StudentError::OutOfMemory { rows, length: batch.batch.length, reason });
+                    let doing = format!("with {rows} rows of {} positions at once", batch.batch.length);
+                    return Err(StudentError::OutOfMemory { doing, reason, hint: FEWER_ROWS.into() });
                 }
                 Err(reason) => {
                     let fewer = micro_rows.of(&batch.batch);
@@ -354,20 +394,4 @@ impl Training<'_, '_> {
             ),
         });
     }
-}
-
-/// Saves the state before a step that must not be taken, and says in the error where it is.
-fn keep_last_good<B: TrainBackend>(
-    mut error: StudentError,
-    state: &State<B>,
-    resumed_from: u64,
-    keeper: &mut Keeper<'_>,
-) -> StudentError {
-    if let StudentError::Diverged { kept, .. } = &mut error {
-        // Should that fail (a full disk, weights that are no numbers), an earlier checkpoint is the last good one.
-        let saved = keeper.save(state, None, false).is_ok() && state.steps() > 0;
-        let earlier = keeper.latest().or((resumed_from > 0).then_some(resumed_from));
-        *kept = if saved { Some(state.steps()) } else { earlier };
-    }
-    error
 }

@@ -173,7 +173,7 @@ impl<B: TrainBackend> State<B> {
         }
         check_shapes(checkpoint, "projections", &checkpoint.projections, &self.hidden.shapes())?;
         self.hidden.set(to_device(&checkpoint.projections, device));
-        self.set_trained(to_device(&checkpoint.weights, device));
+        self = self.set_trained(to_device(&checkpoint.weights, device));
         self.optimizer = OptimizerState::restore(&checkpoint.optimizer, device);
         self.history = checkpoint.history.clone();
         self.rollouts = checkpoint.rollouts.clone();
@@ -193,7 +193,7 @@ impl<B: TrainBackend> State<B> {
             history: self.history.clone(),
             rollouts: self.rollouts.clone(),
             figures: self.figures.clone(),
-            passing: false,
+            passing_for: BTreeSet::new(),
         }
     }
 
@@ -226,13 +226,13 @@ impl<B: TrainBackend> State<B> {
         micro_rows: usize,
     ) -> Result<(Self, StepReport)> {
         let computed = self.compute(batch, losses, micro_rows)?;
-        self.follow(computed, batch, optimizer, lr, clip)
+        Ok(self.follow(computed, batch, optimizer, lr, clip))
     }
 
     /// A step's gradients; changes nothing.
     ///
     /// # Errors
-    /// As [`State::advance`].
+    /// As [`State::advance`]; a weight without a gradient.
     pub(super) fn compute(&self, batch: &StepBatch, losses: &Losses<'_>, micro_rows: usize) -> Result<Computed<B>> {
         let step = self.step + 1;
         let counted = batch.batch.scored_tokens();
@@ -256,6 +256,13 @@ impl<B: TrainBackend> State<B> {
         if !gradient_norm.is_finite() {
             return Err(self.diverged(batch, format!("the gradient norm is {gradient_norm}")));
         }
+        let moved = self.trained_shapes().into_iter().chain(self.hidden.shapes());
+        if let Some((name, _)) = moved.into_iter().find(|(name, _)| !gradients.contains_key(name)) {
+            return Err(StudentError::training(
+                format!("the loss does not depend on `{name}`"),
+                "this is a fault of the model's code, please report it",
+            ));
+        }
         Ok(Computed { gradients, parts, loss, gradient_norm })
     }
 
@@ -266,9 +273,6 @@ impl<B: TrainBackend> State<B> {
     }
 
     /// Follows a step's gradients.
-    ///
-    /// # Errors
-    /// A weight without a gradient.
     pub(super) fn follow(
         mut self,
         computed: Computed<B>,
@@ -276,15 +280,8 @@ impl<B: TrainBackend> State<B> {
         optimizer: &impl UpdateRule,
         lr: f64,
         clip: Option<f64>,
-    ) -> Result<(Self, StepReport)> {
+    ) -> (Self, StepReport) {
         let Computed { mut gradients, parts, loss, gradient_norm } = computed;
-        let moved = self.trained_shapes().into_iter().chain(self.hidden.shapes());
-        if let Some((name, _)) = moved.into_iter().find(|(name, _)| !gradients.contains_key(name)) {
-            return Err(StudentError::training(
-                format!("the loss does not depend on `{name}`"),
-                "this is a fault of the model's code, please report it",
-            ));
-        }
         let step = self.step + 1;
         let settings = OptimizerStep { lr, gradient_scale: clip_factor(gradient_norm, clip), step };
         let mut optimizer_state = std::mem::take(&mut self.optimizer);
@@ -299,14 +296,14 @@ impl<B: TrainBackend> State<B> {
             Some(adapters) => adapters.change(&mut update),
         }
         self.hidden.change(&mut update);
-        self.merge();
+        self = self.merged();
         self.optimizer = optimizer_state;
         self.step = step;
         self.follow_average();
         self.figures = parts.iter().filter_map(|part| Some((part.name.clone(), part.mean?))).collect();
         self.figures.insert("loss".into(), loss);
         let report = StepReport { step, loss, parts, lr, gradient_norm, tokens: batch.batch.tokens() };
-        Ok((self, report))
+        (self, report)
     }
 
     /// Computes a step's gradients and forgets them: what a benchmark takes apart.

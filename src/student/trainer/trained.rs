@@ -1,7 +1,6 @@
 //! What of a state is trained: read, replaced, and put into the whole model.
 
 use burn::module::AutodiffModule;
-use burn::tensor::Tensor;
 
 use super::adapters::to_device;
 use super::checkpoint::Checkpoint;
@@ -63,14 +62,7 @@ impl<B: TrainBackend> State<B> {
     }
 
     pub(super) fn trained_values(&self) -> NamedValues {
-        match &self.adapters {
-            Some(adapters) => self.on_host(&adapters.flat()),
-            None => {
-                let mut values = take_values(&self.decoder);
-                values.retain(|name, _| self.trained.contains(name));
-                values
-            }
-        }
+        self.on_host(&self.flat_trained())
     }
 
     pub(super) fn on_host(&self, flat: &FlatWeights<Inner<B>>) -> NamedValues {
@@ -82,28 +74,25 @@ impl<B: TrainBackend> State<B> {
         self.trained_shapes().into_iter().filter_map(take).collect()
     }
 
-    pub(super) fn set_trained(&mut self, mut trained: FlatWeights<Inner<B>>) {
-        match &mut self.adapters {
-            None => self.change_decoder(|name, _, old| trained.swap_remove(name).unwrap_or(old)),
-            Some(adapters) => {
-                adapters.change(|name, _, old| trained.swap_remove(name).unwrap_or(old));
-                self.merge();
-            }
-        }
+    #[must_use]
+    pub(super) fn set_trained(mut self, mut trained: FlatWeights<Inner<B>>) -> Self {
+        let mut set = |name: &str, _: &[usize], old| trained.swap_remove(name).unwrap_or(old);
+        let Some(adapters) = &mut self.adapters else {
+            self.decoder = on_tape(self.decoder, &self.trained, set);
+            return self;
+        };
+        adapters.change(&mut set);
+        self.merged()
     }
 
-    /// Writes the adapted matrices into the decoder.
-    pub(super) fn merge(&mut self) {
-        if let Some(adapters) = self.adapters.take() {
-            self.change_decoder(|name, _, old| adapters.merged(name).unwrap_or(old));
-            self.adapters = Some(adapters);
+    /// The same state with the adapted matrices written into the decoder. It takes the state, since Burn maps modules by
+    /// value: a clone would hold every old matrix until all new ones are there.
+    #[must_use]
+    pub(super) fn merged(mut self) -> Self {
+        if let Some(adapters) = &self.adapters {
+            self.decoder = on_tape(self.decoder, &self.trained, |name, _, old| adapters.merged(name).unwrap_or(old));
         }
-    }
-
-    fn change_decoder(&mut self, change: impl FnMut(&str, &[usize], Tensor<Inner<B>, 1>) -> Tensor<Inner<B>, 1>) {
-        // Burn maps modules by value. Cloning shares the tensors, and the old handles go before anything is changed.
-        let decoder = self.decoder.clone();
-        self.decoder = on_tape(decoder, &self.trained, change);
+        self
     }
 }
 

@@ -58,6 +58,12 @@ impl Trajectory {
         self.keys.get(usize::try_from(step).ok()?)
     }
 
+    /// The key of the last state, by which trainings of one trajectory are told apart.
+    pub fn last(&self) -> Key {
+        // There is one before the first step at least.
+        self.keys[self.keys.len() - 1]
+    }
+
     /// The most steps, up to `limit`, for which `is_stored` holds; 0 if there are none.
     ///
     /// # Errors

@@ -75,14 +75,16 @@ impl History {
 }
 
 impl Validation<'_> {
-    /// Measures, where this step is one to measure at; the value, and whether it is the best so far.
+    /// Measures, where this step is one to measure at and was not yet; the value, and whether it is the best so far. Where
+    /// that fails the state is what it was, and whoever goes on from it measures first.
     pub(super) fn after_step<B: TrainBackend>(
         &self,
         state: &mut State<B>,
         losses: &Losses<'_>,
         rows: impl Fn(&Batch) -> usize,
     ) -> Result<Option<Measured>> {
-        if !state.steps().is_multiple_of(self.rule.every) {
+        let measured = state.history.measured.last().is_some_and(|(step, _)| *step == state.steps());
+        if !state.steps().is_multiple_of(self.rule.every) || measured || state.steps() == 0 {
             return Ok(None);
         }
         let parts = self.measure(state, losses, rows)?;
@@ -99,11 +101,11 @@ impl Validation<'_> {
         };
         let value = value.ok_or_else(|| self.measured_nothing(state.steps()))?;
         let before = state.history.best_measured().map_or(f64::INFINITY, |(_, value)| value);
-        state.history.measured.push((state.steps(), value));
         let is_best = value < before;
         if is_best {
             state.history.best = Some(state.result_values());
         }
+        state.history.measured.push((state.steps(), value));
         Ok(Some(Measured { loss, parts, value, is_best }))
     }
 

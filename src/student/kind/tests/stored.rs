@@ -2,7 +2,6 @@
 
 use stillhouse_data::captured::teacher_of;
 use stillhouse_data::example::ExampleReader;
-
 use stillhouse_data::signals::{Precision, SIGNALS_FILE, SequenceKey, SignalHeader, SignalWriter, TopK};
 
 use super::*;

@@ -11,7 +11,9 @@ use stillhouse_student::error::{Result, StudentError};
 use stillhouse_student::optimizer::Optimizer;
 use stillhouse_student::schedule::constant::Constant;
 use stillhouse_student::schedule::wsd::Wsd;
-use stillhouse_student::trainer::{Checkpoint, CheckpointStore, History, Keep, Options, Spike, StoredCheckpoints};
+use stillhouse_student::trainer::{
+    Checkpoint, CheckpointStore, History, Keep, Observer, Options, Spike, StepReport, StoredCheckpoints,
+};
 
 fn constant(steps: u64, checkpoint_every: u64) -> Setup {
     Setup { schedule: Box::new(Constant { warmup: 2 }), steps, micro_rows: 4, checkpoint_every }
@@ -54,6 +56,72 @@ fn what_an_interrupted_run_left_goes_when_it_is_no_longer_needed() {
     assert_eq!(checkpoints.steps(), [9, 14]);
 }
 
+/// Runs another training in the middle of one.
+struct Meanwhile<F: FnMut()> {
+    step: u64,
+    work: F,
+}
+
+impl<F: FnMut()> Observer for Meanwhile<F> {
+    fn resumed(&mut self, _: u64, _: u64) {}
+    fn stepped(&mut self, report: &StepReport, _: u64, _: f64) {
+        if report.step == self.step {
+            (self.work)();
+        }
+    }
+    fn warn(&mut self, message: String) {
+        panic!("{message}");
+    }
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_longer_training_leaves_a_shorter_one_what_it_goes_on_from() {
+    let checkpoints = InMemory::default();
+    let mut watcher = Watcher { stop_after: Some(5), ..Watcher::default() };
+    assert!(train(&constant(6, 2), &checkpoints, &mut watcher).is_err());
+    train(&constant(12, 1), &checkpoints, &mut Watcher::default()).unwrap();
+    assert_eq!(checkpoints.steps(), [4, 5, 12]);
+    let mut watcher = Watcher::default();
+    train(&constant(6, 2), &checkpoints, &mut watcher).unwrap();
+    assert_eq!((watcher.resumed, checkpoints.steps()), (Some(5), vec![6, 12]));
+}
+
+#[test]
+fn trainings_that_run_at_once_forget_only_what_none_of_them_needs() {
+    let checkpoints = InMemory::default();
+    let seen = Cell::new(0);
+    let longer = || {
+        let mut watcher = Watcher::default();
+        train(&constant(10, 1), &checkpoints, &mut watcher).unwrap();
+        assert_eq!((watcher.resumed, checkpoints.steps()), (Some(2), vec![2, 10]));
+        seen.set(seen.get() + 1);
+    };
+    train(&constant(6, 2), &checkpoints, &mut Meanwhile { step: 3, work: longer }).unwrap();
+    assert_eq!((checkpoints.steps(), seen.get()), (vec![6, 10], 1));
+
+    // The other way round: a shorter one ends where the longer one saves in passing.
+    let checkpoints = InMemory::default();
+    let shorter = || drop(train(&constant(6, 2), &checkpoints, &mut Watcher::default()).unwrap());
+    train(&constant(10, 2), &checkpoints, &mut Meanwhile { step: 3, work: shorter }).unwrap();
+    assert_eq!(checkpoints.steps(), [6, 10]);
+}
+
+#[test]
+fn what_every_keeps_stays_whatever_a_longer_training_and_a_limit_say() {
+    let checkpoints = InMemory::default();
+    let run = |steps, every, keep| {
+        let options = Options { keep, ..Options::default() };
+        let optimizer = Optimizer::Adamw(adamw(3e-3));
+        train_with(&constant(steps, every), &optimizer, options, &checkpoints, &mut Watcher::default()).unwrap();
+        checkpoints.steps()
+    };
+    assert_eq!(run(9, 0, Keep { every: 4, max_bytes: 1, ..Keep::default() }), [4, 8, 9]);
+    assert_eq!(run(14, 3, Keep::default()), [4, 8, 9, 14]);
+}
+
 /// A store on a disk that has room for a few checkpoints.
 struct FillsUp {
     stored: InMemory,
@@ -76,8 +144,11 @@ impl CheckpointStore for FillsUp {
         self.room.set(left);
         self.stored.save(key, checkpoint)
     }
-    fn passing(&self, key: &Key) -> Result<Option<u64>> {
-        self.stored.passing(key)
+    fn passing(&self, key: &Key, owner: &Key) -> Result<Option<u64>> {
+        self.stored.passing(key, owner)
+    }
+    fn discard(&self, keys: &[Key], owner: &Key) -> Result<()> {
+        self.stored.discard(keys, owner)
     }
     fn remove(&self, key: &Key) -> Result<()> {
         self.stored.remove(key)
@@ -107,16 +178,16 @@ fn the_store_gives_every_part_back_and_takes_a_damaged_state_for_absent() {
     let mut checkpoint = train(&constant(2, 0), &InMemory::default(), &mut Watcher::default()).unwrap().checkpoint;
     checkpoint.average = Some(checkpoint.weights.clone());
     checkpoint.history = History { measured: vec![(1, 2.5), (2, 0.1 + 0.2)], best: Some(checkpoint.weights.clone()) };
-    checkpoint.passing = true;
-    let key = Key::of("test", b"state");
+    let (key, owner) = (Key::of("test", b"state"), Key::of("test", b"last"));
+    checkpoint.passing_for = [owner].into();
     stored.save(&key, &checkpoint).unwrap();
     // The order of tensors in a file is the file's.
     let loaded = stored.load(&key).unwrap().unwrap();
     assert!(loaded == checkpoint);
-    assert!(stored.passing(&key).unwrap().unwrap() >= checkpoint.bytes());
-    checkpoint.passing = false;
+    assert!(stored.passing(&key, &owner).unwrap().unwrap() >= checkpoint.bytes());
+    checkpoint.passing_for.clear();
     stored.save(&key, &checkpoint).unwrap();
-    assert_eq!(stored.passing(&key).unwrap(), None);
+    assert_eq!(stored.passing(&key, &owner).unwrap(), None);
 
     // Same length, other bytes: only a look at the content tells.
     let blob = store.blob_path(&store.checkpoint(&key).unwrap().unwrap().files["first-moments"].digest);
@@ -176,12 +247,14 @@ fn a_checkpoint_of_another_model_is_refused_by_name() {
 
 mod memory {
     use crate::support::training::{Rule, tiny};
+    use stillhouse_data::batch::Batch;
     use stillhouse_spec::Config;
     use stillhouse_student::backend::{Cpu, CpuTape};
     use stillhouse_student::kernels::Kernels;
+    use stillhouse_student::loss::Teacher;
     use stillhouse_student::loss::cross_entropy::CrossEntropy;
     use stillhouse_student::loss::{Formula, Loss, LossSum, Positions, Weight};
-    use stillhouse_student::trainer::{Losses, Observer, StepReport, Trained, Training};
+    use stillhouse_student::trainer::{BatchSource, EarlyStop, Losses, StepBatch, Trained, Training, Validation};
 
     use super::*;
 
@@ -220,6 +293,19 @@ mod memory {
 
     /// Four rows of 12 positions, of which 48 − 6 count.
     fn trained(room: usize, micro_rows: usize, memory: Option<u64>) -> (Result<Trained>, Vec<String>) {
+        let options = Options { memory, ..Options::default() };
+        let mut source = Rule { vocabulary: 32, with_teacher: false };
+        trained_on(&mut source, room, micro_rows, 3, options, &InMemory::default())
+    }
+
+    fn trained_on(
+        source: &mut dyn BatchSource,
+        room: usize,
+        micro_rows: usize,
+        steps: u64,
+        options: Options<'_>,
+        checkpoints: &InMemory,
+    ) -> (Result<Trained>, Vec<String>) {
         let loss = Narrow { room };
         let config = tiny();
         let optimizer = Optimizer::Adamw(adamw(3e-3));
@@ -230,17 +316,97 @@ mod memory {
             losses: Losses::new([("narrow", &loss as &dyn Loss)]),
             optimizer: &optimizer,
             schedule: &schedule,
-            steps: 3,
+            steps,
             clip: Some(1.0),
             micro_rows,
             checkpoint_every: 0,
-            options: Options { memory, ..Options::default() },
+            options,
         };
-        let (mut source, mut listener) = (Rule { vocabulary: 32, with_teacher: false }, Listener::default());
+        let mut listener = Listener::default();
         let device = Default::default();
         let fresh = || stillhouse_student::init::fresh::<Cpu>(&config, 3, &device);
-        let done = training.run::<CpuTape>(&mut source, &InMemory::default(), &mut listener, &device, fresh);
+        let done = training.run::<CpuTape>(source, checkpoints, &mut listener, &device, fresh);
         (done, listener.0)
+    }
+
+    /// Data that can't be read at one step, as long as `broken` says so.
+    struct Breaks {
+        at: u64,
+        broken: bool,
+    }
+
+    impl BatchSource for Breaks {
+        fn batch(&mut self, step: u64) -> Result<Batch> {
+            Rule { vocabulary: 32, with_teacher: false }.batch(step)
+        }
+        fn teacher(&mut self, batch: &Batch) -> Result<Teacher> {
+            Rule { vocabulary: 32, with_teacher: false }.teacher(batch)
+        }
+        fn step(&mut self, step: u64) -> Result<StepBatch> {
+            match self.broken && step == self.at {
+                true => Err(StudentError::Request { message: "unreadable".into() }),
+                false => Rule { vocabulary: 32, with_teacher: false }.step(step),
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_in_a_step_loses_none_of_the_steps_before() {
+        let mut source = Breaks { at: 5, broken: true };
+        let checkpoints = InMemory::default();
+        let error = trained_on(&mut source, 48, 4, 8, Options::default(), &checkpoints).0.err().unwrap();
+        assert_eq!((error.to_string().as_str(), checkpoints.steps()), ("unreadable", vec![5]));
+        source.broken = false;
+        let resumed = trained_on(&mut source, 48, 4, 8, Options::default(), &checkpoints).0.unwrap();
+        let undisturbed = trained_on(&mut source, 48, 4, 8, Options::default(), &InMemory::default()).0.unwrap();
+        assert_eq!((resumed.resumed_from, checkpoints.steps()), (5, vec![8]));
+        assert!(resumed.checkpoint == undisturbed.checkpoint && resumed.weights == undisturbed.weights);
+    }
+
+    #[test]
+    fn that_runs_out_in_a_measurement_loses_no_step_and_the_measurement_is_made_up_for() {
+        let rule = EarlyStop { patience: 0, every: 3, metric: "loss".into() };
+        let checkpoints = InMemory::default();
+        // Steps take two rows at once, at most 24 positions; the measurement does too, but for its room.
+        let run = |room: usize, steps: u64, checkpoints: &InMemory| {
+            let mut holdout = Wide;
+            let source: &mut dyn BatchSource = &mut holdout;
+            let options = Options {
+                validation: Some(Validation { rule: &rule, source: source.into(), batches: 1 }),
+                ..Options::default()
+            };
+            trained_on(&mut Rule { vocabulary: 32, with_teacher: false }, room, 2, steps, options, checkpoints).0
+        };
+        // The last step is one to measure at, too.
+        for steps in [3, 7] {
+            checkpoints.0.borrow_mut().clear();
+            let error = run(24, steps, &checkpoints).err().unwrap();
+            let message = error.to_string();
+            assert!(
+                message.starts_with("out of memory measuring on held-out data after step 3: CUDA_ERROR_OUT"),
+                "{message}"
+            );
+            assert!(error.hint().unwrap().contains("micro-batch"));
+            assert_eq!(checkpoints.steps(), [3]);
+            let (resumed, undisturbed) = (run(48, steps, &checkpoints), run(48, steps, &InMemory::default()));
+            let (resumed, undisturbed) = (resumed.unwrap(), undisturbed.unwrap());
+            assert_eq!((resumed.resumed_from, checkpoints.steps()), (3, vec![steps]));
+            assert!(resumed.checkpoint == undisturbed.checkpoint && resumed.weights == undisturbed.weights);
+            assert_eq!(undisturbed.checkpoint.history.measured.len() as u64, steps / 3);
+        }
+    }
+
+    /// Held-out data in longer rows than the training's.
+    struct Wide;
+
+    impl BatchSource for Wide {
+        fn batch(&mut self, _: u64) -> Result<Batch> {
+            let row = |row: u32| (0..21).map(|place| (row + place) % 32).collect();
+            Ok(crate::support::training::batch_of(&[row(1), row(2)]))
+        }
+        fn teacher(&mut self, _: &Batch) -> Result<Teacher> {
+            Ok(Teacher::default())
+        }
     }
 
     #[test]

@@ -95,11 +95,26 @@ impl CheckpointStore for InMemory {
         Ok(self.0.borrow().get(key).cloned())
     }
     fn save(&self, key: &Key, checkpoint: &Checkpoint) -> Result<()> {
-        self.0.borrow_mut().insert(*key, checkpoint.clone());
+        let mut states = self.0.borrow_mut();
+        let checkpoint = match states.get(key) {
+            Some(there) => checkpoint.clone().merged_with(there),
+            None => checkpoint.clone(),
+        };
+        states.insert(*key, checkpoint);
         Ok(())
     }
-    fn passing(&self, key: &Key) -> Result<Option<u64>> {
-        Ok(self.0.borrow().get(key).filter(|state| state.passing).map(Checkpoint::bytes))
+    fn passing(&self, key: &Key, owner: &Key) -> Result<Option<u64>> {
+        Ok(self.0.borrow().get(key).filter(|state| state.passing_for.contains(owner)).map(Checkpoint::bytes))
+    }
+    fn discard(&self, keys: &[Key], owner: &Key) -> Result<()> {
+        let mut states = self.0.borrow_mut();
+        for key in keys {
+            let last = states.get_mut(key).is_some_and(|state| state.passing_for.remove(owner));
+            if last && states[key].passing_for.is_empty() {
+                states.remove(key);
+            }
+        }
+        Ok(())
     }
     fn remove(&self, key: &Key) -> Result<()> {
         self.0.borrow_mut().remove(key);
@@ -171,7 +186,7 @@ pub struct Setup {
     pub checkpoint_every: u64,
 }
 
-pub fn train(setup: &Setup, checkpoints: &dyn CheckpointStore, watcher: &mut Watcher) -> Result<Trained> {
+pub fn train(setup: &Setup, checkpoints: &dyn CheckpointStore, watcher: &mut dyn Observer) -> Result<Trained> {
     train_with(setup, &Optimizer::Adamw(adamw(3e-3)), Options::default(), checkpoints, watcher)
 }
 
@@ -180,7 +195,7 @@ pub fn train_with(
     optimizer: &Optimizer,
     options: Options<'_>,
     checkpoints: &dyn CheckpointStore,
-    watcher: &mut Watcher,
+    watcher: &mut dyn Observer,
 ) -> Result<Trained> {
     let cross_entropy = CrossEntropy { weight: Weight::Constant(0.5) };
     let forward_kl = ForwardKl { weight: Weight::Constant(0.5), temperature: 2.0, t_squared: true, tail: Tail::Bucket };
