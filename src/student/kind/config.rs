@@ -66,7 +66,7 @@ pub struct StudentConfig {
     #[config(default = Execution(100))]
     pub checkpoint_every: Execution<u64>,
     /// Which checkpoints stay beside the final one and the one that longer trainings share.
-    #[config(default = Execution(Keep::default()))]
+    #[config(default = Execution(Keep::usual()))]
     pub keep: Execution<Keep>,
     /// Holds one layer's intermediate results at a time and computes the others again: less memory, a third more work,
     /// on the processor the same bits.
