@@ -152,6 +152,12 @@ impl StudentError {
                 Some(hint.clone())
             }
             // What the checkpoint is good for depends on the schedule: the stage says it.
+            // Before the first update no rate has had any effect.
+            Self::Diverged { step: 1, .. } => Some(
+                "no step was taken yet: look for temperatures, weights of losses or numbers in the beginning's weights that \
+                 are too large or too small"
+                    .into(),
+            ),
             Self::Diverged { .. } => {
                 Some("a lower learning rate, a longer warm-up or a smaller `clip` usually helps".into())
             }

@@ -66,7 +66,7 @@ pub struct StudentConfig {
     #[config(default = Execution(100))]
     pub checkpoint_every: Execution<u64>,
     /// Which checkpoints stay beside the final one and the one that longer trainings share.
-    #[config(default = Execution(Keep::default()))]
+    #[config(default = Execution(Keep::usual()))]
     pub keep: Execution<Keep>,
     /// Holds one layer's intermediate results at a time and computes the others again: less memory, a third more work,
     /// on the processor the same bits.
@@ -223,7 +223,10 @@ fn on_policy(config: &StudentConfig, at: Origin, report: &mut Diagnostics) {
     let of_labels = config.loss.values.iter().find(|(_, loss)| !loss.needs_teacher() && !loss.weight().is_zero());
     if let Some((name, _)) = of_labels {
         let error = Diagnostic::error(at, format!("`{name}` would teach the student its own text as if it were right"));
-        report.push(error.hint("with `on-policy` take losses that compare with the teacher: `reverse-kl`, `jsd`"));
+        report.push(error.hint(
+            "with `on-policy` take losses that compare with the teacher: `reverse-kl` or `jsd`, \
+                                beside a teacher with another tokenizer `uld`",
+        ));
     }
 }
 
@@ -237,7 +240,8 @@ fn early_stop(rule: &EarlyStop, config: &StudentConfig, node: &Node, report: &mu
     }
     if metric == "loss" && config.loss.values.values().any(|loss| matches!(loss.weight(), Weight::Line(_))) {
         let error = Diagnostic::error(at, "sums of losses whose weights move can't be compared with each other");
-        report.push(error.hint("name one loss: `metric = \"cross-entropy\"`"));
+        let one = config.loss.values.keys().next().copied().unwrap_or_default();
+        report.push(error.hint(format!("name one loss: `metric = \"{one}\"`")));
     }
     let names = || std::iter::once("loss").chain(config.loss.values.keys().copied());
     if !names().any(|name| name == metric) {

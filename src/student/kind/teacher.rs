@@ -104,7 +104,7 @@ impl TeacherBeside {
         part: &str,
     ) -> Result<Option<f64>, Failure> {
         // That there is no example is told by those who need one.
-        let Some(retokeniser) = self.retokeniser.as_ref().filter(|_| examples.len() > 0) else { return Ok(None) };
+        let Some(retokeniser) = self.retokeniser.as_ref().filter(|_| !examples.is_empty()) else { return Ok(None) };
         let (mut scored, mut met) = (0usize, 0usize);
         for place in (0..examples.len()).step_by(examples.len().div_ceil(LOOKED_AT).max(1)) {
             let example = examples.get(place)?;

@@ -21,15 +21,33 @@ pub struct Keep {
     /// One every so many steps, for ever, whatever `max-bytes` says; 0 none.
     #[config(default = 0)]
     pub every: u64,
+    /// Where trainings of other lengths or other decays can branch off: so many of the steps that they share, at a half, three
+    /// quarters, seven eighths … of these (the checkpoint before each).
+    #[config(default = 3, max = 16)]
+    pub branches: u32,
     /// At most so many bytes of one training's checkpoints: the oldest go first, never the latest and never those that always
     /// stay. Those of `every` are not counted. 0 sets no limit.
     #[config(default = 0)]
     pub max_bytes: u64,
 }
 
+/// As little as a training needs that nobody branches off.
 impl Default for Keep {
     fn default() -> Self {
-        Self { last: 1, best: 0, every: 0, max_bytes: 0 }
+        Self { last: 1, best: 0, every: 0, branches: 0, max_bytes: 0 }
+    }
+}
+
+impl Keep {
+    /// What stays where a file says nothing.
+    pub fn usual() -> Self {
+        Self { branches: 3, ..Self::default() }
+    }
+
+    /// The largest step at or before each point where others can branch off, of the steps that they share.
+    fn branches_of(&self, steps: &[u64], shared: u64) -> Vec<u64> {
+        let points = (1..=self.branches).map(|number| shared - (shared >> number));
+        points.filter_map(|point| steps.iter().copied().filter(|step| *step <= point).max()).collect()
     }
 }
 
@@ -164,7 +182,7 @@ impl<'a> Keeper<'a> {
     }
 
     fn forget(&mut self) -> Result<()> {
-        let steps = surplus(&self.kept, self.keep);
+        let steps = surplus(&self.kept, self.keep, self.always[1]);
         let keys: Vec<_> = steps.iter().filter_map(|step| self.trajectory.key(*step).copied()).collect();
         if !keys.is_empty() {
             self.checkpoints.discard(&keys, &self.trajectory.last())?;
@@ -179,8 +197,8 @@ fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
-/// The steps whose checkpoints may go.
-fn surplus(kept: &[Kept], keep: &Keep) -> Vec<u64> {
+/// The steps whose checkpoints may go; other trainings can share the first `shared`.
+fn surplus(kept: &[Kept], keep: &Keep, shared: u64) -> Vec<u64> {
     let mut steps: Vec<u64> = kept.iter().map(|kept| kept.step).collect();
     steps.sort_unstable_by(|a, b| b.cmp(a));
     let latest = &steps[..keep.last.min(steps.len())];
@@ -189,9 +207,10 @@ fn surplus(kept: &[Kept], keep: &Keep) -> Vec<u64> {
     let mut measured: Vec<(f64, u64)> = measured.filter(|(value, _)| !value.is_nan()).collect();
     measured.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let best: Vec<u64> = measured.iter().take(keep.best).map(|(_, step)| *step).collect();
+    let branches = keep.branches_of(&steps, shared);
     let stays = |kept: &Kept| {
         let step = kept.step;
-        !kept.passing || latest.contains(&step) || best.contains(&step)
+        !kept.passing || latest.contains(&step) || best.contains(&step) || branches.contains(&step)
     };
     let (mut stay, go): (Vec<&Kept>, Vec<&Kept>) = kept.iter().partition(|kept| stays(kept));
     let mut surplus: Vec<u64> = go.iter().map(|kept| kept.step).collect();
@@ -222,7 +241,7 @@ mod tests {
     #[test]
     fn the_latest_the_best_and_every_nth_stay() {
         let there = kept(&[10, 20, 30, 40, 50, 60]);
-        let surplus_of = |keep: Keep| surplus(&there, &keep);
+        let surplus_of = |keep: Keep| surplus(&there, &keep, 0);
         assert_eq!(surplus_of(Keep::default()), [10, 20, 30, 40, 50]);
         assert_eq!(surplus_of(Keep { last: 3, ..Keep::default() }), [10, 20, 30]);
         assert_eq!(surplus_of(Keep { best: 2, ..Keep::default() }), [10, 40, 50]);
@@ -234,7 +253,7 @@ mod tests {
         for no_number in [f64::NAN, -f64::NAN] {
             let mut there = kept(&[10, 20, 30, 40]);
             there[0].value = Some(no_number);
-            assert_eq!(surplus(&there, &Keep { best: 1, ..Keep::default() }), [10, 20], "{no_number}");
+            assert_eq!(surplus(&there, &Keep { best: 1, ..Keep::default() }, 0), [10, 20], "{no_number}");
         }
     }
 
@@ -242,19 +261,34 @@ mod tests {
     fn a_limit_drops_the_oldest_but_never_the_latest_and_never_what_others_share() {
         let mut there = kept(&[10, 20, 30, 40]);
         there[0].passing = false;
-        let surplus_of = |max_bytes| surplus(&there, &Keep { last: 4, max_bytes, ..Keep::default() });
+        let surplus_of = |max_bytes| surplus(&there, &Keep { last: 4, max_bytes, ..Keep::default() }, 0);
         assert_eq!(surplus_of(400), [0; 0]);
         assert_eq!(surplus_of(399), [20]);
         assert_eq!(surplus_of(200), [20, 30]);
         assert_eq!(surplus_of(1), [20, 30]);
-        assert_eq!(surplus(&[], &Keep::default()), [0; 0]);
+        assert_eq!(surplus(&[], &Keep::default(), 0), [0; 0]);
         let keep = Keep { last: 4, max_bytes: 300, every: 10, ..Keep::default() };
         there.iter_mut().for_each(|kept| kept.passing = false);
-        assert_eq!(surplus(&there, &keep), [0; 0]);
+        assert_eq!(surplus(&there, &keep, 0), [0; 0]);
         // One every ten steps is outside the limit.
         let mut there = kept(&[10, 11, 12, 13]);
         there[0].passing = false;
-        assert_eq!(surplus(&there, &keep), [0; 0]);
-        assert_eq!(surplus(&there, &Keep { max_bytes: 299, ..keep }), [11]);
+        assert_eq!(surplus(&there, &keep, 0), [0; 0]);
+        assert_eq!(surplus(&there, &Keep { max_bytes: 299, ..keep }, 0), [11]);
+    }
+
+    #[test]
+    fn others_can_branch_off_along_all_that_they_share() {
+        let keep = Keep { branches: 3, ..Keep::default() };
+        let mut there = Vec::new();
+        // A decay of 40 steps at the end of 400, a checkpoint every 50.
+        for step in (50..=400).step_by(50) {
+            there.extend(kept(&[step]));
+            let surplus = surplus(&there, &keep, 361);
+            there.retain(|kept| !surplus.contains(&kept.step));
+        }
+        let steps: Vec<u64> = there.iter().map(|kept| kept.step).collect();
+        assert_eq!(steps, [150, 250, 300, 400], "before 181, 271 and 316 of the 361, and the last");
+        assert_eq!(surplus(&there, &Keep { max_bytes: 200, ..keep }, 361), [150, 250]);
     }
 }

@@ -37,6 +37,7 @@ fn the_final_state_and_what_longer_trainings_share_stay_whatever_the_policy() {
 #[test]
 fn the_policy_says_what_else_stays() {
     assert_eq!(kept_steps(&constant(9, 2), Keep { last: 3, ..Keep::default() }), [6, 8, 9]);
+    assert_eq!(kept_steps(&constant(9, 2), Keep { branches: 2, ..Keep::default() }), [4, 6, 9], "before 5 and 7");
     assert_eq!(kept_steps(&constant(9, 0), Keep { every: 4, ..Keep::default() }), [4, 8, 9]);
     let one = train(&constant(2, 0), &InMemory::default(), &mut Watcher::default()).unwrap().checkpoint.bytes();
     let keep = Keep { last: 9, max_bytes: 2 * one, ..Keep::default() };
