@@ -60,7 +60,7 @@ impl Config for PromptsConfig {
         let settings = schema["properties"].as_object();
         let known: Vec<&str> =
             sources.iter().copied().chain(settings.into_iter().flatten().map(|(name, _)| name.as_str())).collect();
-        let whole = Fields::open(node, &known, report)?.finish();
+        let whole = Fields::open(node, &known, report)?.whole();
         let table = node.as_table()?;
         let (mut rest, mut given) = (Table::default(), Vec::new());
         for (name, (at, value)) in &table.entries {

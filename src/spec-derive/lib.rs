@@ -17,16 +17,23 @@ pub fn derive_config(input: TokenStream) -> TokenStream {
 }
 
 fn expand(input: &DeriveInput) -> Result<Tokens> {
-    let body = match &input.data {
+    let (config, inline) = match &input.data {
         Data::Struct(data) => expand_struct(input, &data.fields)?,
         Data::Enum(data) => expand_enum(input, data)?,
         Data::Union(_) => return Err(Error::new(input.span(), "a config is a struct or an enum")),
     };
     let name = &input.ident;
     let (generics, type_generics, clause) = input.generics.split_for_impl();
+    let inline = inline.map(|inline| {
+        quote! {
+            #[automatically_derived]
+            impl #generics ::stillhouse_spec::config::Inline for #name #type_generics #clause { #inline }
+        }
+    });
     Ok(quote! {
         #[automatically_derived]
-        impl #generics ::stillhouse_spec::Config for #name #type_generics #clause { #body }
+        impl #generics ::stillhouse_spec::Config for #name #type_generics #clause { #config }
+        #inline
     })
 }
 
@@ -42,6 +49,9 @@ struct Options {
     parts: Option<Vec<String>>,
     part_from: Option<Ident>,
     check: Option<Expr>,
+    inline: bool,
+    /// The attributes that are given, where they stand.
+    given: Vec<(String, proc_macro2::Span)>,
 }
 
 impl Options {
@@ -50,6 +60,7 @@ impl Options {
         for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("config")) {
             attribute.parse_nested_meta(|meta| {
                 let name = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
+                options.given.push((name.clone(), meta.path.span()));
                 match name.as_str() {
                     "name" => options.name = Some(meta.value()?.parse::<LitStr>()?.value()),
                     "default" => {
@@ -71,12 +82,21 @@ impl Options {
                     }
                     "part_from" => options.part_from = Some(meta.value()?.parse()?),
                     "check" => options.check = Some(meta.value()?.parse()?),
+                    "inline" => options.inline = true,
                     _ => return Err(meta.error("unknown config attribute")),
                 }
                 Ok(())
             })?;
         }
         Ok(options)
+    }
+
+    /// Refuses what has no meaning where it stands: an attribute that is passed over looks as if it held.
+    fn only(self, known: &[&str], place: &str) -> Result<Self> {
+        match self.given.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            None => Ok(self),
+            Some((name, at)) => Err(Error::new(*at, format!("`{name}` means nothing on {place}"))),
+        }
     }
 
     fn bounds(&self) -> Tokens {
@@ -111,16 +131,30 @@ fn kebab(name: &str) -> String {
     out.replace('_', "-")
 }
 
-fn expand_struct(input: &DeriveInput, fields: &Fields) -> Result<Tokens> {
+/// The bodies of a type's `Config` and, for a struct, of its `Inline`.
+type Bodies = (Tokens, Option<Tokens>);
+
+fn expand_struct(input: &DeriveInput, fields: &Fields) -> Result<Bodies> {
     let Fields::Named(fields) = fields else {
         return Err(Error::new(input.span(), "a config struct has named fields"));
     };
-    let whole = Options::read(&input.attrs)?;
+    let whole = Options::read(&input.attrs)?.only(&["check"], "a struct")?;
     let about = docs(&input.attrs);
     let (mut names, mut decoded, mut schema, mut described, mut idents) = (vec![], vec![], vec![], vec![], vec![]);
     for field in &fields.named {
         let Some(ident) = &field.ident else { continue };
         let (options, kind, about) = (Options::read(&field.attrs)?, &field.ty, docs(&field.attrs));
+        if options.inline {
+            options.only(&["inline"], "a field that is inline")?;
+            names.push(quote!(names.extend(<#kind as ::stillhouse_spec::config::Inline>::names());));
+            decoded.push(quote!(let #ident = <#kind as ::stillhouse_spec::config::Inline>::take(fields, report);));
+            schema.push(quote!(.inline::<#kind>()));
+            described.push(quote!(members.extend(::stillhouse_spec::Config::describe(&self.#ident).into_members());));
+            idents.push(ident);
+            continue;
+        }
+        let known = ["name", "default", "min", "max", "above", "below", "parts", "part_from"];
+        let options = options.only(&known, "a field")?;
         let name = options.name.clone().unwrap_or_else(|| kebab(&ident.to_string()));
         let bounds = options.bounds();
         let default = match &options.default {
@@ -150,19 +184,15 @@ fn expand_struct(input: &DeriveInput, fields: &Fields) -> Result<Tokens> {
                 members.insert(::std::string::String::from(#name), value);
             }
         });
-        names.push(name);
+        names.push(quote!(names.push(#name);));
         idents.push(ident);
     }
-    let check = whole.check.map(|check| quote!(#check(&made, node, report);));
-    Ok(quote! {
+    let check = whole.check.map(|check| quote!(#check(&made, fields.node(), report);));
+    let config = quote! {
         fn decode(node: &::stillhouse_spec::Node, report: &mut ::stillhouse_spec::Diagnostics) -> Option<Self> {
-            #[allow(unused_mut)]
-            let mut fields = ::stillhouse_spec::config::Fields::open(node, &[#(#names),*], report)?;
-            #(#decoded)*
-            fields.finish()?;
-            let made = Self { #(#idents: #idents?),* };
-            #check
-            Some(made)
+            let known = <Self as ::stillhouse_spec::config::Inline>::names();
+            let mut fields = ::stillhouse_spec::config::Fields::open(node, &known, report)?;
+            <Self as ::stillhouse_spec::config::Inline>::take(&mut fields, report)
         }
 
         fn schema() -> ::stillhouse_spec::config::Json {
@@ -175,19 +205,42 @@ fn expand_struct(input: &DeriveInput, fields: &Fields) -> Result<Tokens> {
             #(#described)*
             ::stillhouse_spec::Described::Table(members)
         }
-    })
+    };
+    let inline = quote! {
+        fn names() -> ::std::vec::Vec<&'static str> {
+            #[allow(unused_mut)]
+            let mut names = ::std::vec::Vec::new();
+            #(#names)*
+            names
+        }
+
+        #[allow(unused_variables)]
+        fn take(
+            fields: &mut ::stillhouse_spec::config::Fields<'_>,
+            report: &mut ::stillhouse_spec::Diagnostics,
+        ) -> Option<Self> {
+            #(#decoded)*
+            fields.whole()?;
+            let made = Self { #(#idents: #idents?),* };
+            #check
+            Some(made)
+        }
+    };
+    Ok((config, Some(inline)))
 }
 
-fn expand_enum(input: &DeriveInput, data: &syn::DataEnum) -> Result<Tokens> {
+fn expand_enum(input: &DeriveInput, data: &syn::DataEnum) -> Result<Bodies> {
+    Options::read(&input.attrs)?.only(&[], "an enum")?;
     let plain = data.variants.iter().all(|variant| matches!(variant.fields, Fields::Unit));
     let (mut names, mut decoded, mut schema, mut described) = (vec![], vec![], vec![], vec![]);
     for variant in &data.variants {
         let (ident, about) = (&variant.ident, docs(&variant.attrs));
-        let name = Options::read(&variant.attrs)?.name.unwrap_or_else(|| kebab(&ident.to_string()));
+        let options = Options::read(&variant.attrs)?.only(&["name"], "a choice")?;
+        let name = options.name.unwrap_or_else(|| kebab(&ident.to_string()));
         match &variant.fields {
             Fields::Unit => {
                 decoded.push(quote!(#name => {
-                    ::stillhouse_spec::config::Fields::open(&body, &[], report)?.finish()?;
+                    ::stillhouse_spec::config::Fields::open(&body, &[], report)?.whole()?;
                     Some(Self::#ident)
                 }));
                 schema.push(quote!(::stillhouse_spec::config::choice_schema(#name, #about, None)));
@@ -220,7 +273,7 @@ fn expand_enum(input: &DeriveInput, data: &syn::DataEnum) -> Result<Tokens> {
         names.push(name);
     }
     let about = docs(&input.attrs);
-    Ok(quote! {
+    let config = quote! {
         fn decode(node: &::stillhouse_spec::Node, report: &mut ::stillhouse_spec::Diagnostics) -> Option<Self> {
             let (name, body) = ::stillhouse_spec::config::choice(node, &[#(#names),*], report)?;
             match name.as_str() { #(#decoded,)* _ => None }
@@ -234,5 +287,6 @@ fn expand_enum(input: &DeriveInput, data: &syn::DataEnum) -> Result<Tokens> {
         fn describe(&self) -> ::stillhouse_spec::Described {
             match self { #(#described),* }
         }
-    })
+    };
+    Ok((config, None))
 }

@@ -28,10 +28,11 @@
 //! Field attributes: `default` / `default = expr` (a *frozen* default: a field equal to it is left out of the key, so a
 //! new defaulted field moves no key; changing a default needs a new revision of the kind), `min`, `max`, `above`,
 //! `below` (numbers), `name = "…"`, `parts = "train,tokenizer"` and `part_from = field` (for a [`Ref`](crate::Ref): which parts
-//! of the artifact are read, hence keyed; given both, those of both). On the struct: `check = function` with
+//! of the artifact are read, hence keyed; given both, those of both), `inline` (alone: the fields of the struct that is the
+//! field's type stand among those of the outer one, in the file, in the schema and in the key). On the struct: `check = function` with
 //! `fn(&Self, &Node, &mut Diagnostics)`. Names are kebab-case. An enum is externally tagged: a choice without options
 //! is a string, a choice with options is a table of one key; a choice whose options all have defaults may be
-//! written as a string too.
+//! written as a string too. An attribute where it means nothing does not compile.
 //!
 //! A schema says with keywords of its own what JSON Schema has no word for: `x-execution` (in no key),
 //! `x-names` (the kinds of table that a name may mean) and `x-path` (the content of what is named is in the key). An
@@ -71,6 +72,15 @@ pub trait Config: Sized {
     }
 }
 
+/// A struct whose fields can stand among those of another: what `#[config(inline)]` asks of a type. Derived with [`Config`].
+pub trait Inline: Config {
+    /// The names of its fields.
+    fn names() -> Vec<&'static str>;
+
+    /// Decodes its fields from a table that may hold others besides.
+    fn take(fields: &mut Fields<'_>, report: &mut Diagnostics) -> Option<Self>;
+}
+
 /// What a config value means to a key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Described {
@@ -91,6 +101,12 @@ pub enum Described {
 }
 
 impl Described {
+    /// The members of a table; nothing else has any. Used by the derive.
+    #[must_use]
+    pub fn into_members(self) -> BTreeMap<String, Self> {
+        if let Self::Table(members) = self { members } else { BTreeMap::new() }
+    }
+
     /// The value as it could stand in a file; `None` where nothing is there to show.
     fn to_json(&self) -> Option<Json> {
         match self {
@@ -131,7 +147,7 @@ impl Described {
 /// What a JSON Schema says of a struct; used by the derive.
 pub struct StructSchema {
     properties: serde_json::Map<String, serde_json::Value>,
-    required: Vec<&'static str>,
+    required: Vec<Json>,
     about: &'static str,
 }
 
@@ -171,9 +187,22 @@ impl StructSchema {
             }
         }
         if default.is_none() && T::when_missing().is_none() {
-            self.required.push(name);
+            self.required.push(name.into());
         }
         self.properties.insert(name.into(), schema);
+        self
+    }
+
+    /// Adds the fields of another struct.
+    #[must_use]
+    pub fn inline<T: Inline>(mut self) -> Self {
+        let mut schema = T::schema();
+        if let Some(Json::Object(properties)) = schema.get_mut("properties").map(Json::take) {
+            self.properties.extend(properties);
+        }
+        if let Some(Json::Array(required)) = schema.get_mut("required").map(Json::take) {
+            self.required.extend(required);
+        }
         self
     }
 
@@ -284,9 +313,15 @@ impl<'a> Fields<'a> {
         T::decode(node, report)
     }
 
-    /// Ends the table: `None` if a key was unknown.
+    /// The table.
     #[must_use]
-    pub fn finish(self) -> Option<()> {
+    pub fn node(&self) -> &'a Node {
+        self.node
+    }
+
+    /// `None` if a key was unknown.
+    #[must_use]
+    pub fn whole(&self) -> Option<()> {
         self.whole.then_some(())
     }
 }

@@ -344,5 +344,5 @@ pub(crate) fn set_existing(
 
 /// Reads a table with the given keys, for the parts of a file that are no kind.
 pub(crate) fn only_keys(node: &Node, known: &[&str], report: &mut Diagnostics) -> Option<()> {
-    Fields::open(node, known, report)?.finish()
+    Fields::open(node, known, report)?.whole()
 }

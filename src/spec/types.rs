@@ -260,7 +260,7 @@ impl Config for FileTree {
         let path = fields.field::<DirectoryPath<AnyFiles>>("path", &Bounds::default(), None, report);
         let include = fields.field::<Vec<String>>("include", &Bounds::default(), None, report);
         let exclude = fields.field::<Vec<String>>("exclude", &Bounds::default(), Some(Vec::new()), report);
-        fields.finish()?;
+        fields.whole()?;
         let (DirectoryPath { path, at, .. }, include, exclude) = (path?, include?, exclude?);
         if include.is_empty() {
             report.push(

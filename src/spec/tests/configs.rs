@@ -211,6 +211,57 @@ fn a_default_written_or_left_out_contributes_nothing() {
     );
 }
 
+/// Trains in a way of its own.
+#[derive(Clone, Debug, Config)]
+#[config(check = warm_cosine)]
+struct Inlined {
+    /// A name.
+    name: String,
+    /// What it shares with others.
+    #[config(inline)]
+    training: Training,
+    /// And more of it.
+    #[config(inline)]
+    cosine: Cosine,
+}
+
+fn warm_cosine(made: &Inlined, node: &stillhouse_spec::Node, report: &mut Diagnostics) {
+    if made.cosine.warmup > made.training.steps {
+        report.push(stillhouse_spec::Diagnostic::error(node.at, "`warmup` is longer than `steps`"));
+    }
+}
+
+#[test]
+fn inline_fields_stand_in_the_table_around_them() {
+    let made = sound::<Inlined>("name = \"n\"\nsteps = 40\nwarmup = 4");
+    assert_eq!((made.name.as_str(), made.training.steps, made.cosine.warmup), ("n", 40, 4));
+    assert_eq!(described(&made.describe()), json!({ "name": "n", "steps": 40, "warmup": 4 }));
+    let at_default = sound::<Inlined>("name = \"n\"\nsteps = 40\nwarmup = 10");
+    assert_eq!(described(&at_default.describe()), json!({ "name": "n", "steps": 40 }));
+
+    let schema = Inlined::schema();
+    assert_eq!(schema["required"], json!(["name", "steps"]));
+    assert_eq!(schema["properties"]["decay"], Training::schema()["properties"]["decay"]);
+    assert_eq!(schema["properties"]["warmup"], Cosine::schema()["properties"]["warmup"]);
+
+    let faults = |body: &str| {
+        let (decoded, report) = decode::<Inlined>(&format!("[t.x]\n{body}\n"));
+        (decoded.is_none(), places(&report))
+    };
+    let (none, found) = faults("name = 1\nlearning-rate = 0\nwarmupp = 3");
+    assert!(none);
+    assert_eq!(
+        found,
+        [
+            "1:1 missing `steps`",
+            "2:8 expected a string, found an integer",
+            "3:17 `learning-rate` must be more than 0, not 0",
+            "4:1 unknown key `warmupp`",
+        ]
+    );
+    assert_eq!(faults("name = \"n\"\nsteps = 3").1, ["1:1 `warmup` is longer than `steps`"]);
+}
+
 #[test]
 fn a_whole_number_is_the_same_setting_as_its_float() {
     assert_eq!(
