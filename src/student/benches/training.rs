@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench -p stillhouse-student --bench training
 //! cargo bench -p stillhouse-student --bench training -- --ways    # what each way to train costs, in time and memory
+//! cargo bench -p stillhouse-student --bench training -- --long    # steps 1–10 beside 91–100, subnormals flushed and not
 //! python src/student/benches/training.py        # the same in PyTorch and transformers, where they are installed
 //! ```
 
@@ -40,6 +41,12 @@ fn main() {
     if arguments.iter().any(|argument| argument == "--ways") {
         return measure_ways();
     }
+    if arguments.iter().any(|argument| argument == "--long-one") {
+        return measure_long(arguments.iter().any(|argument| argument == "flushed"));
+    }
+    if arguments.iter().any(|argument| argument == "--long") {
+        return ["flushed", "kept"].into_iter().for_each(|mode| again(&["--long-one", mode]));
+    }
     stillhouse_student::cpu::prepare(0);
     println!(
         "{:<22} {:>10} {:>9} {:>9} {:>9} {:>10}",
@@ -75,11 +82,47 @@ const WAYS: [&str; 7] = ["plain", "gradient-checkpointing", "ema", "lora", "free
 /// Each way in a process of its own, so that its peak of memory is its own.
 fn measure_ways() {
     println!("{:<24} {:>10} {:>12}", "7 M, 16 × 128", "step", "peak memory");
-    for way in WAYS {
-        let status =
-            std::process::Command::new(std::env::current_exe().unwrap()).args(["--way", way]).status().unwrap();
-        assert!(status.success(), "{way}");
+    WAYS.into_iter().for_each(|way| again(&["--way", way]));
+}
+
+/// This benchmark in a process of its own.
+fn again(arguments: &[&str]) {
+    let status = std::process::Command::new(std::env::current_exe().unwrap()).args(arguments).status().unwrap();
+    assert!(status.success(), "{arguments:?}");
+}
+
+/// Whether steps grow slower as numbers shrink. A whole training of small rows on few tokens, so that gradients and moments
+/// of the tokens that never come fade away.
+fn measure_long(flushed: bool) {
+    if flushed {
+        stillhouse_student::cpu::prepare(0);
     }
+    let config = shape(6, 256, 4, 4096, 128);
+    let optimizer = Optimizer::Adamw(adamw());
+    let cross_entropy = CrossEntropy { weight: Weight::Constant(1.0) };
+    let losses = Losses::new([("cross-entropy", &cross_entropy as &dyn Loss)]);
+    let step = StepBatch { batch: batch(64, 4, 128), teacher: Teacher::default() };
+    let decoder = fresh::<Cpu>(&config, 1, &Default::default()).unwrap();
+    let mut state = Some(State::<CpuTape>::new(decoder, &config));
+    let mut times = Vec::new();
+    for _ in 0..100 {
+        let started = Instant::now();
+        let taken = state.take().unwrap();
+        state = Some(taken.advance(&step, &losses, &optimizer, 1e-2, Some(1.0), 4).unwrap().0);
+        times.push(started.elapsed());
+    }
+    let middle = |times: &[Duration]| {
+        let mut times = times.to_vec();
+        times.sort();
+        milliseconds(times[times.len() / 2])
+    };
+    let (first, last) = (middle(&times[..10]), middle(&times[90..]));
+    let mode = if flushed { "flushed to zero" } else { "kept" };
+    println!("subnormals {mode:<16} steps 1–10: {first:.0} ms each, steps 91–100: {last:.0} ms ({:.2}×)", last / first);
+}
+
+fn adamw() -> AdamW {
+    AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: false }
 }
 
 fn measure_way(way: &str) {
@@ -95,7 +138,7 @@ fn measure_way(way: &str) {
         gradient_checkpointing: way == "gradient-checkpointing",
         precision: if way == "bf16" { Precision::Bf16 } else { Precision::F32 },
     };
-    let adamw = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: false };
+    let adamw = adamw();
     let optimizer = match way {
         "muon" => Optimizer::Muon(Muon { lr: 0.02, momentum: 0.95, nesterov: true, weight_decay: 0.0, adamw }),
         _ => Optimizer::Adamw(adamw),
@@ -147,7 +190,7 @@ fn measure(name: &str, config: &DecoderConfig, rows: usize, length: usize, with_
         ForwardKl { weight: Weight::Constant(0.5), temperature: 2.0, t_squared: true, tail: Tail::RenormaliseTeacher };
     let both: [(&str, &dyn Loss); 2] = [("cross-entropy", &cross_entropy), ("forward-kl", &forward_kl)];
     let losses = Losses::new(both.into_iter().take(if with_teacher { 2 } else { 1 }));
-    let optimizer = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, decay_norms: false };
+    let optimizer = adamw();
 
     let forward = median(7, || {
         let hidden = decoder.hidden(&input, &rotary, None);
