@@ -23,7 +23,7 @@ use stillhouse_student::kernels::Kernels;
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
 use stillhouse_student::loss::forward_kl::ForwardKl;
 use stillhouse_student::loss::jsd::Jsd;
-use stillhouse_student::loss::{Loss, Positions, Tail, TeacherPositions, Weight};
+use stillhouse_student::loss::{Comparison, Loss, Positions, Tail, TeacherPositions, Weight};
 use stillhouse_student::trainer::{HeadInput, LiveHidden, Losses, head_gradients};
 
 /// Hands out mimalloc's memory and counts it.
@@ -72,8 +72,9 @@ fn main() {
     let weight = Weight::Constant(1.0);
     let (temperature, t_squared, tail) = (2.0, true, Tail::Bucket);
     let cross_entropy = CrossEntropy { weight };
+    let comparison = Comparison { temperature, t_squared, tail };
     let forward_kl = ForwardKl { weight, temperature, t_squared, tail };
-    let jsd = Jsd { weight, beta: 0.5, temperature, t_squared, tail };
+    let jsd = Jsd { weight, beta: 0.5, comparison };
     println!("{tokens} tokens × {vocabulary}, hidden 64, live teacher, f32: peak beyond what was there before");
     println!(
         "{:<16} {:>12} {:>12} {:>7} {:>10} {:>10}",

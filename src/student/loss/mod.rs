@@ -176,7 +176,7 @@ pub trait Formula: Config + std::fmt::Debug + Send + Sync {
     fn weight(&self) -> Weight;
 
     /// The hidden states that it compares; a loss that names some reads no logits and no distributions.
-    fn hidden(&self) -> Option<HiddenLayers<'_>> {
+    fn hidden(&self) -> Option<&HiddenLayers> {
         None
     }
 
@@ -241,7 +241,7 @@ pub trait Loss: Component + Send + Sync {
     /// See [`Formula::weight`].
     fn weight(&self) -> Weight;
     /// See [`Formula::hidden`].
-    fn hidden(&self) -> Option<HiddenLayers<'_>>;
+    fn hidden(&self) -> Option<&HiddenLayers>;
     /// See [`Formula::refuses_draws`].
     fn refuses_draws(&self) -> Option<String>;
     /// [`Formula::sum`] on the processor.
@@ -267,7 +267,7 @@ impl<F: Formula> Loss for F {
         Formula::weight(self)
     }
 
-    fn hidden(&self) -> Option<HiddenLayers<'_>> {
+    fn hidden(&self) -> Option<&HiddenLayers> {
         Formula::hidden(self)
     }
 

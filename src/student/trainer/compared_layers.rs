@@ -83,7 +83,7 @@ impl ComparedLayers {
                 misfits.push(no_teacher(name));
                 continue;
             };
-            for (number, pair) in pairs(&hidden, student, teacher).into_iter().enumerate() {
+            for (number, pair) in pairs(hidden, student, teacher).into_iter().enumerate() {
                 misfits.extend(misfits_of(name, hidden.projection, &pair, student, teacher));
                 let map = format!("projections.{name}.{number}.weight");
                 found.push((name, pair, (hidden.projection == Projection::Learned).then_some(map)));
@@ -132,8 +132,8 @@ pub(crate) fn no_teacher(loss: &str) -> Misfit {
 }
 
 /// The pairs as written, or the last layers of both.
-fn pairs(hidden: &HiddenLayers<'_>, student: &DecoderConfig, teacher: &DecoderConfig) -> Vec<LayerPair> {
-    match hidden.pairs {
+fn pairs(hidden: &HiddenLayers, student: &DecoderConfig, teacher: &DecoderConfig) -> Vec<LayerPair> {
+    match &hidden.pairs[..] {
         [] => vec![LayerPair::new(student.layers, teacher.layers)],
         written => written.to_vec(),
     }

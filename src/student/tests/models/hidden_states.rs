@@ -16,7 +16,7 @@ use stillhouse_student::init::fresh;
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
 use stillhouse_student::loss::hidden_cosine::HiddenCosine;
 use stillhouse_student::loss::hidden_mse::HiddenMse;
-use stillhouse_student::loss::{LayerPair, Loss, Projection, Teacher, Weight, WeightLine};
+use stillhouse_student::loss::{HiddenLayers, LayerPair, Loss, Projection, Teacher, Weight, WeightLine};
 use stillhouse_student::model::{DecoderConfig, RotaryTable};
 use stillhouse_student::optimizer::{AdamW, Muon, Optimizer};
 use stillhouse_student::schedule::constant::Constant;
@@ -28,16 +28,22 @@ use stillhouse_student::weights::{LoadedModel, Values};
 
 const ONE: Weight = Weight::Constant(1.0);
 
-fn layers(pairs: &[(usize, usize)]) -> Vec<LayerPair> {
-    pairs.iter().map(|(student, teacher)| LayerPair::new(*student, *teacher)).collect()
+fn layers(pairs: &[(usize, usize)]) -> HiddenLayers {
+    let pairs = pairs.iter().map(|(student, teacher)| LayerPair::new(*student, *teacher)).collect();
+    HiddenLayers { pairs, projection: Projection::Learned }
+}
+
+/// The last layers as they are.
+fn unprojected() -> HiddenLayers {
+    HiddenLayers { projection: Projection::None, ..layers(&[]) }
 }
 
 fn mse(pairs: &[(usize, usize)]) -> HiddenMse {
-    HiddenMse { weight: ONE, layers: layers(pairs), projection: Projection::Learned }
+    HiddenMse { weight: ONE, layers: layers(pairs) }
 }
 
 fn cosine(pairs: &[(usize, usize)]) -> HiddenCosine {
-    HiddenCosine { weight: ONE, layers: layers(pairs), projection: Projection::Learned }
+    HiddenCosine { weight: ONE, layers: layers(pairs) }
 }
 
 const CROSS_ENTROPY: CrossEntropy = CrossEntropy { weight: Weight::Constant(0.5) };
@@ -143,9 +149,8 @@ fn a_step_has_the_values_and_gradients_of_pytorch() {
     let (student, teacher) = (load::<Cpu>("llama-gqa-tied"), load::<Cpu>("stories260k"));
     let pairs = |name: &str| layers(&step.layers[name]);
     let weight = |name: &str| Weight::Constant(step.weights[name]);
-    let projection = Projection::Learned;
-    let mse = HiddenMse { weight: weight("hidden-mse"), layers: pairs("hidden-mse"), projection };
-    let cosine = HiddenCosine { weight: weight("hidden-cosine"), layers: pairs("hidden-cosine"), projection };
+    let mse = HiddenMse { weight: weight("hidden-mse"), layers: pairs("hidden-mse") };
+    let cosine = HiddenCosine { weight: weight("hidden-cosine"), layers: pairs("hidden-cosine") };
     let losses = Losses::new([
         ("cross-entropy", &CrossEntropy { weight: ONE } as &dyn Loss),
         ("hidden-mse", &mse),
@@ -372,7 +377,7 @@ fn the_distance_falls_and_the_maps_stay_out_of_the_student() {
 
 #[test]
 fn models_of_one_width_are_compared_without_a_map() {
-    let mse = HiddenMse { projection: Projection::None, ..mse(&[]) };
+    let mse = HiddenMse { weight: ONE, layers: unprojected() };
     let losses: [(&str, &dyn Loss); 1] = [("hidden-mse", &mse)];
     let beside = teacher_of(DecoderConfig { hidden: 32, head_width: 8, ..teacher_config() });
     let mut watcher = Watcher::default();
@@ -472,7 +477,7 @@ fn what_can_not_be_compared_is_refused_before_the_first_step() {
     assert!(hint.contains("to 2, what the final norm reads; layers count") && hint.contains("to 3"), "{hint}");
     let (message, _) = refused(&mse(&[(2, 4)]), Some(teacher()));
     assert_eq!(message, "`hidden-mse` compares layer 4 of the teacher, which has 3 layers");
-    let (message, hint) = refused(&HiddenMse { projection: Projection::None, ..mse(&[]) }, Some(teacher()));
+    let (message, hint) = refused(&HiddenMse { weight: ONE, layers: unprojected() }, Some(teacher()));
     assert!(message.contains("have 32 numbers and the teacher's 48"), "{message}");
     assert_eq!(hint, "take `projection = \"learned\"`");
 }
