@@ -117,7 +117,7 @@ impl Sides {
 
     fn in_chunks(&self, name: &str, loss: &dyn Loss) {
         let losses = Losses::new([(name, loss)]);
-        let live = loss.needs_teacher().then_some(&self.teacher);
+        let live = loss.reads().teacher().then_some(&self.teacher);
         let input = HeadInput::<CpuTape> {
             hidden: self.hidden.clone(),
             head: Tensor::from_inner(self.head.clone()).require_grad(),
@@ -134,7 +134,7 @@ impl Sides {
         let hidden = Tensor::<CpuTape, 2>::from_inner(self.hidden.clone()).require_grad();
         let head = Tensor::<CpuTape, 2>::from_inner(self.head.clone()).require_grad();
         let logits = CpuTape::projection(hidden.clone(), head.clone());
-        let live = if loss.needs_teacher() { self.teacher.logits(0..self.labels.len()) } else { None };
+        let live = if loss.reads().teacher() { self.teacher.logits(0..self.labels.len()) } else { None };
         let live = live.map(|live| stillhouse_student::loss::LiveLogits {
             logits: Tensor::from_inner(live.logits),
             ours: live.ours,

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use stillhouse_spec::Config;
 
 use super::hidden::mean_over_pairs;
-use super::{Formula, HiddenLayers, HiddenPair, LossSum, Positions, Weight};
+use super::{Formula, HiddenLayers, HiddenPair, LossSum, Positions, Reads, Weight};
 use crate::kernels::Kernels;
 
 /// Cosine distance between hidden states: `1 − cos(W h_S, h_T)`, the mean over the pairs of layers (DistilBERT, Sanh et al.,
@@ -24,14 +24,12 @@ pub struct HiddenCosine {
 const SHORTEST: f64 = 1e-8;
 
 impl Formula for HiddenCosine {
-    const NEEDS_TEACHER: bool = true;
-
     fn weight(&self) -> Weight {
         self.weight
     }
 
-    fn hidden(&self) -> Option<&HiddenLayers> {
-        Some(&self.layers)
+    fn reads(&self) -> Reads<'_> {
+        Reads::HiddenStates(&self.layers)
     }
 
     fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B> {

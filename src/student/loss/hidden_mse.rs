@@ -3,7 +3,7 @@
 use stillhouse_spec::Config;
 
 use super::hidden::mean_over_pairs;
-use super::{Formula, HiddenLayers, HiddenPair, LossSum, Positions, Weight};
+use super::{Formula, HiddenLayers, HiddenPair, LossSum, Positions, Reads, Weight};
 use crate::kernels::Kernels;
 
 /// Mean squared error between hidden states: `1/d · ‖W h_S − h_T‖²`, the mean over the teacher's width d and over the pairs
@@ -20,14 +20,12 @@ pub struct HiddenMse {
 }
 
 impl Formula for HiddenMse {
-    const NEEDS_TEACHER: bool = true;
-
     fn weight(&self) -> Weight {
         self.weight
     }
 
-    fn hidden(&self) -> Option<&HiddenLayers> {
-        Some(&self.layers)
+    fn reads(&self) -> Reads<'_> {
+        Reads::HiddenStates(&self.layers)
     }
 
     fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B> {

@@ -78,7 +78,7 @@ impl ComparedLayers {
     pub fn of(losses: &Losses<'_>, student: &DecoderConfig, teacher: Option<&DecoderConfig>) -> Result<Self, Misfits> {
         let (mut found, mut misfits) = (Vec::new(), Vec::new());
         let comparing = losses.iter().filter(|loss| !loss.weights.is_zero());
-        for (name, hidden) in comparing.filter_map(|loss| Some((loss.name, loss.value.hidden()?))) {
+        for (name, hidden) in comparing.filter_map(|loss| Some((loss.name, loss.value.reads().hidden_states()?))) {
             let Some(teacher) = teacher else {
                 misfits.push(no_teacher(name));
                 continue;

@@ -254,7 +254,7 @@ mod memory {
     use stillhouse_student::kernels::Kernels;
     use stillhouse_student::loss::Teacher;
     use stillhouse_student::loss::cross_entropy::CrossEntropy;
-    use stillhouse_student::loss::{Formula, Loss, LossSum, Positions, Weight};
+    use stillhouse_student::loss::{Formula, Loss, LossSum, Positions, Reads, Weight};
     use stillhouse_student::trainer::{BatchSource, EarlyStop, Losses, StepBatch, Trained, Training, Validation};
 
     use super::*;
@@ -267,9 +267,11 @@ mod memory {
     }
 
     impl Formula for Narrow {
-        const NEEDS_TEACHER: bool = false;
         fn weight(&self) -> Weight {
             Weight::Constant(1.0)
+        }
+        fn reads(&self) -> Reads<'_> {
+            Reads::Labels
         }
         fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B> {
             let asked = positions.labels.len();
