@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 
+use super::cache::KeyValueCache;
 use super::config::DecoderConfig;
 use super::layers::{Layer, Linear, Positions, RmsNorm, empty};
 use super::rotary::RotaryTable;
@@ -199,46 +200,4 @@ impl<B: Kernels> Decoder<B> {
 /// - output: `[rows, vocabulary]`, f32
 pub fn logits<B: Kernels>(hidden: Tensor<B, 2>, head: Tensor<B, 2>) -> Tensor<B, 2> {
     B::projection(hidden, head).cast(FloatDType::F32)
-}
-
-/// Keys and values of the positions seen so far, for generation.
-#[derive(Debug, Clone)]
-pub struct KeyValueCache<B: Backend> {
-    layers: Vec<LayerCache<B>>,
-}
-
-/// One layer's part: `[batch, keys, key-value heads, head width]` each.
-#[derive(Debug, Clone)]
-pub struct LayerCache<B: Backend> {
-    held: Option<(Tensor<B, 4>, Tensor<B, 4>)>,
-}
-
-impl<B: Backend> KeyValueCache<B> {
-    /// An empty cache.
-    pub fn new(layers: usize) -> Self {
-        Self { layers: vec![LayerCache { held: None }; layers] }
-    }
-
-    /// Keeps only some rows of the batch, in the given order.
-    pub fn keep_rows(&mut self, rows: &[usize], device: &B::Device) {
-        let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-        let count = rows.len();
-        let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [count]), device);
-        for layer in &mut self.layers {
-            if let Some((key, value)) = layer.held.take() {
-                layer.held = Some((key.select(0, rows.clone()), value.select(0, rows.clone())));
-            }
-        }
-    }
-}
-
-impl<B: Backend> LayerCache<B> {
-    pub(super) fn extend(&mut self, key: Tensor<B, 4>, value: Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>) {
-        let grown = match self.held.take() {
-            None => (key, value),
-            Some((keys, values)) => (Tensor::cat(vec![keys, key], 1), Tensor::cat(vec![values, value], 1)),
-        };
-        self.held = Some(grown.clone());
-        grown
-    }
 }

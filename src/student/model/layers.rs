@@ -4,8 +4,8 @@
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Tensor, backend::Backend};
 
+use super::cache::LayerCache;
 use super::config::DecoderConfig;
-use super::decoder::LayerCache;
 use crate::kernels::{Kernels, Visibility};
 
 /// A parameter of zeros that waits for its values.
