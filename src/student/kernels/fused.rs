@@ -140,12 +140,12 @@ pub(super) fn in_type_of<B: Backend>(tensor: FloatTensor<B>, other: &FloatTensor
 }
 
 /// A burn tensor's own storage.
-pub(super) fn storage<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
+pub(crate) fn storage<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
     tensor.into_primitive().tensor()
 }
 
 /// A burn tensor around a storage.
-pub(super) fn wrap<B: Backend, const D: usize>(storage: FloatTensor<B>) -> Tensor<B, D> {
+pub(crate) fn wrap<B: Backend, const D: usize>(storage: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(storage))
 }
 

@@ -18,6 +18,7 @@ mod visibility;
 #[cfg(feature = "gpu")]
 pub(crate) use cube::CountsMemory;
 pub use fused::{AttentionShape, FusedKernels};
+pub(crate) use fused::{storage, wrap};
 pub use visibility::Visibility;
 
 use burn::tensor::Tensor;
