@@ -6,7 +6,7 @@ use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 
 use super::cache::KeyValueCache;
 use super::config::DecoderConfig;
-use super::layers::{Layer, Linear, Positions, RmsNorm, empty};
+use super::layers::{AttentionInput, Layer, Linear, RmsNorm, empty};
 use super::rotary::RotaryTable;
 use crate::kernels::{Kernels, Visibility};
 use crate::precision::Precision;
@@ -133,7 +133,7 @@ impl<B: Kernels> Decoder<B> {
         cache: Option<&mut KeyValueCache<B>>,
         after: &[usize],
     ) -> (Tensor<B, 2>, Vec<Tensor<B, 2>>) {
-        let positions = self.positions(input, rotary);
+        let shared = self.attention_input(input, rotary);
         let mut streams = Vec::with_capacity(after.len());
         let mut watched = |layers: usize, stream: Tensor<B, 2>| {
             if !after.contains(&layers) {
@@ -149,7 +149,7 @@ impl<B: Kernels> Decoder<B> {
         let mut caches = cache.map(|cache| cache.layers.iter_mut());
         for (below, layer) in self.model.layers.iter().enumerate() {
             let cache = caches.as_mut().and_then(Iterator::next);
-            stream = watched(below + 1, layer.forward(stream, &positions, cache));
+            stream = watched(below + 1, layer.forward(stream, &shared, cache));
         }
         (self.model.norm.forward(stream), streams)
     }
@@ -166,10 +166,10 @@ impl<B: Kernels> Decoder<B> {
     }
 
     /// What every layer of a pass shares.
-    pub(crate) fn positions<'a>(&self, input: &'a ModelInput, rotary: &RotaryTable) -> Positions<'a, B> {
+    pub(crate) fn attention_input<'a>(&self, input: &'a ModelInput, rotary: &RotaryTable) -> AttentionInput<'a, B> {
         let (cosine, sine) = rotary.angles(&input.positions, input.visibility.batch(), &self.device());
         let sliding = self.window.map(|width| input.visibility.within(width));
-        Positions { visibility: &input.visibility, sliding, cosine, sine }
+        AttentionInput { visibility: &input.visibility, sliding, cosine, sine }
     }
 
     /// The layers, for a pass that goes through them one by one.

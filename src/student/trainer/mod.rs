@@ -40,7 +40,7 @@ pub use hidden::{CountedStreams, HiddenComparison};
 pub use keeper::Keep;
 pub use live_teacher::{LiveHidden, LiveTeacher};
 pub use losses::{LossPart, Losses};
-pub use on_policy::{OnPolicy, Rollout, Sampler};
+pub use on_policy::{OnPolicy, OnPolicySampler, Rollout};
 pub use run::{Observer, Options, Trained, Training};
 pub use source::{BatchSource, Coverage, DatasetSource};
 pub use state::{Method, State, StepReport};

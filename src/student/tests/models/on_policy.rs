@@ -8,7 +8,9 @@ use stillhouse_student::loss::{Comparison, Loss, Tail, Weight};
 use stillhouse_student::model::{DecoderConfig, RotaryTable};
 use stillhouse_student::optimizer::Optimizer;
 use stillhouse_student::schedule::constant::Constant;
-use stillhouse_student::trainer::{BatchSource, LiveTeacher, Losses, OnPolicy, Options, Sampler, Trained, Training};
+use stillhouse_student::trainer::{
+    BatchSource, LiveTeacher, Losses, OnPolicy, OnPolicySampler, Options, Trained, Training,
+};
 use stillhouse_student::weights::LoadedModel;
 
 use crate::support::training::{InMemory, Rule, Watcher, adamw, tiny};
@@ -71,7 +73,7 @@ fn train_of(
         micro_rows: 2,
         checkpoint_every: 0,
         options: Options {
-            on_policy: Some(Sampler { rule: &rule, stop_ids: &[31], vocabulary: 32 }),
+            on_policy: Some(OnPolicySampler { rule: &rule, stop_ids: &[31], vocabulary: 32 }),
             ..Options::default()
         },
     };
