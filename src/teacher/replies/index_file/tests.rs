@@ -56,11 +56,8 @@ fn any_flipped_bit_is_noticed_and_so_is_any_cut() {
 
 #[test]
 fn the_bytes_are_pinned() {
-    let one = IndexEntry {
-        prefix: 0x0102,
-        offset: 16,
-        limit: Limit { max_tokens: 512, tokens: 7, ended_by_itself: true },
-    };
+    let one =
+        IndexEntry { prefix: 0x0102, offset: 16, limit: Limit { max_tokens: 512, tokens: 7, ended_by_itself: true } };
     let bytes = bytes(&[one]);
     assert_eq!(bytes.len(), 64 + 32 + 16);
     assert_eq!(bytes[..12], *b"SHindex\0\x01\0\0\0");

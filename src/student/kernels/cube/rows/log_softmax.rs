@@ -124,7 +124,10 @@ pub(in super::super) fn log_softmax<R: CubeRuntime>(input: &CubeTensor<R>) -> Cu
     output
 }
 
-pub(in super::super) fn log_softmax_backward<R: CubeRuntime>(output: &CubeTensor<R>, gradient: &CubeTensor<R>) -> CubeTensor<R> {
+pub(in super::super) fn log_softmax_backward<R: CubeRuntime>(
+    output: &CubeTensor<R>,
+    gradient: &CubeTensor<R>,
+) -> CubeTensor<R> {
     let (output, gradient) = (contiguous(output), contiguous(gradient));
     let (rows, width) = rows_of(&output);
     let units = row_units(&output.client, width);

@@ -159,7 +159,11 @@ fn column_sum_kernel(parts: &Array<f32>, output: &mut Array<f32>, rows: u32, wid
 /// # Shapes
 /// - input, output: `[rows, width]`
 /// - weight: `[width]`, f32
-pub(in super::super) fn rms_norm<R: CubeRuntime>(input: &CubeTensor<R>, weight: &CubeTensor<R>, epsilon: f32) -> CubeTensor<R> {
+pub(in super::super) fn rms_norm<R: CubeRuntime>(
+    input: &CubeTensor<R>,
+    weight: &CubeTensor<R>,
+    epsilon: f32,
+) -> CubeTensor<R> {
     let (input, weight) = (contiguous(input), contiguous(weight));
     let (rows, width) = rows_of(&input);
     let units = row_units(&input.client, width);

@@ -11,7 +11,6 @@ use super::cube_sum;
 /// Cubes of a flat sum, at most: their parts are summed by one.
 const SUM_PARTS: usize = 1024;
 
-
 /// Each cube sums a run of numbers, squared or as they are.
 #[cube(launch_unchecked)]
 fn sum_kernel<F: Float>(
