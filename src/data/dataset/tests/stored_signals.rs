@@ -31,7 +31,7 @@ fn signals_of_kept_rows_are_found_by_the_rows_own_tokens() {
     let signals = SignalReader::open(&made.out.join(SIGNALS_FILE)).unwrap();
     assert_eq!(signals.len(), 2, "the dropped row's signal is not kept");
     for (example, place) in examples.iter().zip([0, 2]) {
-        let signal = signals.get(&example.signal_key("w")).unwrap().unwrap();
+        let signal = signals.get(&SequenceKey::of("w", &example.tokens)).unwrap().unwrap();
         assert_eq!(signal.position(0).ids, [place]);
         assert!(signal.first_position() as usize + signal.len() <= example.tokens.len());
     }
@@ -60,7 +60,7 @@ fn signals_are_made_smaller_of_what_is_stored_and_no_teacher_is_asked() {
     let with = |signals: Value| fixture.run(json!({ "mix": [{ "answers": "replies" }], "signals": signals })).unwrap();
     let kept = |made: &Made| {
         let signals = SignalReader::open(&made.out.join(SIGNALS_FILE)).unwrap();
-        signals.get(&part(made, TRAIN).0[0].signal_key("w")).unwrap().unwrap().position(0)
+        signals.get(&SequenceKey::of("w", &part(made, TRAIN).0[0].tokens)).unwrap().unwrap().position(0)
     };
     let cut = with(json!({ "top-k": 7, "precision": "f32" }));
     assert_eq!(kept(&cut).ids, [0, 1, 2, 3, 4, 5, 6]);
