@@ -31,17 +31,10 @@ pub(crate) fn shaped<B: Backend>(flat: Tensor<B, 1>, shape: Shape) -> FloatTenso
     B::float_reshape(storage(flat), shape)
 }
 
-/// Some work on each parameter, on the way to which is `path`.
+/// Some work on each parameter. `path` leads to it, and joined by dots is its name in a weights file.
 struct Walk<F> {
     path: Vec<String>,
     each: F,
-}
-
-impl<F> Walk<F> {
-    /// The parameter's name in a weights file.
-    fn name(&self) -> String {
-        self.path.join(".")
-    }
 }
 
 impl<B: Backend, F: FnMut(&str, FloatTensor<B>)> ModuleVisitor<B> for Walk<F> {
@@ -54,7 +47,7 @@ impl<B: Backend, F: FnMut(&str, FloatTensor<B>)> ModuleVisitor<B> for Walk<F> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        (self.each)(&self.name(), storage(param.val()));
+        (self.each)(&self.path.join("."), storage(param.val()));
     }
 }
 
@@ -69,7 +62,7 @@ impl<B: Backend, F: FnMut(&str, FloatTensor<B>) -> FloatTensor<B>> ModuleMapper<
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
-        let changed = (self.each)(&self.name(), storage(tensor));
+        let changed = (self.each)(&self.path.join("."), storage(tensor));
         Param::from_mapped_value(id, wrap(changed), mapper)
     }
 }
