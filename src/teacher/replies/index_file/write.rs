@@ -3,9 +3,7 @@
 use std::io::{self, Seek, SeekFrom, Write};
 
 use super::super::entry::checksum;
-use super::{
-    BLOCK_BYTES, BLOCK_ENTRIES, BadIndex, Covered, ENTRY_BYTES, FORMAT, HEADER_BYTES, IndexEntry, LINE_BYTES, MAGIC,
-};
+use super::{BLOCK_BYTES, BLOCK_ENTRIES, BadIndex, Covered, FORMAT, HEADER_BYTES, IndexEntry, LINE_BYTES, MAGIC};
 
 /// Writes an index of `count` entries that come in their order. Nothing has to be synced: what a power cut leaves unfinished
 /// is noticed by its checksums.
