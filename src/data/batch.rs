@@ -181,11 +181,6 @@ impl BatchPlan {
         filled as f64 / positions as f64
     }
 
-    /// Rows of the stream that epoch 0 takes; by tokens: batches.
-    pub fn rows_per_epoch(&mut self) -> usize {
-        self.packed(0).len()
-    }
-
     /// Rows a batch has.
     pub fn rows(&self) -> usize {
         self.rows

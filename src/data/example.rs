@@ -26,7 +26,6 @@ use crate::error::{DataError, DataResult};
 use crate::jsonl::{JsonlReader, JsonlWriter};
 use crate::mapped::{Cursor, Mapped};
 use crate::prompt::Message;
-use crate::signals::SequenceKey;
 
 /// The binary file of a part.
 pub const EXAMPLES_FILE: &str = "examples.bin";
@@ -52,11 +51,6 @@ pub struct Example {
 }
 
 impl Example {
-    /// The key under which a teacher's signals for this sequence are found.
-    pub fn signal_key(&self, teacher: &str) -> SequenceKey {
-        SequenceKey::of(teacher, &self.tokens)
-    }
-
     /// How many tokens are scored.
     pub fn scored_tokens(&self) -> usize {
         self.scored.iter().filter(|scored| **scored).count()

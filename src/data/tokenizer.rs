@@ -190,11 +190,6 @@ impl Tokenizer {
         ChatTemplate::new(source, self.special.clone()).map(ChatFormat::Template)
     }
 
-    /// Whether the tokenizer brings a chat template.
-    pub fn has_chat_template(&self) -> bool {
-        self.template.is_some()
-    }
-
     /// A conversation as the text a model is to continue.
     pub fn prompt_text(&self, messages: &[Message], format: &ChatFormat) -> DataResult<String> {
         match format {

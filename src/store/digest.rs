@@ -4,7 +4,6 @@
 //! of an output's digest does not compile.
 
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -98,13 +97,6 @@ impl Digest {
     /// The digest of bytes in memory.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
-    }
-
-    /// The digest of everything a reader yields, in constant memory.
-    pub fn of_reader(reader: &mut impl Read) -> std::io::Result<Self> {
-        let mut hasher = blake3::Hasher::new();
-        std::io::copy(reader, &mut hasher)?;
-        Ok(Self(*hasher.finalize().as_bytes()))
     }
 
     /// The digest of a file's content; large files are hashed on all cores.

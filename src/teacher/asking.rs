@@ -1,6 +1,8 @@
 //! Asks many questions at once, and hands the replies over in the order of the questions.
 
+mod ahead;
 mod batched;
+mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,17 +20,11 @@ use crate::replies::{Claim, Location, ReplyStore, RequestKey, StoreError};
 use crate::reply::Reply;
 use crate::request::{Identity, Request};
 
+use self::ahead::{Ahead, Flight, State};
 pub use self::batched::Batches;
 
-/// Questions that are looked at ahead of the one whose turn it is: enough that one slow reply holds nothing up, few
-/// enough that memory stays flat. Replies wait on disk.
-const AHEAD: usize = 2048;
-/// And at most so many bytes of prompts, where they are long.
-const AHEAD_BYTES: usize = 64 << 20;
 /// How long replies on their way may take once the user wants to stop.
 const GRACE: Duration = Duration::from_secs(10);
-/// So many refusals and not one answer: it is not the prompts that are at fault.
-const REJECTED_AT_ONCE: u64 = 20;
 /// How often the user's wish to stop is looked at while waiting.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -100,48 +96,6 @@ pub struct Paid {
     pub prompt: u64,
     /// Tokens of replies.
     pub completion: u64,
-}
-
-/// A question under way.
-struct Flight {
-    question: Arc<Question>,
-    key: RequestKey,
-    state: State,
-}
-
-/// The questions under way, in their order.
-#[derive(Default)]
-struct Ahead {
-    flights: VecDeque<Flight>,
-    /// What their prompts take.
-    bytes: usize,
-}
-
-impl Ahead {
-    fn has_room(&self) -> bool {
-        self.flights.len() < AHEAD && self.bytes < AHEAD_BYTES
-    }
-
-    fn push(&mut self, flight: Flight) {
-        self.bytes += flight.question.bytes();
-        self.flights.push_back(flight);
-    }
-
-    fn push_front(&mut self, flight: Flight) {
-        self.bytes += flight.question.bytes();
-        self.flights.push_front(flight);
-    }
-
-    fn pop(&mut self) -> Option<Flight> {
-        let flight = self.flights.pop_front()?;
-        self.bytes -= flight.question.bytes();
-        Some(flight)
-    }
-}
-
-enum State {
-    Landed(Location),
-    Flying(JoinHandle<Result<Landing, Failure>>),
 }
 
 /// What a question came to.
@@ -407,34 +361,6 @@ impl Asking {
         self.asked_again.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
     }
 
-    /// Notes that the server refused a question. What it refuses from the first question on is no matter of the prompts.
-    fn refused(&self, question: &Question, failure: Failure) -> Result<(), Failure> {
-        let (rejected, failure) = self.note_refused(question, failure)?;
-        if rejected >= REJECTED_AT_ONCE && self.replied.load(Ordering::Relaxed) == 0 {
-            return Err(failure.context(&format!("the first {rejected} requests were all rejected")));
-        }
-        Ok(())
-    }
-
-    /// Counts a question that the server refused, and names it.
-    fn note_refused(&self, question: &Question, failure: Failure) -> Result<(u64, Failure), Failure> {
-        let failure = failure.context(&format!("prompt {} ({})", question.number, question.prompt.id));
-        if self.on_rejected == OnRejected::Fail {
-            return Err(failure);
-        }
-        self.first_rejection.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| failure.clone());
-        Ok((self.rejected.fetch_add(1, Ordering::Relaxed) + 1, failure))
-    }
-
-    fn somebody_was_answered(&self) -> Result<(), Failure> {
-        match (self.rejected(), self.first_rejection()) {
-            (rejected @ 1.., Some(first)) if self.replied.load(Ordering::Relaxed) == 0 => {
-                Err(first.context(&format!("every request was rejected ({rejected})")))
-            }
-            _ => Ok(()),
-        }
-    }
-
     async fn bring_home(&self, flights: VecDeque<Flight>, cancel: &Cancel) {
         self.closing.cancel();
         let mut handles: Vec<_> = flights
@@ -462,38 +388,5 @@ impl Asking {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::environment(error.to_string()).hint(error.hint())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use stillhouse_data::prompt::Message;
-
-    use super::*;
-    use crate::request::Sampling;
-
-    fn flight(bytes: usize) -> Flight {
-        let messages = vec![Message::user("x".repeat(bytes))];
-        let prompt = Arc::new(Prompt::new(messages.clone(), None));
-        let sampling = Sampling { temperature: 0.0, top_p: 1.0, top_k: None, max_tokens: 1, stop: Vec::new() };
-        let request = Request { messages, sampling, capture: None, sample: 0, attempt: 0, seed: None };
-        let state = State::Flying(tokio::spawn(async { Err(Failure::interrupted()) }));
-        Flight { question: Arc::new(Question { prompt, number: 1, request }), key: RequestKey([0; 32]), state }
-    }
-
-    #[tokio::test]
-    async fn long_prompts_are_looked_at_fewer_at_a_time() {
-        let fill = |bytes: usize| {
-            let mut ahead = Ahead::default();
-            while ahead.has_room() {
-                ahead.push(flight(bytes));
-            }
-            ahead
-        };
-        assert_eq!(fill(100).flights.len(), AHEAD);
-        let mut long = fill(8 << 20);
-        assert_eq!(long.flights.len(), 4);
-        assert!(long.pop().is_some() && long.has_room());
-        assert_eq!(fill(80 << 20).flights.len(), 1, "one at least");
     }
 }

@@ -1,9 +1,9 @@
 //! `csv`: a file of records whose first one names the fields.
 
 use stillhouse_stage::Failure;
-use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, DirectoryPath, FilePath, Node};
+use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, FilePath, Node};
 
-use super::row::{AllFiles, RowPrompts, RowSettings};
+use super::row::{RowPrompts, RowSettings};
 use super::source::{Opening, PromptReader, PromptSource};
 use crate::source::CsvReader;
 
@@ -20,20 +20,12 @@ pub struct CsvPrompts {
     pub template: Option<String>,
     /// Instead of a template, the field that holds a conversation, as JSON: a list of `{ role, content }` or of `{ from, value }`.
     pub messages: Option<String>,
-    /// The folder of the images that conversations name by their path. Its content is part of the key.
-    pub images: Option<DirectoryPath<AllFiles>>,
-    /// Instructions that stand before the prompt, a template too; nothing where it comes out empty.
-    pub system: Option<String>,
-    /// The answer that the source gives, a template too: `"{{ output }}"`. For evaluations.
-    pub reference: Option<String>,
+    /// What every source of rows has besides.
+    #[config(inline)]
+    pub rows: RowSettings,
 }
 
 impl CsvPrompts {
-    fn settings(&self) -> RowSettings<'_> {
-        let Self { path: _, delimiter: _, template, messages, images, system, reference } = self;
-        RowSettings { template, messages, images: images.is_some(), system, reference }
-    }
-
     fn delimiter(&self) -> Option<u8> {
         match self.delimiter.as_bytes() {
             [b'"' | b'\n' | b'\r'] => None,
@@ -44,7 +36,7 @@ impl CsvPrompts {
 }
 
 fn sound(config: &CsvPrompts, node: &Node, report: &mut Diagnostics) {
-    config.settings().check(node, report);
+    config.rows.check(&config.template, &config.messages, node, report);
     if config.delimiter().is_none() {
         let at = node.as_table().and_then(|table| table.get("delimiter")).map_or(node.at, |node| node.at);
         report.push(
@@ -61,6 +53,7 @@ impl PromptSource for CsvPrompts {
 
     fn open(&self, opening: &Opening<'_>) -> Result<Box<dyn PromptReader>, Failure> {
         let rows = CsvReader::open(&opening.file("path")?, self.delimiter().unwrap_or(b','))?;
-        Ok(Box::new(RowPrompts { rows: Box::new(rows), fill: self.settings().open(opening)? }))
+        let fill = self.rows.open(&self.template, &self.messages, opening)?;
+        Ok(Box::new(RowPrompts { rows: Box::new(rows), fill }))
     }
 }

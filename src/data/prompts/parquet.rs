@@ -1,9 +1,9 @@
 //! `parquet`: a Parquet file.
 
 use stillhouse_stage::Failure;
-use stillhouse_stage::spec::{Config, Diagnostics, DirectoryPath, FilePath, Node};
+use stillhouse_stage::spec::{Config, Diagnostics, FilePath, Node};
 
-use super::row::{AllFiles, RowPrompts, RowSettings};
+use super::row::{RowPrompts, RowSettings};
 use super::source::{Opening, PromptReader, PromptSource};
 use crate::source::ParquetReader;
 
@@ -17,23 +17,13 @@ pub struct ParquetPrompts {
     pub template: Option<String>,
     /// Instead of a template, the field that holds a conversation: a list of `{ role, content }` or of `{ from, value }`.
     pub messages: Option<String>,
-    /// The folder of the images that conversations name by their path. Its content is part of the key.
-    pub images: Option<DirectoryPath<AllFiles>>,
-    /// Instructions that stand before the prompt, a template too; nothing where it comes out empty.
-    pub system: Option<String>,
-    /// The answer that the source gives, a template too: `"{{ output }}"`. For evaluations.
-    pub reference: Option<String>,
-}
-
-impl ParquetPrompts {
-    fn settings(&self) -> RowSettings<'_> {
-        let Self { path: _, template, messages, images, system, reference } = self;
-        RowSettings { template, messages, images: images.is_some(), system, reference }
-    }
+    /// What every source of rows has besides.
+    #[config(inline)]
+    pub rows: RowSettings,
 }
 
 fn sound(config: &ParquetPrompts, node: &Node, report: &mut Diagnostics) {
-    config.settings().check(node, report);
+    config.rows.check(&config.template, &config.messages, node, report);
 }
 
 impl PromptSource for ParquetPrompts {
@@ -43,6 +33,7 @@ impl PromptSource for ParquetPrompts {
 
     fn open(&self, opening: &Opening<'_>) -> Result<Box<dyn PromptReader>, Failure> {
         let rows = ParquetReader::open(&opening.file("path")?)?;
-        Ok(Box::new(RowPrompts { rows: Box::new(rows), fill: self.settings().open(opening)? }))
+        let fill = self.rows.open(&self.template, &self.messages, opening)?;
+        Ok(Box::new(RowPrompts { rows: Box::new(rows), fill }))
     }
 }

@@ -2,7 +2,7 @@
 
 use stillhouse_stage::Failure;
 use stillhouse_stage::spec::types::Selection;
-use stillhouse_stage::spec::{Diagnostic, Diagnostics, Node, Select};
+use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, DirectoryPath, Node, Select};
 
 use super::conversation::{Conversation, Images};
 use super::source::{Opening, PromptReader};
@@ -18,20 +18,27 @@ impl Selection for AllFiles {
     const SELECT: Select = Select::Everything;
 }
 
-/// The settings that every source of rows has.
-pub(super) struct RowSettings<'a> {
-    pub template: &'a Option<String>,
-    pub messages: &'a Option<String>,
-    /// Whether a folder of images is named, in the field `images`.
-    pub images: bool,
-    pub system: &'a Option<String>,
-    pub reference: &'a Option<String>,
+/// The settings that every source of rows has beside `template` and `messages`, of which each says where its fields are.
+#[derive(Clone, Debug, Config)]
+pub struct RowSettings {
+    /// The folder of the images that conversations name by their path. Its content is part of the key.
+    pub images: Option<DirectoryPath<AllFiles>>,
+    /// Instructions that stand before the prompt, a template too; nothing where it comes out empty.
+    pub system: Option<String>,
+    /// The answer that the source gives, a template too: `"{{ output }}"`. For evaluations.
+    pub reference: Option<String>,
 }
 
-impl RowSettings<'_> {
+impl RowSettings {
     /// Reports settings that do not go together.
-    pub(super) fn check(&self, node: &Node, report: &mut Diagnostics) {
-        match (self.template, self.messages) {
+    pub(super) fn check(
+        &self,
+        template: &Option<String>,
+        messages: &Option<String>,
+        node: &Node,
+        report: &mut Diagnostics,
+    ) {
+        match (template, messages) {
             (None, None) => report.push(Diagnostic::error(node.at, "missing `template`").hint(
                 "add `template = \"{{ field }}\"`, or `messages = \"field\"` where a field holds a whole conversation",
             )),
@@ -41,7 +48,7 @@ impl RowSettings<'_> {
             ),
             _ => {}
         }
-        if self.images && self.messages.is_none() {
+        if self.images.is_some() && messages.is_none() {
             report.push(
                 Diagnostic::error(node.at, "`images` stands without `messages`")
                     .hint("only conversations name images; remove it"),
@@ -50,18 +57,27 @@ impl RowSettings<'_> {
     }
 
     /// Compiles the templates and lists the images.
-    pub(super) fn open(&self, opening: &Opening<'_>) -> Result<Fill, Failure> {
+    pub(super) fn open(
+        &self,
+        template: &Option<String>,
+        messages: &Option<String>,
+        opening: &Opening<'_>,
+    ) -> Result<Fill, Failure> {
         let compiled =
             |source: &Option<String>, key| source.as_deref().map(|source| RowTemplate::new(source, key)).transpose();
-        let asked = match (self.template, self.messages) {
+        let asked = match (template, messages) {
             (Some(template), _) => Asked::Template(RowTemplate::new(template, "template")?),
             (None, Some(field)) => {
-                let images = if self.images { Some(opening.files("images")?) } else { None };
+                let images = if self.images.is_some() { Some(opening.files("images")?) } else { None };
                 Asked::Conversation(Conversation::new(field.clone(), Images::new(images)))
             }
             (None, None) => return Err(Failure::internal("a source of rows has neither `template` nor `messages`")),
         };
-        Ok(Fill { asked, system: compiled(self.system, "system")?, reference: compiled(self.reference, "reference")? })
+        Ok(Fill {
+            asked,
+            system: compiled(&self.system, "system")?,
+            reference: compiled(&self.reference, "reference")?,
+        })
     }
 }
 

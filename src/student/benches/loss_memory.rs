@@ -23,7 +23,7 @@ use stillhouse_student::kernels::Kernels;
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
 use stillhouse_student::loss::forward_kl::ForwardKl;
 use stillhouse_student::loss::jsd::Jsd;
-use stillhouse_student::loss::{Loss, Positions, Tail, TeacherPositions, Weight};
+use stillhouse_student::loss::{Comparison, Loss, Positions, Tail, TeacherPositions, Weight};
 use stillhouse_student::trainer::{HeadInput, LiveHidden, Losses, head_gradients};
 
 /// Hands out mimalloc's memory and counts it.
@@ -72,8 +72,9 @@ fn main() {
     let weight = Weight::Constant(1.0);
     let (temperature, t_squared, tail) = (2.0, true, Tail::Bucket);
     let cross_entropy = CrossEntropy { weight };
+    let comparison = Comparison { temperature, t_squared, tail };
     let forward_kl = ForwardKl { weight, temperature, t_squared, tail };
-    let jsd = Jsd { weight, beta: 0.5, temperature, t_squared, tail };
+    let jsd = Jsd { weight, beta: 0.5, comparison };
     println!("{tokens} tokens × {vocabulary}, hidden 64, live teacher, f32: peak beyond what was there before");
     println!(
         "{:<16} {:>12} {:>12} {:>7} {:>10} {:>10}",
@@ -116,7 +117,7 @@ impl Sides {
 
     fn in_chunks(&self, name: &str, loss: &dyn Loss) {
         let losses = Losses::new([(name, loss)]);
-        let live = loss.needs_teacher().then_some(&self.teacher);
+        let live = loss.reads().teacher().then_some(&self.teacher);
         let input = HeadInput::<CpuTape> {
             hidden: self.hidden.clone(),
             head: Tensor::from_inner(self.head.clone()).require_grad(),
@@ -133,7 +134,7 @@ impl Sides {
         let hidden = Tensor::<CpuTape, 2>::from_inner(self.hidden.clone()).require_grad();
         let head = Tensor::<CpuTape, 2>::from_inner(self.head.clone()).require_grad();
         let logits = CpuTape::projection(hidden.clone(), head.clone());
-        let live = if loss.needs_teacher() { self.teacher.logits(0..self.labels.len()) } else { None };
+        let live = if loss.reads().teacher() { self.teacher.logits(0..self.labels.len()) } else { None };
         let live = live.map(|live| stillhouse_student::loss::LiveLogits {
             logits: Tensor::from_inner(live.logits),
             ours: live.ours,

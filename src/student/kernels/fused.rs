@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Tensor, TensorMetadata, TensorPrimitive};
+use burn::tensor::{Slice, Tensor, TensorMetadata, TensorPrimitive};
 
 use super::{AdamWStep, Kernels, Moments, Visibility};
 
@@ -17,6 +17,8 @@ pub struct AttentionShape {
     pub queries: usize,
     /// Keys a row.
     pub keys: usize,
+    /// Keys from the first of a row to the first of the next: those above, and room for later ones.
+    pub room: usize,
     /// Query heads.
     pub heads: usize,
     /// Key-value heads; `heads` is a multiple of it.
@@ -26,11 +28,11 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    /// From `[batch, queries, heads, width]` and `[batch, keys, key-value heads, width]`.
-    pub fn new(query: [usize; 4], key: [usize; 4]) -> Self {
+    /// From `[batch, queries, heads, width]` and `[batch, keys and room, key-value heads, width]`.
+    pub fn new(query: [usize; 4], key: [usize; 4], visibility: &Visibility) -> Self {
         let [batch, queries, heads, width] = query;
-        let [_, keys, groups, _] = key;
-        Self { batch, queries, keys, heads, groups, width }
+        let [_, room, groups, _] = key;
+        Self { batch, queries, keys: visibility.keys(), room, heads, groups, width }
     }
 
     /// The factor on scores, `1/√width`.
@@ -117,6 +119,14 @@ pub trait FusedKernels: Backend {
         gradient: &FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 3];
 
+    /// Writes keys behind the first `held` of a cache; in place where nobody else holds it.
+    fn write_keys(cache: FloatTensor<Self>, held: usize, new: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [_, time, ..] = new.shape().dims::<4>();
+        let everything = Slice::new(0, None, 1);
+        let place = Slice::new(held as isize, Some((held + time) as isize), 1);
+        Self::float_slice_assign(cache, &[everything, place, everything, everything], new)
+    }
+
     /// Sum of squares, `[1]`.
     fn sum_of_squares(input: &FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -130,12 +140,12 @@ pub(super) fn in_type_of<B: Backend>(tensor: FloatTensor<B>, other: &FloatTensor
 }
 
 /// A burn tensor's own storage.
-pub(super) fn storage<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
+pub(crate) fn storage<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
     tensor.into_primitive().tensor()
 }
 
 /// A burn tensor around a storage.
-pub(super) fn wrap<B: Backend, const D: usize>(storage: FloatTensor<B>) -> Tensor<B, D> {
+pub(crate) fn wrap<B: Backend, const D: usize>(storage: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(storage))
 }
 
@@ -163,9 +173,13 @@ impl<B: FusedKernels> Kernels for B {
         value: Tensor<Self, 4>,
         visibility: &Visibility,
     ) -> Tensor<Self, 4> {
-        let shape = AttentionShape::new(query.dims(), key.dims());
+        let shape = AttentionShape::new(query.dims(), key.dims(), visibility);
         let inputs = [query, key, value].map(storage);
         wrap(B::attention_forward(&shape, inputs.each_ref(), visibility).0)
+    }
+
+    fn write_keys(cache: Tensor<Self, 4>, held: usize, new: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        wrap(<B as FusedKernels>::write_keys(storage(cache), held, storage(new)))
     }
 
     fn log_probabilities(input: Tensor<Self, 2>) -> Tensor<Self, 2> {

@@ -18,6 +18,7 @@ mod visibility;
 #[cfg(feature = "gpu")]
 pub(crate) use cube::CountsMemory;
 pub use fused::{AttentionShape, FusedKernels};
+pub(crate) use fused::{storage, wrap};
 pub use visibility::Visibility;
 
 use burn::tensor::Tensor;
@@ -95,15 +96,24 @@ pub trait Kernels: Backend {
 
     /// Scaled dot-product attention with grouped keys and values, scale `1/√head width`.
     ///
+    /// Keys behind those that `visibility` counts are room for later ones, and are not looked at. On a tape there is none.
+    ///
     /// # Shapes
     /// - query, output: `[batch, queries, heads, head width]`
-    /// - key, value: `[batch, keys, key-value heads, head width]`
+    /// - key, value: `[batch, keys and room, key-value heads, head width]`
     fn causal_attention(
         query: Tensor<Self, 4>,
         key: Tensor<Self, 4>,
         value: Tensor<Self, 4>,
         visibility: &Visibility,
     ) -> Tensor<Self, 4>;
+
+    /// Writes keys, or values, behind the first `held` of a cache that has room for them; in place where nobody else holds it.
+    ///
+    /// # Shapes
+    /// - cache, output: `[batch, keys and room, key-value heads, head width]`
+    /// - new: `[batch, keys, key-value heads, head width]`
+    fn write_keys(cache: Tensor<Self, 4>, held: usize, new: Tensor<Self, 4>) -> Tensor<Self, 4>;
 
     /// Natural logarithm of the softmax over the last dimension.
     ///

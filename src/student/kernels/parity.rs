@@ -203,6 +203,13 @@ macro_rules! output_and_gradients {
     }};
 }
 
+/// Keys in a cache that has room behind them, those after the first `before` written into it.
+fn in_cache<B: FusedKernels>(keys: Tensor<B, 4>, before: usize) -> Tensor<B, 4> {
+    let [_, count, ..] = keys.dims();
+    let room = keys.full_like(f32::NAN);
+    B::write_keys(Tensor::cat(vec![keys.clone(), room], 1), before, keys.narrow(1, before, count - before))
+}
+
 impl Case {
     /// Whether its numbers may be shorter than f32.
     fn is_of_layers(&self) -> bool {
@@ -268,7 +275,12 @@ impl Case {
                 let key = numbers.read([batch, keys, groups, width]);
                 let value = numbers.read([batch, keys, groups, width]);
                 let output = Autodiff::<B>::causal_attention(query.clone(), key.clone(), value.clone(), &visibility);
-                output_and_gradients!(numbers, output, [query, key, value])
+                let mut read_all = output_and_gradients!(numbers, output, [query, key, value]);
+                if let Seen::Cached { before, .. } = seen {
+                    let cached = |keys: Tensor<Autodiff<B>, 4>| in_cache(keys.inner(), before);
+                    read_all.push(read(B::causal_attention(query.inner(), cached(key), cached(value), &visibility)));
+                }
+                read_all
             }
             Self::SumOfSquares { elements } => {
                 vec![read(<B as Kernels>::sum_of_squares(numbers.plain([elements])))]

@@ -178,12 +178,18 @@ impl<B: FusedKernels> Kernels for Autodiff<B> {
         value: Tensor<Self, 4>,
         visibility: &Visibility,
     ) -> Tensor<Self, 4> {
-        let shape = AttentionShape::new(query.dims(), key.dims());
+        let shape = AttentionShape::new(query.dims(), key.dims(), visibility);
+        debug_assert_eq!(shape.keys, shape.room, "gradients are of keys, not of room");
         let (query, key, value) = (storage(query), storage(key), storage(value));
         let inputs = [query.primitive.clone(), key.primitive.clone(), value.primitive.clone()];
         let (output, masses) = B::attention_forward(&shape, inputs.each_ref(), visibility);
         let state = AttentionState { shape, inputs, visibility: visibility.clone(), output: output.clone(), masses };
         record!(Attention, [query, key, value], state, output)
+    }
+
+    fn write_keys(cache: Tensor<Self, 4>, held: usize, new: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        let [batch, time, heads, width] = new.dims();
+        cache.slice_assign([0..batch, held..held + time, 0..heads, 0..width], new)
     }
 
     fn log_probabilities(input: Tensor<Self, 2>) -> Tensor<Self, 2> {

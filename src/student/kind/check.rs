@@ -10,6 +10,7 @@ use super::config::StudentConfig;
 use super::initial::Beginning;
 use super::stored;
 use super::teacher::OTHER_TOKENIZER;
+use crate::loss::Reads;
 use crate::model::{DecoderConfig, read_config};
 use crate::trainer::{ComparedLayers, Losses, Misfit};
 
@@ -22,20 +23,15 @@ pub(super) fn teacher(view: &View<'_>, report: &mut Diagnostics) {
     let Some(config) = view.config_as::<StudentConfig>() else { return };
     let losses = config.loss.values.iter().filter(|(_, loss)| !loss.weight().is_zero());
     let reading: Vec<Reading<'_>> = losses
-        .filter(|(_, loss)| loss.needs_teacher())
-        .map(|(name, loss)| Reading {
-            name,
-            across_tokenizers: loss.across_tokenizers(),
-            hidden: loss.hidden().is_some(),
-            refuses_draws: loss.refuses_draws(),
-        })
+        .filter(|(_, loss)| loss.reads().teacher())
+        .map(|(name, loss)| Reading { name, reads: loss.reads(), refuses_draws: loss.refuses_draws() })
         .collect();
     // What only a teacher beside the student has is reported where the table is read: no data holds it.
     match view.follow("teacher") {
         Some(teacher) => live(view, config, &teacher, &reading, report),
         // A name that leads nowhere is reported where names are resolved.
         None if config.teacher.is_none() => {
-            let stored = reading.into_iter().filter(|loss| !loss.across_tokenizers && !loss.hidden);
+            let stored = reading.into_iter().filter(|loss| matches!(loss.reads, Reads::Distributions));
             stored::signals(view, config, &stored.collect::<Vec<_>>(), report);
         }
         None => {}
@@ -45,10 +41,8 @@ pub(super) fn teacher(view: &View<'_>, report: &mut Diagnostics) {
 /// A loss that reads a teacher.
 pub(super) struct Reading<'a> {
     pub(super) name: &'a str,
-    /// Whether the teacher's tokens may be others.
-    across_tokenizers: bool,
-    /// Whether it reads hidden states.
-    hidden: bool,
+    /// What it reads of it.
+    reads: Reads<'a>,
     /// Why it can't learn from draws.
     pub(super) refuses_draws: Option<String>,
 }
@@ -62,20 +56,21 @@ fn live(
     report: &mut Diagnostics,
 ) {
     let at = config.teacher.as_ref().map_or(view.at, |named| named.at);
-    let Some(Reading { name, .. }) = reading.first() else {
+    let Some(Reading { name, reads, .. }) = reading.first() else {
         let message = format!("no loss of {} compares with {}", view.label, teacher.label);
         report.push(Diagnostic::error(at, message).hint("leave `teacher` out, or add a loss such as `forward-kl`"));
         return;
     };
     let Some(model) = teacher.follow("model") else {
         let message = format!("{} is a server, which can't run beside a student", teacher.label);
-        let hidden = config.loss.values.get(name).is_some_and(|loss| loss.hidden().is_some());
-        let what = if hidden { "hidden states" } else { "whole distributions" };
+        let what = if reads.hidden_states().is_some() { "hidden states" } else { "whole distributions" };
         let hint = format!("`{name}` needs {what}: name a teacher with `provider = \"local\"`");
         report.push(Diagnostic::error(at, message).hint(hint).related(teacher.at, "this teacher is a server"));
         return;
     };
-    let Some(Reading { name, .. }) = reading.iter().find(|loss| !loss.across_tokenizers) else { return };
+    let Some(Reading { name, .. }) = reading.iter().find(|loss| !matches!(loss.reads, Reads::OtherTokens)) else {
+        return;
+    };
     let Some(data) = view.follow("data") else { return };
     let Some(tokenizer) = data.follow("tokenizer") else { return };
     if same_tokens(&tokenizer, &model) == Some(false) {

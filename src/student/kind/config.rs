@@ -4,7 +4,7 @@ use stillhouse_data::model::TokenizerSource;
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Each, Execution, Node, OneOf, Origin, Ref, Target};
 
 use super::initial::Initial;
-use crate::loss::{Loss, Weight};
+use crate::loss::{Loss, Reads, Weight};
 use crate::optimizer::Optimizer;
 use crate::precision::Precision;
 use crate::schedule::Schedule;
@@ -80,8 +80,8 @@ pub struct StudentConfig {
 impl StudentConfig {
     /// Whether every loss that reads a teacher's distributions can do so over another vocabulary, and there is one.
     pub(super) fn compares_across_tokenizers(&self) -> bool {
-        let reading = || self.loss.values.values().filter(|loss| loss.needs_teacher() && !loss.weight().is_zero());
-        reading().next().is_some() && reading().all(|loss| loss.across_tokenizers())
+        let reading = || self.loss.values.values().filter(|loss| loss.reads().teacher() && !loss.weight().is_zero());
+        reading().next().is_some() && reading().all(|loss| matches!(loss.reads(), Reads::OtherTokens))
     }
 
     /// Whether early stopping goes by a loss that compares distributions over other vocabularies.
@@ -91,7 +91,7 @@ impl StudentConfig {
             Some("loss") => !loss.weight().is_zero(),
             metric => metric == Some(**name),
         });
-        measured.any(|(_, loss)| loss.across_tokenizers())
+        measured.any(|(_, loss)| matches!(loss.reads(), Reads::OtherTokens))
     }
 
     /// How much of this a longer training begins with, and why not all of it.
@@ -174,15 +174,19 @@ fn sound(config: &StudentConfig, node: &Node, report: &mut Diagnostics) {
             continue;
         }
         let place = place(node, &["loss", name]);
-        if loss.hidden().is_some() {
-            let Misfit { message, hint, .. } = no_teacher(name);
-            report.push(Diagnostic::error(place, message).hint(hint));
-        }
-        if loss.across_tokenizers() {
-            let message = format!("`{name}` compares with a teacher beside the student, and none is named");
-            report.push(Diagnostic::error(place, message).hint(
-                "add `teacher = \"…\"`, a teacher with `provider = \"local\"`; its tokenizer may be another than the student's",
-            ));
+        match loss.reads() {
+            Reads::HiddenStates(_) => {
+                let Misfit { message, hint, .. } = no_teacher(name);
+                report.push(Diagnostic::error(place, message).hint(hint));
+            }
+            Reads::OtherTokens => {
+                let message = format!("`{name}` compares with a teacher beside the student, and none is named");
+                report.push(Diagnostic::error(place, message).hint(
+                    "add `teacher = \"…\"`, a teacher with `provider = \"local\"`; its tokenizer may be another than the student's",
+                ));
+            }
+            // Whether there are stored ones is seen where the data is known.
+            Reads::Labels | Reads::Distributions => {}
         }
     }
     if config.lora.is_some() && !config.freeze.is_empty() {
@@ -220,7 +224,7 @@ fn on_policy(config: &StudentConfig, at: Origin, report: &mut Diagnostics) {
             Diagnostic::error(at, "what the student writes is judged by a teacher beside it, and none is named");
         report.push(error.hint("add `teacher = \"…\"`, a teacher with `provider = \"local\"`"));
     }
-    let of_labels = config.loss.values.iter().find(|(_, loss)| !loss.needs_teacher() && !loss.weight().is_zero());
+    let of_labels = config.loss.values.iter().find(|(_, loss)| !loss.reads().teacher() && !loss.weight().is_zero());
     if let Some((name, _)) = of_labels {
         let error = Diagnostic::error(at, format!("`{name}` would teach the student its own text as if it were right"));
         report.push(error.hint(
@@ -251,12 +255,12 @@ fn early_stop(rule: &EarlyStop, config: &StudentConfig, node: &Node, report: &mu
     if let Some((name, loss)) =
         config.loss.values.iter().find(|(name, loss)| **name == metric && loss.weight().is_zero())
     {
-        let missing = if loss.hidden().is_some() {
-            Some("no hidden states are read for it")
-        } else if loss.needs_teacher() && config.teacher.is_none() {
-            Some("no teacher's distributions are read for it")
-        } else {
-            None
+        let missing = match loss.reads() {
+            Reads::HiddenStates(_) => Some("no hidden states are read for it"),
+            Reads::Distributions | Reads::OtherTokens if config.teacher.is_none() => {
+                Some("no teacher's distributions are read for it")
+            }
+            _ => None,
         };
         if let Some(missing) = missing {
             let error =

@@ -63,7 +63,8 @@ pub(super) fn description(
         members.insert("lora-seed", Canonical::from(seed.to_string()));
     }
     let learns_maps = |loss: &dyn Loss| {
-        loss.hidden().is_some_and(|hidden| hidden.projection == Projection::Learned) && !loss.weight().is_zero()
+        loss.reads().hidden_states().is_some_and(|hidden| hidden.projection == Projection::Learned)
+            && !loss.weight().is_zero()
     };
     if config.loss.values.values().any(|loss| learns_maps(loss.as_ref())) {
         members.insert("projection-seed", Canonical::from(seed.to_string()));

@@ -26,7 +26,7 @@ use crate::loss::Loss;
 use crate::model::{Decoder, DecoderConfig};
 use crate::throughput;
 use crate::trainer::{
-    BatchSource, Coverage, DatasetSource, HoldoutSource, Keep, Losses, Method, Options, Rollout, Sampler,
+    BatchSource, Coverage, DatasetSource, HoldoutSource, Keep, Losses, Method, OnPolicySampler, Options, Rollout,
     StoredCheckpoints, Trained, Training, Validation, memory, peft_config, peft_names,
 };
 use crate::weights::{encode_tensors, read_model, write_model};
@@ -168,7 +168,7 @@ impl<'a> Job<'a> {
                 method,
                 validation,
                 spike: config.spike.as_ref(),
-                on_policy: config.on_policy.as_ref().map(|rule| Sampler {
+                on_policy: config.on_policy.as_ref().map(|rule| OnPolicySampler {
                     rule,
                     stop_ids: &self.stop_ids,
                     vocabulary: self.tokenizer.vocabulary(),

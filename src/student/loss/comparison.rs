@@ -16,13 +16,16 @@ pub enum Tail {
 }
 
 /// How two distributions are made comparable.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Config)]
 pub struct Comparison {
-    /// Divides the logits of both.
+    /// Softens both distributions before they are compared.
+    #[config(default = 1.0, above = 0)]
     pub temperature: f64,
-    /// Whether the loss is multiplied by T².
+    /// Multiply by T², which keeps the gradient's size when T changes (Hinton et al., 2015).
+    #[config(default = true)]
     pub t_squared: bool,
-    /// What the probability outside a top k becomes.
+    /// What to do about the probability outside the teacher's top k. Without effect where distributions are whole.
+    #[config(default = Tail::Bucket)]
     pub tail: Tail,
 }
 

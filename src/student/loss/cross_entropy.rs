@@ -2,7 +2,7 @@
 
 use stillhouse_spec::Config;
 
-use super::{Formula, LossSum, Positions, Weight};
+use super::{Formula, LossSum, Positions, Reads, Weight};
 use crate::kernels::Kernels;
 
 /// Cross-entropy with the next token: `−log q(label)`, natural logarithm.
@@ -14,10 +14,12 @@ pub struct CrossEntropy {
 }
 
 impl Formula for CrossEntropy {
-    const NEEDS_TEACHER: bool = false;
-
     fn weight(&self) -> Weight {
         self.weight
+    }
+
+    fn reads(&self) -> Reads<'_> {
+        Reads::Labels
     }
 
     fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B> {

@@ -17,6 +17,7 @@ pub struct ForwardKl {
     /// Factor in the sum of losses.
     #[config(default = Weight::Constant(1.0), min = 0)]
     pub weight: Weight,
+    // The fields of `Comparison`, of which the tail has another default.
     /// Softens both distributions before they are compared.
     #[config(default = 1.0, above = 0)]
     pub temperature: f64,

@@ -64,11 +64,14 @@ pub enum Projection {
 }
 
 /// What a loss on hidden states compares.
-#[derive(Clone, Copy, Debug)]
-pub struct HiddenLayers<'a> {
-    /// The pairs; none stands for the last layers of both.
-    pub pairs: &'a [LayerPair],
-    /// What lies between.
+#[derive(Clone, Debug, Config)]
+pub struct HiddenLayers {
+    /// The layers that are compared, counted as the residual stream after so many layers (0 is the embedding); left
+    /// out, the last of the student with the last of the teacher.
+    #[config(name = "layers", default = Vec::new())]
+    pub pairs: Vec<LayerPair>,
+    /// What brings the student's hidden states to the teacher's width.
+    #[config(default = Projection::Learned)]
     pub projection: Projection,
 }
 

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use stillhouse_spec::Config;
 
 use super::hidden::mean_over_pairs;
-use super::{Formula, HiddenLayers, HiddenPair, LayerPair, LossSum, Positions, Projection, Weight};
+use super::{Formula, HiddenLayers, HiddenPair, LossSum, Positions, Reads, Weight};
 use crate::kernels::Kernels;
 
 /// Cosine distance between hidden states: `1 − cos(W h_S, h_T)`, the mean over the pairs of layers (DistilBERT, Sanh et al.,
@@ -15,27 +15,21 @@ pub struct HiddenCosine {
     /// Factor in the sum of losses.
     #[config(default = Weight::Constant(1.0), min = 0)]
     pub weight: Weight,
-    /// The layers that are compared, counted as the residual stream after so many layers (0 is the embedding); left
-    /// out, the last of the student with the last of the teacher.
-    #[config(default = Vec::new())]
-    pub layers: Vec<LayerPair>,
-    /// What brings the student's hidden states to the teacher's width.
-    #[config(default = Projection::Learned)]
-    pub projection: Projection,
+    /// What is compared.
+    #[config(inline)]
+    pub layers: HiddenLayers,
 }
 
 /// Vectors shorter than this count as so long, as in PyTorch's `cosine_similarity`: a vector of zeros has the distance 1.
 const SHORTEST: f64 = 1e-8;
 
 impl Formula for HiddenCosine {
-    const NEEDS_TEACHER: bool = true;
-
     fn weight(&self) -> Weight {
         self.weight
     }
 
-    fn hidden(&self) -> Option<HiddenLayers<'_>> {
-        Some(HiddenLayers { pairs: &self.layers, projection: self.projection })
+    fn reads(&self) -> Reads<'_> {
+        Reads::HiddenStates(&self.layers)
     }
 
     fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B> {

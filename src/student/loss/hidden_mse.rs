@@ -3,7 +3,7 @@
 use stillhouse_spec::Config;
 
 use super::hidden::mean_over_pairs;
-use super::{Formula, HiddenLayers, HiddenPair, LayerPair, LossSum, Positions, Projection, Weight};
+use super::{Formula, HiddenLayers, HiddenPair, LossSum, Positions, Reads, Weight};
 use crate::kernels::Kernels;
 
 /// Mean squared error between hidden states: `1/d · ‖W h_S − h_T‖²`, the mean over the teacher's width d and over the pairs
@@ -14,24 +14,18 @@ pub struct HiddenMse {
     /// Factor in the sum of losses.
     #[config(default = Weight::Constant(1.0), min = 0)]
     pub weight: Weight,
-    /// The layers that are compared, counted as the residual stream after so many layers (0 is the embedding); left
-    /// out, the last of the student with the last of the teacher.
-    #[config(default = Vec::new())]
-    pub layers: Vec<LayerPair>,
-    /// What brings the student's hidden states to the teacher's width.
-    #[config(default = Projection::Learned)]
-    pub projection: Projection,
+    /// What is compared.
+    #[config(inline)]
+    pub layers: HiddenLayers,
 }
 
 impl Formula for HiddenMse {
-    const NEEDS_TEACHER: bool = true;
-
     fn weight(&self) -> Weight {
         self.weight
     }
 
-    fn hidden(&self) -> Option<HiddenLayers<'_>> {
-        Some(HiddenLayers { pairs: &self.layers, projection: self.projection })
+    fn reads(&self) -> Reads<'_> {
+        Reads::HiddenStates(&self.layers)
     }
 
     fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B> {

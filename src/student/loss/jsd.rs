@@ -21,19 +21,13 @@ pub struct Jsd {
     /// Share of the teacher in the mixture.
     #[config(default = 0.5, min = 0, max = 1)]
     pub beta: f64,
-    /// Softens both distributions before they are compared.
-    #[config(default = 1.0, above = 0)]
-    pub temperature: f64,
-    /// Multiply by T², which keeps the gradient's size when T changes (Hinton et al., 2015).
-    #[config(default = true)]
-    pub t_squared: bool,
-    /// What to do about the probability outside the teacher's top k. Without effect where distributions are whole.
-    #[config(default = Tail::Bucket)]
-    pub tail: Tail,
+    /// How the two distributions are made comparable.
+    #[config(inline)]
+    pub comparison: Comparison,
 }
 
 fn sound(config: &Jsd, node: &Node, report: &mut Diagnostics) {
-    if config.beta == 1.0 && config.tail == Tail::RenormaliseTeacher {
+    if config.beta == 1.0 && config.comparison.tail == Tail::RenormaliseTeacher {
         refuse_renormalised_teacher("`jsd` with `beta = 1`, which is reverse KL,", node, report);
     }
 }
@@ -44,7 +38,7 @@ impl Divergence for Jsd {
     }
 
     fn comparison(&self) -> Comparison {
-        Comparison { temperature: self.temperature, t_squared: self.t_squared, tail: self.tail }
+        self.comparison
     }
 
     fn between<B: Kernels>(&self, compared: &Compared<'_, B>, _: &Positions<'_, B>) -> Tensor<B, 1> {

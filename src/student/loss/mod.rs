@@ -165,20 +165,43 @@ pub struct LossSum<B: Backend> {
     pub positions: usize,
 }
 
+/// What a loss holds the student against.
+#[derive(Clone, Copy, Debug)]
+pub enum Reads<'a> {
+    /// The tokens that follow, and no teacher.
+    Labels,
+    /// A teacher's distributions over the tokens that the student reads, stored or live.
+    Distributions,
+    /// The distributions of a live teacher whose tokens may be others. Stored ones are not read.
+    OtherTokens,
+    /// A live teacher's hidden states, held against the student's: no logits and no distributions are read.
+    HiddenStates(&'a HiddenLayers),
+}
+
+impl<'a> Reads<'a> {
+    /// Whether there has to be a teacher.
+    pub fn teacher(self) -> bool {
+        !matches!(self, Self::Labels)
+    }
+
+    /// Whether a teacher's distributions are read, over whichever tokens.
+    pub fn distributions(self) -> bool {
+        matches!(self, Self::Distributions | Self::OtherTokens)
+    }
+
+    /// The layers whose hidden states are read, if any are.
+    pub fn hidden_states(self) -> Option<&'a HiddenLayers> {
+        if let Self::HiddenStates(layers) = self { Some(layers) } else { None }
+    }
+}
+
 /// A loss as its file writes it: a config struct that computes on any backend.
 pub trait Formula: Config + std::fmt::Debug + Send + Sync {
-    /// Whether it compares with a teacher: with its distributions or, where [`Formula::hidden`] says so, its hidden states.
-    const NEEDS_TEACHER: bool;
-    /// Whether it compares distributions over different vocabularies. Such a loss reads a live teacher and no other.
-    const ACROSS_TOKENIZERS: bool = false;
-
     /// Factor in the total.
     fn weight(&self) -> Weight;
 
-    /// The hidden states that it compares; a loss that names some reads no logits and no distributions.
-    fn hidden(&self) -> Option<HiddenLayers<'_>> {
-        None
-    }
+    /// What it holds the student against.
+    fn reads(&self) -> Reads<'_>;
 
     /// Why draws from the teacher's distribution can't stand for it; none where they can, or where none is read. See
     /// [`Divergence::refuses_draws`].
@@ -210,10 +233,12 @@ pub trait Divergence: Config + std::fmt::Debug + Send + Sync {
 }
 
 impl<D: Divergence> Formula for D {
-    const NEEDS_TEACHER: bool = true;
-
     fn weight(&self) -> Weight {
         Divergence::weight(self)
+    }
+
+    fn reads(&self) -> Reads<'_> {
+        Reads::Distributions
     }
 
     fn refuses_draws(&self) -> Option<String> {
@@ -234,14 +259,10 @@ impl<D: Divergence> Formula for D {
 
 /// A [`Formula`] behind a pointer, for the backends that students train on.
 pub trait Loss: Component + Send + Sync {
-    /// See [`Formula::NEEDS_TEACHER`].
-    fn needs_teacher(&self) -> bool;
-    /// See [`Formula::ACROSS_TOKENIZERS`].
-    fn across_tokenizers(&self) -> bool;
     /// See [`Formula::weight`].
     fn weight(&self) -> Weight;
-    /// See [`Formula::hidden`].
-    fn hidden(&self) -> Option<HiddenLayers<'_>>;
+    /// See [`Formula::reads`].
+    fn reads(&self) -> Reads<'_>;
     /// See [`Formula::refuses_draws`].
     fn refuses_draws(&self) -> Option<String>;
     /// [`Formula::sum`] on the processor.
@@ -255,20 +276,12 @@ pub trait Loss: Component + Send + Sync {
 }
 
 impl<F: Formula> Loss for F {
-    fn needs_teacher(&self) -> bool {
-        F::NEEDS_TEACHER
-    }
-
-    fn across_tokenizers(&self) -> bool {
-        F::ACROSS_TOKENIZERS
-    }
-
     fn weight(&self) -> Weight {
         Formula::weight(self)
     }
 
-    fn hidden(&self) -> Option<HiddenLayers<'_>> {
-        Formula::hidden(self)
+    fn reads(&self) -> Reads<'_> {
+        Formula::reads(self)
     }
 
     fn refuses_draws(&self) -> Option<String> {

@@ -18,19 +18,13 @@ pub struct ReverseKl {
     /// Factor in the sum of losses.
     #[config(default = Weight::Constant(1.0), min = 0)]
     pub weight: Weight,
-    /// Softens both distributions before they are compared.
-    #[config(default = 1.0, above = 0)]
-    pub temperature: f64,
-    /// Multiply by T², which keeps the gradient's size when T changes (Hinton et al., 2015).
-    #[config(default = true)]
-    pub t_squared: bool,
-    /// What to do about the probability outside the teacher's top k. Without effect where distributions are whole.
-    #[config(default = Tail::Bucket)]
-    pub tail: Tail,
+    /// How the two distributions are made comparable.
+    #[config(inline)]
+    pub comparison: Comparison,
 }
 
 fn sound(config: &ReverseKl, node: &Node, report: &mut Diagnostics) {
-    if config.tail == Tail::RenormaliseTeacher {
+    if config.comparison.tail == Tail::RenormaliseTeacher {
         refuse_renormalised_teacher("reverse KL", node, report);
     }
 }
@@ -41,7 +35,7 @@ impl Divergence for ReverseKl {
     }
 
     fn comparison(&self) -> Comparison {
-        Comparison { temperature: self.temperature, t_squared: self.t_squared, tail: self.tail }
+        self.comparison
     }
 
     fn between<B: Kernels>(&self, compared: &Compared<'_, B>, _: &Positions<'_, B>) -> Tensor<B, 1> {

@@ -18,19 +18,13 @@ pub struct ReverseSkewedKl {
     /// Share of the student in the mixture.
     #[config(default = 0.1, min = 0, below = 1)]
     pub alpha: f64,
-    /// Softens both distributions before they are compared.
-    #[config(default = 1.0, above = 0)]
-    pub temperature: f64,
-    /// Multiply by T², which keeps the gradient's size when T changes (Hinton et al., 2015).
-    #[config(default = true)]
-    pub t_squared: bool,
-    /// What to do about the probability outside the teacher's top k. Without effect where distributions are whole.
-    #[config(default = Tail::Bucket)]
-    pub tail: Tail,
+    /// How the two distributions are made comparable.
+    #[config(inline)]
+    pub comparison: Comparison,
 }
 
 fn sound(config: &ReverseSkewedKl, node: &Node, report: &mut Diagnostics) {
-    if config.alpha == 0.0 && config.tail == Tail::RenormaliseTeacher {
+    if config.alpha == 0.0 && config.comparison.tail == Tail::RenormaliseTeacher {
         refuse_renormalised_teacher("`reverse-skewed-kl` with `alpha = 0`, which is reverse KL,", node, report);
     }
 }
@@ -41,7 +35,7 @@ impl Divergence for ReverseSkewedKl {
     }
 
     fn comparison(&self) -> Comparison {
-        Comparison { temperature: self.temperature, t_squared: self.t_squared, tail: self.tail }
+        self.comparison
     }
 
     fn between<B: Kernels>(&self, compared: &Compared<'_, B>, _: &Positions<'_, B>) -> Tensor<B, 1> {

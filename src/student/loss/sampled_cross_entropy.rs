@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use stillhouse_spec::Config;
 
-use super::{Compared, Comparison, Divergence, Positions, Tail, Weight};
+use super::{Compared, Comparison, Divergence, Positions, Weight};
 use crate::kernels::Kernels;
 
 /// Cross-entropy with tokens drawn from the teacher: `−Σ w(x) log q(x)` over `samples` draws with replacement from a
@@ -29,15 +29,9 @@ pub struct SampledCrossEntropy {
     /// Exponent of the distribution that is drawn from: 1 is the teacher's own, 0 takes all tokens alike.
     #[config(default = 1.0, min = 0)]
     pub proposal: f64,
-    /// Softens both distributions before they are compared.
-    #[config(default = 1.0, above = 0)]
-    pub temperature: f64,
-    /// Multiply by T², which keeps the gradient's size when T changes (Hinton et al., 2015).
-    #[config(default = true)]
-    pub t_squared: bool,
-    /// What to do about the probability outside the teacher's top k. Without effect where distributions are whole.
-    #[config(default = Tail::Bucket)]
-    pub tail: Tail,
+    /// How the two distributions are made comparable.
+    #[config(inline)]
+    pub comparison: Comparison,
 }
 
 impl Divergence for SampledCrossEntropy {
@@ -46,11 +40,11 @@ impl Divergence for SampledCrossEntropy {
     }
 
     fn comparison(&self) -> Comparison {
-        Comparison { temperature: self.temperature, t_squared: self.t_squared, tail: self.tail }
+        self.comparison
     }
 
     fn refuses_draws(&self) -> Option<String> {
-        self.comparison().refuses_draws()
+        self.comparison.refuses_draws()
     }
 
     fn between<B: Kernels>(&self, compared: &Compared<'_, B>, positions: &Positions<'_, B>) -> Tensor<B, 1> {

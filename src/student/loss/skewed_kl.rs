@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use stillhouse_spec::Config;
 
-use super::{Compared, Comparison, Divergence, Positions, Tail, Weight, log_mixture};
+use super::{Compared, Comparison, Divergence, Positions, Weight, log_mixture};
 use crate::kernels::Kernels;
 
 /// Skewed KL: `KL(P ‖ α P + (1 − α) Q)`, forward KL against a mixture, which bounds its gradient (Ko et al., DistiLLM,
@@ -16,15 +16,9 @@ pub struct SkewedKl {
     /// Share of the teacher in the mixture.
     #[config(default = 0.1, min = 0, below = 1)]
     pub alpha: f64,
-    /// Softens both distributions before they are compared.
-    #[config(default = 1.0, above = 0)]
-    pub temperature: f64,
-    /// Multiply by T², which keeps the gradient's size when T changes (Hinton et al., 2015).
-    #[config(default = true)]
-    pub t_squared: bool,
-    /// What to do about the probability outside the teacher's top k. Without effect where distributions are whole.
-    #[config(default = Tail::Bucket)]
-    pub tail: Tail,
+    /// How the two distributions are made comparable.
+    #[config(inline)]
+    pub comparison: Comparison,
 }
 
 impl Divergence for SkewedKl {
@@ -33,7 +27,7 @@ impl Divergence for SkewedKl {
     }
 
     fn comparison(&self) -> Comparison {
-        Comparison { temperature: self.temperature, t_squared: self.t_squared, tail: self.tail }
+        self.comparison
     }
 
     fn between<B: Kernels>(&self, compared: &Compared<'_, B>, _: &Positions<'_, B>) -> Tensor<B, 1> {

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use stillhouse_spec::Config;
 
-use super::{Compared, Comparison, Divergence, Positions, Tail, Weight};
+use super::{Compared, Comparison, Divergence, Positions, Weight};
 use crate::kernels::Kernels;
 
 /// Total variation distance: `½ Σ |p − q|`, between 0 and 1. Its gradient is bounded, and 0 where both agree.
@@ -12,15 +12,9 @@ pub struct TotalVariation {
     /// Factor in the sum of losses.
     #[config(default = Weight::Constant(1.0), min = 0)]
     pub weight: Weight,
-    /// Softens both distributions before they are compared.
-    #[config(default = 1.0, above = 0)]
-    pub temperature: f64,
-    /// Multiply by T², which keeps the gradient's size when T changes (Hinton et al., 2015).
-    #[config(default = true)]
-    pub t_squared: bool,
-    /// What to do about the probability outside the teacher's top k. Without effect where distributions are whole.
-    #[config(default = Tail::Bucket)]
-    pub tail: Tail,
+    /// How the two distributions are made comparable.
+    #[config(inline)]
+    pub comparison: Comparison,
 }
 
 impl Divergence for TotalVariation {
@@ -29,7 +23,7 @@ impl Divergence for TotalVariation {
     }
 
     fn comparison(&self) -> Comparison {
-        Comparison { temperature: self.temperature, t_squared: self.t_squared, tail: self.tail }
+        self.comparison
     }
 
     fn between<B: Kernels>(&self, compared: &Compared<'_, B>, _: &Positions<'_, B>) -> Tensor<B, 1> {

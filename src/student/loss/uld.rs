@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use stillhouse_spec::Config;
 
 use super::compared::select_rows;
-use super::{Formula, LossSum, Positions, Weight};
+use super::{Formula, LossSum, Positions, Reads, Weight};
 use crate::kernels::Kernels;
 
 /// Universal logit distillation: `Σᵢ |p₍ᵢ₎ − q₍ᵢ₎|`, both distributions sorted in descending order and the shorter padded with
@@ -27,11 +27,12 @@ pub struct Uld {
 }
 
 impl Formula for Uld {
-    const NEEDS_TEACHER: bool = true;
-    const ACROSS_TOKENIZERS: bool = true;
-
     fn weight(&self) -> Weight {
         self.weight
+    }
+
+    fn reads(&self) -> Reads<'_> {
+        Reads::OtherTokens
     }
 
     fn sum<B: Kernels>(&self, positions: &Positions<'_, B>) -> LossSum<B> {

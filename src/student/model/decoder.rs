@@ -4,8 +4,9 @@ use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 
+use super::cache::KeyValueCache;
 use super::config::DecoderConfig;
-use super::layers::{Layer, Linear, Positions, RmsNorm, empty};
+use super::layers::{AttentionInput, Layer, Linear, RmsNorm, empty};
 use super::rotary::RotaryTable;
 use crate::kernels::{Kernels, Visibility};
 use crate::precision::Precision;
@@ -132,7 +133,7 @@ impl<B: Kernels> Decoder<B> {
         cache: Option<&mut KeyValueCache<B>>,
         after: &[usize],
     ) -> (Tensor<B, 2>, Vec<Tensor<B, 2>>) {
-        let positions = self.positions(input, rotary);
+        let shared = self.attention_input(input, rotary);
         let mut streams = Vec::with_capacity(after.len());
         let mut watched = |layers: usize, stream: Tensor<B, 2>| {
             if !after.contains(&layers) {
@@ -148,7 +149,7 @@ impl<B: Kernels> Decoder<B> {
         let mut caches = cache.map(|cache| cache.layers.iter_mut());
         for (below, layer) in self.model.layers.iter().enumerate() {
             let cache = caches.as_mut().and_then(Iterator::next);
-            stream = watched(below + 1, layer.forward(stream, &positions, cache));
+            stream = watched(below + 1, layer.forward(stream, &shared, cache));
         }
         (self.model.norm.forward(stream), streams)
     }
@@ -165,10 +166,10 @@ impl<B: Kernels> Decoder<B> {
     }
 
     /// What every layer of a pass shares.
-    pub(crate) fn positions<'a>(&self, input: &'a ModelInput, rotary: &RotaryTable) -> Positions<'a, B> {
+    pub(crate) fn attention_input<'a>(&self, input: &'a ModelInput, rotary: &RotaryTable) -> AttentionInput<'a, B> {
         let (cosine, sine) = rotary.angles(&input.positions, input.visibility.batch(), &self.device());
         let sliding = self.window.map(|width| input.visibility.within(width));
-        Positions { visibility: &input.visibility, sliding, cosine, sine }
+        AttentionInput { visibility: &input.visibility, sliding, cosine, sine }
     }
 
     /// The layers, for a pass that goes through them one by one.
@@ -199,46 +200,4 @@ impl<B: Kernels> Decoder<B> {
 /// - output: `[rows, vocabulary]`, f32
 pub fn logits<B: Kernels>(hidden: Tensor<B, 2>, head: Tensor<B, 2>) -> Tensor<B, 2> {
     B::projection(hidden, head).cast(FloatDType::F32)
-}
-
-/// Keys and values of the positions seen so far, for generation.
-#[derive(Debug, Clone)]
-pub struct KeyValueCache<B: Backend> {
-    layers: Vec<LayerCache<B>>,
-}
-
-/// One layer's part: `[batch, keys, key-value heads, head width]` each.
-#[derive(Debug, Clone)]
-pub struct LayerCache<B: Backend> {
-    held: Option<(Tensor<B, 4>, Tensor<B, 4>)>,
-}
-
-impl<B: Backend> KeyValueCache<B> {
-    /// An empty cache.
-    pub fn new(layers: usize) -> Self {
-        Self { layers: vec![LayerCache { held: None }; layers] }
-    }
-
-    /// Keeps only some rows of the batch, in the given order.
-    pub fn keep_rows(&mut self, rows: &[usize], device: &B::Device) {
-        let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-        let count = rows.len();
-        let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [count]), device);
-        for layer in &mut self.layers {
-            if let Some((key, value)) = layer.held.take() {
-                layer.held = Some((key.select(0, rows.clone()), value.select(0, rows.clone())));
-            }
-        }
-    }
-}
-
-impl<B: Backend> LayerCache<B> {
-    pub(super) fn extend(&mut self, key: Tensor<B, 4>, value: Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>) {
-        let grown = match self.held.take() {
-            None => (key, value),
-            Some((keys, values)) => (Tensor::cat(vec![keys, key], 1), Tensor::cat(vec![values, value], 1)),
-        };
-        self.held = Some(grown.clone());
-        grown
-    }
 }

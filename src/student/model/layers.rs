@@ -4,8 +4,8 @@
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Tensor, backend::Backend};
 
+use super::cache::LayerCache;
 use super::config::DecoderConfig;
-use super::decoder::LayerCache;
 use crate::kernels::{Kernels, Visibility};
 
 /// A parameter of zeros that waits for its values.
@@ -82,8 +82,9 @@ pub struct Attention<B: Backend> {
     slides: bool,
 }
 
-/// What every layer of one forward pass shares.
-pub struct Positions<'a, B: Backend> {
+/// What attention reads beside the hidden states, alike in every layer of one forward pass: who sees whom, and the angles of
+/// where tokens stand.
+pub struct AttentionInput<'a, B: Backend> {
     pub visibility: &'a Visibility,
     /// The same in layers whose window slides.
     pub sliding: Option<Visibility>,
@@ -115,23 +116,23 @@ impl<B: Kernels> Attention<B> {
     fn forward(
         &self,
         input: Tensor<B, 2>,
-        positions: &Positions<'_, B>,
+        shared: &AttentionInput<'_, B>,
         cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 2> {
-        let (batch, time) = (positions.visibility.batch(), positions.visibility.queries());
+        let (batch, time) = (shared.visibility.batch(), shared.visibility.queries());
         let split = |projected: Tensor<B, 2>| {
             let heads = projected.dims()[1] / self.head_width;
             projected.reshape([batch, time, heads, self.head_width])
         };
-        let rotate = |heads| B::rotary(heads, positions.cosine.clone(), positions.sine.clone());
+        let rotate = |heads| B::rotary(heads, shared.cosine.clone(), shared.sine.clone());
         let query = rotate(norm_heads(split(self.q_proj.forward(input.clone())), self.q_norm.as_ref()));
         let mut key = rotate(norm_heads(split(self.k_proj.forward(input.clone())), self.k_norm.as_ref()));
         let mut value = split(self.v_proj.forward(input));
         if let Some(cache) = cache {
             (key, value) = cache.extend(key, value);
         }
-        let sliding = positions.sliding.as_ref().filter(|_| self.slides);
-        let mixed = B::causal_attention(query, key, value, sliding.unwrap_or(positions.visibility));
+        let sliding = shared.sliding.as_ref().filter(|_| self.slides);
+        let mixed = B::causal_attention(query, key, value, sliding.unwrap_or(shared.visibility));
         let [_, _, heads, width] = mixed.dims();
         self.o_proj.forward(mixed.reshape([batch * time, heads * width]))
     }
@@ -203,11 +204,11 @@ impl<B: Kernels> Layer<B> {
     pub(crate) fn forward(
         &self,
         input: Tensor<B, 2>,
-        positions: &Positions<'_, B>,
+        shared: &AttentionInput<'_, B>,
         cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 2> {
         let normed = self.input_layernorm.forward(input.clone());
-        let residual = input + self.self_attn.forward(normed, positions, cache);
+        let residual = input + self.self_attn.forward(normed, shared, cache);
         let normed = self.post_attention_layernorm.forward(residual.clone());
         residual + self.mlp.forward(normed)
     }

@@ -1,5 +1,6 @@
 //! Decoder language models: one module, and one file a family that says how `config.json` describes it.
 
+mod cache;
 pub mod config;
 pub mod decoder;
 mod fields;
@@ -12,9 +13,10 @@ mod rotary;
 mod shape;
 mod written;
 
+pub use cache::KeyValueCache;
 pub(crate) use config::bytes_in_words;
 pub use config::{Biases, DecoderConfig, LinearScaling, Llama3Scaling, RotaryScaling, SlidingWindow};
-pub use decoder::{Decoder, KeyValueCache, ModelInput, logits};
+pub use decoder::{Decoder, ModelInput, logits};
 pub use fields::Fields;
 pub use rotary::RotaryTable;
 pub use shape::FreshShape;

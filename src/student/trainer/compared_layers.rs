@@ -78,12 +78,12 @@ impl ComparedLayers {
     pub fn of(losses: &Losses<'_>, student: &DecoderConfig, teacher: Option<&DecoderConfig>) -> Result<Self, Misfits> {
         let (mut found, mut misfits) = (Vec::new(), Vec::new());
         let comparing = losses.iter().filter(|loss| !loss.weights.is_zero());
-        for (name, hidden) in comparing.filter_map(|loss| Some((loss.name, loss.value.hidden()?))) {
+        for (name, hidden) in comparing.filter_map(|loss| Some((loss.name, loss.value.reads().hidden_states()?))) {
             let Some(teacher) = teacher else {
                 misfits.push(no_teacher(name));
                 continue;
             };
-            for (number, pair) in pairs(&hidden, student, teacher).into_iter().enumerate() {
+            for (number, pair) in pairs(hidden, student, teacher).into_iter().enumerate() {
                 misfits.extend(misfits_of(name, hidden.projection, &pair, student, teacher));
                 let map = format!("projections.{name}.{number}.weight");
                 found.push((name, pair, (hidden.projection == Projection::Learned).then_some(map)));
@@ -132,8 +132,8 @@ pub(crate) fn no_teacher(loss: &str) -> Misfit {
 }
 
 /// The pairs as written, or the last layers of both.
-fn pairs(hidden: &HiddenLayers<'_>, student: &DecoderConfig, teacher: &DecoderConfig) -> Vec<LayerPair> {
-    match hidden.pairs {
+fn pairs(hidden: &HiddenLayers, student: &DecoderConfig, teacher: &DecoderConfig) -> Vec<LayerPair> {
+    match &hidden.pairs[..] {
         [] => vec![LayerPair::new(student.layers, teacher.layers)],
         written => written.to_vec(),
     }

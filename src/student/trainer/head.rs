@@ -174,7 +174,7 @@ mod tests {
     use super::super::hidden::HiddenComparison;
     use super::*;
     use crate::backend::{Cpu, CpuTape};
-    use crate::loss::{LOSSES, Teacher};
+    use crate::loss::{LOSSES, Reads, Teacher};
     use crate::model::read_config;
 
     const POSITIONS: usize = 10;
@@ -220,11 +220,11 @@ mod tests {
             let losses = Losses::new([(entry.name, loss.as_ref())]);
             let comparison = compared(&losses);
             for live in [None, Some(&beside)] {
-                if live.is_none() && loss.across_tokenizers() {
+                if live.is_none() && matches!(loss.reads(), Reads::OtherTokens) {
                     continue;
                 }
                 let made = |chunk: usize| {
-                    let compares = loss.hidden().is_some();
+                    let compares = loss.reads().hidden_states().is_some();
                     let input = HeadInput {
                         hidden: hidden.clone(),
                         head: on_tape(head.clone()),
@@ -257,7 +257,7 @@ mod tests {
                         .collect::<Vec<_>>()
                 };
                 let (whole, cut) = (gradients(whole), gradients(cut));
-                assert_eq!(whole.len(), if loss.hidden().is_some() { 4 } else { 2 }, "{}", entry.name);
+                assert_eq!(whole.len(), if loss.reads().hidden_states().is_some() { 4 } else { 2 }, "{}", entry.name);
                 for (whole, cut) in whole.iter().flatten().zip(cut.iter().flatten()) {
                     assert!((whole - cut).abs() < 1e-5, "{}: {whole} {cut}", entry.name);
                 }

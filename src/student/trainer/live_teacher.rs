@@ -143,23 +143,14 @@ impl<B: Kernels> LiveHidden<B> {
 
 #[cfg(test)]
 mod tests {
-    use burn::module::{Module, ModuleVisitor, Param};
-    use burn::tensor::DType;
+    use burn::tensor::{DType, TensorMetadata};
 
     use super::*;
     use crate::backend::Cpu;
     use crate::init::fresh;
     use crate::model::llama::LlamaShape;
     use crate::model::{FreshShape, RotaryTable};
-
-    #[derive(Default)]
-    struct Types(Vec<(usize, DType)>);
-
-    impl ModuleVisitor<Cpu> for Types {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<Cpu, D>>) {
-            self.0.push((D, param.val().dtype()));
-        }
-    }
+    use crate::weights::each_parameter;
 
     #[test]
     fn a_teacher_in_bf16_holds_its_matrices_in_bf16_and_its_norms_in_f32() {
@@ -179,11 +170,13 @@ mod tests {
         let decoder = fresh::<Cpu>(&config, 1, &Default::default()).unwrap();
         let rotary = RotaryTable::new(&config);
         let teacher = LiveTeacher::new(LoadedModel { decoder, config, rotary }, 10).in_precision(Precision::Bf16);
-        let mut types = Types::default();
-        teacher.model.decoder.visit(&mut types);
+        let mut types = Vec::new();
+        each_parameter::<Cpu, _>(&teacher.model.decoder, |_, weight| {
+            types.push((weight.shape().num_dims(), weight.dtype()));
+        });
         // Embedding and head, seven matrices and two norms a layer, the last norm.
-        assert_eq!(types.0.iter().filter(|held| **held == (2, DType::BF16)).count(), 2 + 2 * 7);
-        assert_eq!(types.0.iter().filter(|held| **held == (1, DType::F32)).count(), 2 * 2 + 1);
-        assert_eq!(types.0.len(), 21);
+        assert_eq!(types.iter().filter(|held| **held == (2, DType::BF16)).count(), 2 + 2 * 7);
+        assert_eq!(types.iter().filter(|held| **held == (1, DType::F32)).count(), 2 * 2 + 1);
+        assert_eq!(types.len(), 21);
     }
 }

@@ -54,23 +54,23 @@ impl<'a> Losses<'a> {
 
     /// Whether any of them needs a teacher at some step.
     pub fn need_teacher(&self) -> bool {
-        self.iter().any(|loss| loss.value.needs_teacher() && !loss.weights.is_zero())
+        self.iter().any(|loss| loss.value.reads().teacher() && !loss.weights.is_zero())
     }
 
     /// Whether any of them needs a teacher's distributions at some step.
     pub fn need_distributions(&self) -> bool {
-        self.iter().any(|loss| loss.reads_distributions() && !loss.weights.is_zero())
+        self.iter().any(|loss| loss.value.reads().distributions() && !loss.weights.is_zero())
     }
 
     /// The first of them that would read draws from a teacher's distribution and can't learn from them, with the reason.
     pub fn refuse_draws(&self) -> Option<(&'a str, String)> {
-        let mut read = self.iter().filter(|loss| loss.reads_distributions());
+        let mut read = self.iter().filter(|loss| loss.value.reads().distributions());
         read.find_map(|loss| Some((loss.name, loss.value.refuses_draws()?)))
     }
 
     /// Whether any of them looks at a teacher's distributions, be it only to report itself.
     pub(super) fn read_distributions(&self) -> bool {
-        self.iter().any(WeightedLoss::reads_distributions)
+        self.iter().any(|loss| loss.value.reads().distributions())
     }
 
     /// Whether any of them has a weight at this step and positions that it applies to.
@@ -80,13 +80,7 @@ impl<'a> Losses<'a> {
 
     /// Whether any of them looks at the student's logits.
     pub(super) fn read_logits(&self) -> bool {
-        self.iter().any(|loss| loss.value.hidden().is_none())
-    }
-}
-
-impl WeightedLoss<'_> {
-    fn reads_distributions(&self) -> bool {
-        self.value.needs_teacher() && self.value.hidden().is_none()
+        self.iter().any(|loss| loss.value.reads().hidden_states().is_none())
     }
 }
 

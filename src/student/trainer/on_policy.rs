@@ -53,7 +53,7 @@ pub struct Rollout {
 
 /// [`OnPolicy`] at work.
 #[derive(Debug, Clone, Copy)]
-pub struct Sampler<'a> {
+pub struct OnPolicySampler<'a> {
     /// The settings.
     pub rule: &'a OnPolicy,
     /// Tokens that end a text.
@@ -62,7 +62,7 @@ pub struct Sampler<'a> {
     pub vocabulary: usize,
 }
 
-impl Sampler<'_> {
+impl OnPolicySampler<'_> {
     /// The step's batch with some completions replaced, and what the student wrote. `key` is that of the state before the
     /// step.
     ///

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Tensor, TensorMetadata};
 use indexmap::IndexMap;
 use stillhouse_spec::suggest::did_you_mean;
 
 use crate::error::{Result, StudentError};
+use crate::weights::{each_parameter, flat, shaped, with_parameters};
 
 /// Flat weights by name.
 pub(super) type FlatWeights<B> = IndexMap<String, Tensor<B, 1>>;
@@ -18,24 +19,9 @@ pub(super) type Shapes = IndexMap<String, Vec<usize>>;
 
 /// Names and shapes of a module's weights.
 pub(super) fn shapes<B: Backend, M: Module<B>>(module: &M) -> Shapes {
-    struct Namer {
-        path: Vec<String>,
-        shapes: Shapes,
-    }
-    impl<B: Backend> ModuleVisitor<B> for Namer {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-            self.shapes.insert(self.path.join("."), param.lazy_shape().to_vec());
-        }
-    }
-    let mut namer = Namer { path: Vec::new(), shapes: Shapes::new() };
-    module.visit(&mut namer);
-    namer.shapes
+    let mut shapes = Shapes::new();
+    each_parameter::<B, _>(module, |name, weight| _ = shapes.insert(name.to_owned(), weight.shape().to_vec()));
+    shapes
 }
 
 /// Handles of some weights, flattened.
@@ -43,58 +29,25 @@ pub(super) fn flat_weights<B: AutodiffBackend, M: Module<B>>(
     module: &M,
     wanted: &BTreeSet<String>,
 ) -> FlatWeights<B::InnerBackend> {
-    struct Taker<'a, B: AutodiffBackend> {
-        path: Vec<String>,
-        wanted: &'a BTreeSet<String>,
-        taken: FlatWeights<B::InnerBackend>,
-    }
-    impl<B: AutodiffBackend> ModuleVisitor<B> for Taker<'_, B> {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.push(name.to_owned());
+    let mut taken = FlatWeights::<B::InnerBackend>::new();
+    each_parameter::<B, _>(module, |name, weight| {
+        if wanted.contains(name) {
+            taken.insert(name.to_owned(), flat::<B::InnerBackend>(B::inner(weight)));
         }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-            let name = self.path.join(".");
-            if self.wanted.contains(&name) {
-                let tensor = param.val().inner();
-                let elements = tensor.shape().num_elements();
-                self.taken.insert(name, tensor.reshape([elements]));
-            }
-        }
-    }
-    let mut taker = Taker { path: Vec::new(), wanted, taken: IndexMap::new() };
-    module.visit(&mut taker);
-    taker.taken
+    });
+    taken
 }
 
 /// Gives weights new values: `change` gets a weight's name, shape and flat values, and gives values to replace them with,
 /// or the old ones back.
 pub(super) fn replace<B: Backend, M: Module<B>>(
     module: M,
-    change: impl FnMut(&str, &[usize], Tensor<B, 1>) -> Tensor<B, 1>,
+    mut change: impl FnMut(&str, &[usize], Tensor<B, 1>) -> Tensor<B, 1>,
 ) -> M {
-    struct Replacer<F> {
-        path: Vec<String>,
-        change: F,
-    }
-    impl<B: Backend, F: FnMut(&str, &[usize], Tensor<B, 1>) -> Tensor<B, 1>> ModuleMapper<B> for Replacer<F> {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.pop();
-        }
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-            let (id, tensor, mapper) = param.consume();
-            let shape = tensor.dims();
-            let flat = tensor.reshape([shape.iter().product::<usize>()]);
-            let changed = (self.change)(&self.path.join("."), &shape, flat);
-            Param::from_mapped_value(id, changed.reshape(shape), mapper)
-        }
-    }
-    module.map(&mut Replacer { path: Vec::new(), change })
+    with_parameters::<B, _>(module, |name, weight| {
+        let shape = weight.shape();
+        shaped(change(name, &shape, flat::<B>(weight)), shape)
+    })
 }
 
 /// The same module, in which exactly the weights in `trained` ask for their gradient; each of those gets new values from
@@ -102,37 +55,17 @@ pub(super) fn replace<B: Backend, M: Module<B>>(
 pub(super) fn on_tape<B: AutodiffBackend, M: Module<B>>(
     module: M,
     trained: &BTreeSet<String>,
-    change: impl FnMut(&str, &[usize], Tensor<B::InnerBackend, 1>) -> Tensor<B::InnerBackend, 1>,
+    mut change: impl FnMut(&str, &[usize], Tensor<B::InnerBackend, 1>) -> Tensor<B::InnerBackend, 1>,
 ) -> M {
-    struct Updater<'a, F> {
-        path: Vec<String>,
-        trained: &'a BTreeSet<String>,
-        change: F,
-    }
-    impl<B: AutodiffBackend, F> ModuleMapper<B> for Updater<'_, F>
-    where
-        F: FnMut(&str, &[usize], Tensor<B::InnerBackend, 1>) -> Tensor<B::InnerBackend, 1>,
-    {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.push(name.to_owned());
+    with_parameters::<B, _>(module, |name, weight| {
+        let weight = B::inner(weight);
+        if !trained.contains(name) {
+            return B::from_inner(weight);
         }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.pop();
-        }
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-            let (id, tensor, mapper) = param.consume();
-            let name = self.path.join(".");
-            let tensor = tensor.inner();
-            if !self.trained.contains(&name) {
-                return Param::from_mapped_value(id, Tensor::from_inner(tensor), mapper);
-            }
-            let shape = tensor.dims();
-            let flat = tensor.reshape([shape.iter().product::<usize>()]);
-            let changed = (self.change)(&name, &shape, flat).reshape(shape);
-            Param::from_mapped_value(id, Tensor::from_inner(changed).require_grad(), mapper)
-        }
-    }
-    module.map(&mut Updater { path: Vec::new(), trained, change })
+        let shape = weight.shape();
+        let changed = shaped(change(name, &shape, flat::<B::InnerBackend>(weight)), shape);
+        B::float_set_require_grad(B::from_inner(changed), true)
+    })
 }
 
 /// The weights that `freeze` leaves to be trained.

@@ -10,7 +10,7 @@ use super::keeper::{Keep, Keeper};
 use super::live_teacher::LiveTeacher;
 use super::losses::Losses;
 use super::memory::{self, MicroRows};
-use super::on_policy::{Rollout, Sampler};
+use super::on_policy::{OnPolicySampler, Rollout};
 use super::source::BatchSource;
 use super::state::{Computed, Method, State, StepReport};
 use super::trajectory::{StepIdentity, Trajectory};
@@ -73,7 +73,7 @@ pub struct Options<'a> {
     /// Whether to stop when the loss jumps.
     pub spike: Option<&'a Spike>,
     /// Whether the student writes some of its completions itself.
-    pub on_policy: Option<Sampler<'a>>,
+    pub on_policy: Option<OnPolicySampler<'a>>,
     /// Which checkpoints stay.
     pub keep: Keep,
     /// Bytes of memory that the step may take, where that is known before: a step that would take more gets smaller parts.

@@ -27,11 +27,11 @@ impl<'a, B: TrainBackend> Segments<'a, B> {
     /// Runs all layers.
     pub(super) fn forward(decoder: &'a Decoder<B>, input: &'a ModelInput, rotary: &'a RotaryTable) -> Self {
         let plain = decoder.valid();
-        let positions = plain.positions(input, rotary);
+        let shared = plain.attention_input(input, rotary);
         let mut inputs = vec![plain.embed(input)];
         for layer in plain.layers() {
             let read = inputs[inputs.len() - 1].clone();
-            inputs.push(layer.forward(read, &positions, None));
+            inputs.push(layer.forward(read, &shared, None));
         }
         Self { decoder, input, rotary, inputs }
     }
@@ -58,7 +58,7 @@ impl<'a, B: TrainBackend> Segments<'a, B> {
         let mut gradients = NamedGradients::new();
         let embedding = trained.iter().any(|name| name.contains("embed_tokens."));
         let lowest = if embedding { Some(0) } else { trained.iter().filter_map(|name| layer_of(name)).min() };
-        let positions = self.decoder.positions(self.input, self.rotary);
+        let shared = self.decoder.attention_input(self.input, self.rotary);
         self.inputs.pop();
         for (number, layer) in self.decoder.layers().iter().enumerate().rev() {
             let (Some(read), true) = (self.inputs.pop(), lowest.is_some_and(|lowest| lowest <= number)) else { break };
@@ -66,7 +66,7 @@ impl<'a, B: TrainBackend> Segments<'a, B> {
                 gradient = gradient + more;
             }
             let read = Tensor::<B, 2>::from_inner(read).require_grad();
-            let output = layer.forward(read.clone(), &positions, None);
+            let output = layer.forward(read.clone(), &shared, None);
             let (of_layer, of_input) = seeded_backward(layer, output, gradient, &read);
             gradients.extend(of_layer.into_iter().map(|(name, part)| (format!("model.layers.{number}.{name}"), part)));
             gradient = of_input;

@@ -5,9 +5,11 @@ mod gradients;
 mod read;
 mod safetensors_files;
 mod values;
+mod walk;
 mod write;
 
 pub use gradients::{NamedGradients, take_gradients};
 pub use read::{LoadedModel, read_model};
 pub use values::{NamedValues, Values, load_into, take_values};
+pub(crate) use walk::{each_parameter, flat, shaped, with_parameters};
 pub use write::{encode_tensors, write_model};

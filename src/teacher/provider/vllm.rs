@@ -1,16 +1,12 @@
 //! `provider = "vllm"`: OpenAI's API with what vLLM adds to it, above all the exact ids of tokens.
 
-use std::sync::Arc;
-
-use stillhouse_data::model::TokenizerSource;
-use stillhouse_spec::{Config, Diagnostics, Execution, Node, Ref};
+use stillhouse_spec::{Config, Diagnostics, Execution, Node};
 use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 
 use super::api::Auth;
 use super::capability::{self, Capabilities};
-use super::openai::{ApiConfig, ChatApi, CompletionsApi, Dialect};
-use super::server::{self, LimitsConfig, PricesConfig, Server};
-use super::terms::TermsConfig;
+use super::openai::{ApiConfig, Dialect, ServedModel};
+use super::server::{self, Server, UsageConfig};
 use super::{Job, Provider};
 use crate::answers::AnswersConfig;
 use crate::request::Request;
@@ -23,34 +19,20 @@ use crate::session::{Asks, Session};
 pub struct Vllm {
     /// Where it is, up to `/v1`: `http://127.0.0.1:8000/v1`.
     pub base_url: Execution<String>,
-    /// The model, as the server names it.
-    pub model: String,
-    /// What the model's name does not say (a quantisation, a deployment): another revision is another teacher.
-    pub revision: Option<String>,
-    /// `chat` sends the conversation, `completions` its text, for a base model to continue.
-    #[config(default = ApiConfig::Chat)]
-    pub api: ApiConfig,
+    /// Which model, and how it is asked.
+    #[config(inline)]
+    pub model: ServedModel,
     /// Whether tokens are told by their ids. Without it they are told by their texts, and ids are not known.
     #[config(default = true)]
     pub token_ids: bool,
-    /// The name of the environment variable that holds the key; leave it out where the server wants none.
-    pub api_key_env: Execution<Option<String>>,
-    /// The model folder, or trained tokenizer, whose tokens the server's model has. Named, `check` tells before anything is
-    /// paid whether a student can learn from its log-probabilities; it changes no answer.
-    pub tokenizer: Execution<Option<Ref<TokenizerSource>>>,
-    /// What its answers may be used for.
-    pub terms: Execution<Option<TermsConfig>>,
-    /// How much at once, a minute, and in all.
-    #[config(default)]
-    pub limits: Execution<LimitsConfig>,
-    /// What tokens cost.
-    pub prices: Execution<Option<PricesConfig>>,
+    /// What it may be used for, how much, and at what price.
+    #[config(inline)]
+    pub usage: UsageConfig,
 }
 
 impl Vllm {
     fn server(&self) -> Server {
-        let (model, dialect) = (self.model.clone(), Dialect::Vllm { ids: self.token_ids });
-        let family = match (self.api, self.token_ids) {
+        let family = match (self.model.api, self.token_ids) {
             (ApiConfig::Chat, true) => "vllm-chat",
             (ApiConfig::Chat, false) => "vllm-chat-texts",
             (ApiConfig::Completions, true) => "vllm-completions",
@@ -60,16 +42,13 @@ impl Vllm {
             provider: "vllm",
             family,
             base_url: self.base_url.0.clone(),
-            model: self.model.clone(),
-            revision: self.revision.clone(),
-            key_variable: self.api_key_env.0.clone(),
+            model: self.model.name.clone(),
+            revision: self.model.revision.clone(),
+            key_variable: self.model.api_key_env.0.clone(),
             auth: Auth::Bearer,
-            api: match self.api {
-                ApiConfig::Chat => Arc::new(ChatApi { model, dialect }),
-                ApiConfig::Completions => Arc::new(CompletionsApi { model, dialect }),
-            },
-            limits: self.limits.limits(self.prices.as_ref()),
-            terms: self.terms.0.clone(),
+            api: self.model.api(Dialect::Vllm { ids: self.token_ids }),
+            limits: self.usage.limits(),
+            terms: self.usage.terms.0.clone(),
             batch: None,
         }
     }
@@ -102,5 +81,5 @@ impl Provider for Vllm {
 }
 
 fn sound(config: &Vllm, node: &Node, report: &mut Diagnostics) {
-    server::check(&config.base_url, &config.model, &config.limits, config.prices.as_ref(), node, report);
+    server::check(&config.base_url, &config.model.name, &config.usage, node, report);
 }

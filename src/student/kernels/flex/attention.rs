@@ -50,7 +50,7 @@ impl<'a> Inputs<'a> {
     fn head(&self, row: usize, head: usize) -> Head<'a> {
         let shape = self.shape;
         let group = head / shape.shared();
-        let keys = row * shape.keys * shape.key_stride() + group * shape.width;
+        let keys = row * shape.room * shape.key_stride() + group * shape.width;
         Head { query: &self.query[self.query_start(row, head)..], key: &self.key[keys..], value: &self.value[keys..] }
     }
 
@@ -82,7 +82,7 @@ fn blocks(shape: &AttentionShape, visibility: &Visibility, row: usize) -> Vec<Bl
 ///
 /// # Shapes
 /// - query, output: `[batch, queries, heads, width]`
-/// - key, value: `[batch, keys, key-value heads, width]`
+/// - key, value: `[batch, keys and room, key-value heads, width]`
 /// - masses: `[batch, key-value heads, heads of the group, queries]`
 pub(super) fn attention_forward(
     shape: &AttentionShape,

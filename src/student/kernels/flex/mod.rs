@@ -3,6 +3,7 @@
 //! Every sum has one order whatever the number of threads, so equal steps give equal bits.
 
 mod attention;
+mod cache;
 mod elementwise;
 mod numbers;
 mod product;
@@ -80,6 +81,10 @@ impl FusedKernels for Flex {
     ) -> [FlexTensor; 3] {
         let gradients = attention::attention_backward(shape, inputs, visibility, output, masses, gradient);
         gradients.map(|part| stored_as(gradient.dtype(), part))
+    }
+
+    fn write_keys(cache: FlexTensor, held: usize, new: FlexTensor) -> FlexTensor {
+        cache::write_keys(cache, held, &new)
     }
 
     fn sum_of_squares(input: &FlexTensor) -> FlexTensor {

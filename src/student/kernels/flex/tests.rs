@@ -1,6 +1,7 @@
 use burn::backend::{Autodiff, Flex};
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{Distribution, FloatDType, Tensor};
 
+use super::super::fused::storage;
 use super::super::{AdamWStep, Kernels, Moments, Visibility, composed};
 use super::rows::exp;
 
@@ -103,6 +104,37 @@ fn attention_agrees_with_its_plain_form_packed_padded_grouped_and_in_blocks() {
             let ours = <Tape as Kernels>::causal_attention(query.clone(), key.clone(), value.clone(), &visibility);
             let theirs = composed::causal_attention(query.clone(), key.clone(), value.clone(), &visibility);
             assert_same!([query, key, value], ours, theirs);
+        }
+    }
+}
+
+#[test]
+fn attention_does_not_look_at_room_behind_the_keys() {
+    let visibility = Visibility::with_cache(&[0, 6], 3, 80);
+    let plain = |shape| random(shape).inner();
+    let (query, key, value) = (plain([2, 3, 4, 8]), plain([2, 83, 2, 8]), plain([2, 83, 2, 8]));
+    let room = Tensor::<Flex, 4>::full([2, 21, 2, 8], f32::NAN, &Default::default());
+    let with_room = |keys: &Tensor<Flex, 4>| Tensor::cat(vec![keys.clone(), room.clone()], 1);
+    let roomy = Flex::causal_attention(query.clone(), with_room(&key), with_room(&value), &visibility);
+    roomy.into_data().assert_eq(&Flex::causal_attention(query, key, value, &visibility).into_data(), true);
+}
+
+#[test]
+fn keys_are_written_where_they_lie_unless_somebody_else_holds_the_cache() {
+    let plain = |shape| random(shape).inner();
+    let place = |cache: &Tensor<Flex, 4>| storage(cache.clone()).bytes().as_ptr();
+    for dtype in [FloatDType::F32, FloatDType::BF16, FloatDType::F16] {
+        let [cache, new] = [[2, 9, 3, 4], [2, 2, 3, 4]].map(|shape| plain(shape).cast(dtype));
+        let expected = cache.clone().slice_assign([0..2, 5..7, 0..3, 0..4], new.clone()).into_data();
+        let (held, before) = (cache.clone(), cache.to_data());
+        let copied = Flex::write_keys(cache, 5, new.clone());
+        assert_ne!(place(&copied), place(&held));
+        held.to_data().assert_eq(&before, true);
+        let there = place(&held);
+        let written = Flex::write_keys(held, 5, new);
+        assert_eq!(place(&written), there);
+        for written in [copied, written] {
+            written.into_data().assert_eq(&expected, true);
         }
     }
 }

@@ -146,7 +146,7 @@ fn no_other_loss_reads_a_teacher_with_other_tokens() {
     for entry in LOSSES {
         let node = stillhouse_spec::Node::from_json(&serde_json::json!({}));
         let loss = (entry.decode)(&node, &mut Default::default()).unwrap();
-        let reads = loss.needs_teacher() && loss.sum_on_cpu(&positions).sum.is_some();
-        assert_eq!(reads, loss.across_tokenizers(), "{}", entry.name);
+        let reads = loss.reads().teacher() && loss.sum_on_cpu(&positions).sum.is_some();
+        assert_eq!(reads, matches!(loss.reads(), Reads::OtherTokens), "{}", entry.name);
     }
 }

@@ -44,9 +44,7 @@ fn the_losses_that_take_draws_have_the_slope_of_the_whole_distribution_on_averag
         weight: Weight::Constant(1.0),
         samples: 8,
         proposal: 1.0,
-        temperature: 1.0,
-        t_squared: true,
-        tail: Tail::Bucket,
+        comparison: Comparison { temperature: 1.0, t_squared: true, tail: Tail::Bucket },
     };
     let all: [&dyn Loss; 3] =
         [&forward_kl(1.0, true, Tail::RenormaliseTeacher), &forward_kl(1.0, true, Tail::Bucket), &sampled];

@@ -12,10 +12,11 @@ fn all_values_of_the_peers_are_met() {
     let golden = Golden::read();
     let (teacher, student) = (&golden.teacher, &golden.student);
     let weight = Weight::Constant(1.0);
-    let (temperature, t_squared, tail) = (1.0, true, Tail::Bucket);
+    let tail = Tail::Bucket;
+    let comparison = Comparison { temperature: 1.0, t_squared: true, tail };
     let p_entropy = teacher.iter().map(|row| reference::entropy(&reference::softmax(row, 1.0))).sum::<f64>() / 8.0;
-    let jsd = |beta| Jsd { weight, beta, temperature, t_squared, tail };
-    let skewed = || Box::new(SkewedKl { weight, alpha: 0.1, temperature, t_squared, tail });
+    let jsd = |beta| Jsd { weight, beta, comparison };
+    let skewed = || Box::new(SkewedKl { weight, alpha: 0.1, comparison });
     // Some give cross-entropies for divergences: less the entropy of P, which no gradient sees, they are the same.
     let rows: Vec<(&str, Box<dyn Loss>, usize, f64)> = vec![
         ("CE(student,label)", Box::new(CrossEntropy { weight }), 4, 0.0),
@@ -23,7 +24,7 @@ fn all_values_of_the_peers_are_met() {
         ("KL(T||S) (TRL", Box::new(forward_kl(1.0, true, Tail::RenormaliseTeacher)), 4, 0.0),
         ("KL(T||S) (TRL", Box::new(forward_kl(1.0, true, Tail::RenormaliseBoth)), 4, 0.0),
         ("KL(T||S) (TRL", Box::new(jsd(0.0)), 4, 0.0),
-        ("KL(S||T) (TRL", Box::new(ReverseKl { weight, temperature, t_squared, tail }), 4, 0.0),
+        ("KL(S||T) (TRL", Box::new(ReverseKl { weight, comparison }), 4, 0.0),
         ("KL(S||T) (TRL", Box::new(jsd(1.0)), 4, 0.0),
         ("TRL JSD beta=0.1", Box::new(jsd(0.1)), 4, 0.0),
         ("TRL JSD beta=0.5", Box::new(jsd(0.5)), 4, 0.0),
@@ -32,11 +33,11 @@ fn all_values_of_the_peers_are_met() {
         ("DistiLLM/KDFlow JSD lam=0.9", Box::new(jsd(0.1)), 4, 0.0),
         ("skew FKL a=0.1 KL", skewed(), 4, 0.0),
         ("skew FKL a=0.1 DistiLLM-repo", skewed(), 4, p_entropy),
-        ("skew RKL", Box::new(ReverseSkewedKl { weight, alpha: 0.1, temperature, t_squared, tail }), 4, 0.0),
-        ("TVD", Box::new(TotalVariation { weight, temperature, t_squared, tail }), 4, 0.0),
+        ("skew RKL", Box::new(ReverseSkewedKl { weight, alpha: 0.1, comparison }), 4, 0.0),
+        ("TVD", Box::new(TotalVariation { weight, comparison }), 4, 0.0),
         ("KL(T||S) at tau=2.0 no", Box::new(forward_kl(2.0, false, tail)), 4, 0.0),
         ("KL(T||S) at tau=2.0 with", Box::new(forward_kl(2.0, true, tail)), 4, 0.0),
-        ("AKL", Box::new(AdaptiveKl { weight, alpha: 0.5, temperature, t_squared, tail }), 4, 0.0),
+        ("AKL", Box::new(AdaptiveKl { weight, alpha: 0.5, comparison }), 4, 0.0),
         ("top-2 FKL conv A", Box::new(forward_kl(1.0, true, Tail::RenormaliseTeacher)), 2, 0.0),
         ("top-2 FKL conv B", Box::new(forward_kl(1.0, true, Tail::Bucket)), 2, 0.0),
         ("top-2 FKL conv C", Box::new(forward_kl(1.0, true, Tail::RenormaliseBoth)), 2, 0.0),

@@ -26,10 +26,10 @@ fn grid(rows: usize, columns: usize, one: usize, other: usize) -> Tensor<CpuTape
 }
 
 fn losses() -> [(&'static str, Box<dyn Loss>); 2] {
-    let (weight, projection) = (Weight::Constant(1.0), Projection::Learned);
+    let (weight, layers) = (Weight::Constant(1.0), HiddenLayers { pairs: vec![], projection: Projection::Learned });
     [
-        ("hidden-mse", Box::new(HiddenMse { weight, layers: vec![], projection })),
-        ("hidden-cosine", Box::new(HiddenCosine { weight, layers: vec![], projection })),
+        ("hidden-mse", Box::new(HiddenMse { weight, layers: layers.clone() })),
+        ("hidden-cosine", Box::new(HiddenCosine { weight, layers })),
     ]
 }
 

@@ -131,8 +131,8 @@ fn cases(temperature: f64) -> Vec<Case> {
     let mut cases = Vec::new();
     for tail in [Tail::RenormaliseTeacher, Tail::Bucket, Tail::RenormaliseBoth] {
         let t_squared = tail != Tail::RenormaliseBoth;
+        let comparison = Comparison { temperature, t_squared, tail };
         let mut add = |name: &str, loss: Box<dyn Loss>, formula: InF64| {
-            let comparison = Comparison { temperature, t_squared, tail };
             cases.push(Case { name: format!("{name} {tail:?} T={temperature}"), loss, comparison, formula });
         };
         add(
@@ -141,11 +141,11 @@ fn cases(temperature: f64) -> Vec<Case> {
             Box::new(|p, q, _| reference::kl(p, q)),
         );
         for beta in [0.0, 0.1, 0.5, 0.9] {
-            let loss = Jsd { weight, beta, temperature, t_squared, tail };
+            let loss = Jsd { weight, beta, comparison };
             add(&format!("jsd {beta}"), Box::new(loss), Box::new(move |p, q, _| reference::jsd(beta, p, q)));
         }
         for alpha in [0.0, 0.1, 0.7] {
-            let loss = SkewedKl { weight, alpha, temperature, t_squared, tail };
+            let loss = SkewedKl { weight, alpha, comparison };
             add(
                 &format!("skewed-kl {alpha}"),
                 Box::new(loss),
@@ -153,7 +153,7 @@ fn cases(temperature: f64) -> Vec<Case> {
             );
         }
         for alpha in [0.1, 0.7] {
-            let loss = ReverseSkewedKl { weight, alpha, temperature, t_squared, tail };
+            let loss = ReverseSkewedKl { weight, alpha, comparison };
             add(
                 &format!("reverse-skewed-kl {alpha}"),
                 Box::new(loss),
@@ -162,30 +162,22 @@ fn cases(temperature: f64) -> Vec<Case> {
         }
         add(
             "total-variation",
-            Box::new(TotalVariation { weight, temperature, t_squared, tail }),
+            Box::new(TotalVariation { weight, comparison }),
             Box::new(|p, q, _| 0.5 * p.iter().zip(q).map(|(p, q)| (p - q).abs()).sum::<f64>()),
         );
         if tail == Tail::RenormaliseTeacher {
             continue;
         }
-        add(
-            "reverse-kl",
-            Box::new(ReverseKl { weight, temperature, t_squared, tail }),
-            Box::new(|p, q, _| reference::kl(q, p)),
-        );
-        add(
-            "jsd 1",
-            Box::new(Jsd { weight, beta: 1.0, temperature, t_squared, tail }),
-            Box::new(|p, q, _| reference::kl(q, p)),
-        );
+        add("reverse-kl", Box::new(ReverseKl { weight, comparison }), Box::new(|p, q, _| reference::kl(q, p)));
+        add("jsd 1", Box::new(Jsd { weight, beta: 1.0, comparison }), Box::new(|p, q, _| reference::kl(q, p)));
         add(
             "reverse-skewed-kl 0",
-            Box::new(ReverseSkewedKl { weight, alpha: 0.0, temperature, t_squared, tail }),
+            Box::new(ReverseSkewedKl { weight, alpha: 0.0, comparison }),
             Box::new(|p, q, _| reference::kl(q, p)),
         );
         add(
             "adaptive-kl",
-            Box::new(AdaptiveKl { weight, alpha: 0.5, temperature, t_squared, tail }),
+            Box::new(AdaptiveKl { weight, alpha: 0.5, comparison }),
             Box::new(|p, q, held| reference::adaptive_kl(0.5, p, q, held)),
         );
     }

@@ -3,7 +3,8 @@
 use super::*;
 
 fn sampled(samples: usize, proposal: f64, tail: Tail) -> SampledCrossEntropy {
-    SampledCrossEntropy { weight: Weight::Constant(1.0), samples, proposal, temperature: 1.0, t_squared: true, tail }
+    let comparison = Comparison { temperature: 1.0, t_squared: true, tail };
+    SampledCrossEntropy { weight: Weight::Constant(1.0), samples, proposal, comparison }
 }
 
 fn drawn(golden: &Golden, loss: &SampledCrossEntropy, k: usize, seed: u8) -> f64 {

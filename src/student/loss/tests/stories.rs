@@ -52,17 +52,15 @@ fn losses_between_a_model_and_a_maimed_copy_are_those_of_pytorch() {
     }
     for (temperature, expected) in [(1.0, &expected.at_one), (2.0, &expected.at_two)] {
         let (weight, t_squared, tail) = (Weight::Constant(1.0), false, Tail::Bucket);
+        let comparison = Comparison { temperature, t_squared, tail };
         let losses: [(&str, Box<dyn Loss>); 7] = [
             ("forward_kl(T||S)", Box::new(ForwardKl { weight, temperature, t_squared, tail })),
-            ("reverse_kl(S||T)", Box::new(ReverseKl { weight, temperature, t_squared, tail })),
-            ("jsd_beta0.5", Box::new(Jsd { weight, beta: 0.5, temperature, t_squared, tail })),
-            ("gjsd_beta0.1", Box::new(Jsd { weight, beta: 0.1, temperature, t_squared, tail })),
-            ("skew_fkl_0.1 KL(T||0.1T+0.9S)", Box::new(SkewedKl { weight, alpha: 0.1, temperature, t_squared, tail })),
-            (
-                "skew_rkl_0.1 KL(S||0.9T+0.1S)",
-                Box::new(ReverseSkewedKl { weight, alpha: 0.1, temperature, t_squared, tail }),
-            ),
-            ("tv", Box::new(TotalVariation { weight, temperature, t_squared, tail })),
+            ("reverse_kl(S||T)", Box::new(ReverseKl { weight, comparison })),
+            ("jsd_beta0.5", Box::new(Jsd { weight, beta: 0.5, comparison })),
+            ("gjsd_beta0.1", Box::new(Jsd { weight, beta: 0.1, comparison })),
+            ("skew_fkl_0.1 KL(T||0.1T+0.9S)", Box::new(SkewedKl { weight, alpha: 0.1, comparison })),
+            ("skew_rkl_0.1 KL(S||0.9T+0.1S)", Box::new(ReverseSkewedKl { weight, alpha: 0.1, comparison })),
+            ("tv", Box::new(TotalVariation { weight, comparison })),
         ];
         assert_eq!(losses.len(), expected.len());
         for (name, loss) in losses {

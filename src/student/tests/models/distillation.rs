@@ -15,7 +15,7 @@ use stillhouse_student::loss::cross_entropy::CrossEntropy;
 use stillhouse_student::loss::forward_kl::ForwardKl;
 use stillhouse_student::loss::jsd::Jsd;
 use stillhouse_student::loss::sampled_cross_entropy::SampledCrossEntropy;
-use stillhouse_student::loss::{Loss, Tail, Teacher, Weight, WeightLine};
+use stillhouse_student::loss::{Comparison, Loss, Tail, Teacher, Weight, WeightLine};
 use stillhouse_student::model::{DecoderConfig, ModelInput, RotaryTable};
 use stillhouse_student::optimizer::Optimizer;
 use stillhouse_student::schedule::constant::Constant;
@@ -23,6 +23,7 @@ use stillhouse_student::trainer::{BatchSource, LiveTeacher, Losses, Options, Sta
 use stillhouse_student::weights::LoadedModel;
 
 const ONE: Weight = Weight::Constant(1.0);
+const COMPARISON: Comparison = Comparison { temperature: 1.0, t_squared: true, tail: Tail::Bucket };
 
 fn cross_entropy(weight: Weight) -> CrossEntropy {
     CrossEntropy { weight }
@@ -33,22 +34,15 @@ fn forward_kl() -> ForwardKl {
 }
 
 fn jsd(weight: Weight) -> Jsd {
-    Jsd { weight, beta: 0.5, temperature: 1.0, t_squared: true, tail: Tail::Bucket }
+    Jsd { weight, beta: 0.5, comparison: COMPARISON }
 }
 
 fn sampled() -> SampledCrossEntropy {
-    SampledCrossEntropy {
-        weight: ONE,
-        samples: 4,
-        proposal: 1.0,
-        temperature: 1.0,
-        t_squared: true,
-        tail: Tail::Bucket,
-    }
+    SampledCrossEntropy { weight: ONE, samples: 4, proposal: 1.0, comparison: COMPARISON }
 }
 
 fn adaptive() -> AdaptiveKl {
-    AdaptiveKl { weight: ONE, alpha: 0.5, temperature: 1.0, t_squared: true, tail: Tail::Bucket }
+    AdaptiveKl { weight: ONE, alpha: 0.5, comparison: COMPARISON }
 }
 
 /// Wider and deeper than the student, with a vocabulary padded to another length.

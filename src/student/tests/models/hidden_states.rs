@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod gradients;
+mod refused;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +19,7 @@ use stillhouse_student::init::fresh;
 use stillhouse_student::loss::cross_entropy::CrossEntropy;
 use stillhouse_student::loss::hidden_cosine::HiddenCosine;
 use stillhouse_student::loss::hidden_mse::HiddenMse;
-use stillhouse_student::loss::{LayerPair, Loss, Projection, Teacher, Weight, WeightLine};
+use stillhouse_student::loss::{HiddenLayers, LayerPair, Loss, Projection, Teacher, Weight, WeightLine};
 use stillhouse_student::model::{DecoderConfig, RotaryTable};
 use stillhouse_student::optimizer::{AdamW, Muon, Optimizer};
 use stillhouse_student::schedule::constant::Constant;
@@ -28,16 +31,22 @@ use stillhouse_student::weights::{LoadedModel, Values};
 
 const ONE: Weight = Weight::Constant(1.0);
 
-fn layers(pairs: &[(usize, usize)]) -> Vec<LayerPair> {
-    pairs.iter().map(|(student, teacher)| LayerPair::new(*student, *teacher)).collect()
+fn layers(pairs: &[(usize, usize)]) -> HiddenLayers {
+    let pairs = pairs.iter().map(|(student, teacher)| LayerPair::new(*student, *teacher)).collect();
+    HiddenLayers { pairs, projection: Projection::Learned }
+}
+
+/// The last layers as they are.
+fn unprojected() -> HiddenLayers {
+    HiddenLayers { projection: Projection::None, ..layers(&[]) }
 }
 
 fn mse(pairs: &[(usize, usize)]) -> HiddenMse {
-    HiddenMse { weight: ONE, layers: layers(pairs), projection: Projection::Learned }
+    HiddenMse { weight: ONE, layers: layers(pairs) }
 }
 
 fn cosine(pairs: &[(usize, usize)]) -> HiddenCosine {
-    HiddenCosine { weight: ONE, layers: layers(pairs), projection: Projection::Learned }
+    HiddenCosine { weight: ONE, layers: layers(pairs) }
 }
 
 const CROSS_ENTROPY: CrossEntropy = CrossEntropy { weight: Weight::Constant(0.5) };
@@ -108,127 +117,6 @@ fn trained(losses: &[(&str, &dyn Loss)], setup: Setup<'_>) -> (Trained, Watcher)
     let mut watcher = Watcher::default();
     let done = train(losses, Some(teacher()), setup, &InMemory::default(), &mut watcher).unwrap();
     (done, watcher)
-}
-
-#[derive(Deserialize)]
-struct Reference {
-    step: Step,
-}
-
-/// What PyTorch says of one step.
-#[derive(Deserialize)]
-struct Step {
-    layers: BTreeMap<String, Vec<(usize, usize)>>,
-    weights: BTreeMap<String, f64>,
-    values: BTreeMap<String, f64>,
-    gradients: BTreeMap<String, Gradient>,
-}
-
-#[derive(Deserialize)]
-struct Gradient {
-    norm: f64,
-    first: Vec<f64>,
-}
-
-/// The learned maps that PyTorch was given.
-fn grid(rows: usize, columns: usize, one: usize, other: usize) -> Values {
-    let number = |place: usize| (((place / columns * one + place % columns * other) % 23) as f64 - 11.0) / 22.0;
-    Values::new(vec![rows, columns], (0..rows * columns).map(|place| number(place) as f32).collect())
-}
-
-#[test]
-fn a_step_has_the_values_and_gradients_of_pytorch() {
-    let text = fs_err::read_to_string(golden("hidden_states.json")).unwrap();
-    let Reference { step } = serde_json::from_str(&text).unwrap();
-    let (student, teacher) = (load::<Cpu>("llama-gqa-tied"), load::<Cpu>("stories260k"));
-    let pairs = |name: &str| layers(&step.layers[name]);
-    let weight = |name: &str| Weight::Constant(step.weights[name]);
-    let projection = Projection::Learned;
-    let mse = HiddenMse { weight: weight("hidden-mse"), layers: pairs("hidden-mse"), projection };
-    let cosine = HiddenCosine { weight: weight("hidden-cosine"), layers: pairs("hidden-cosine"), projection };
-    let losses = Losses::new([
-        ("cross-entropy", &CrossEntropy { weight: ONE } as &dyn Loss),
-        ("hidden-mse", &mse),
-        ("hidden-cosine", &cosine),
-    ]);
-    let mut batch = batch_of(&expected("llama-gqa-tied").ids);
-    for place in 0..batch.scored.len() {
-        batch.scored[place] = !(place / batch.length + place % batch.length).is_multiple_of(3);
-    }
-    let batch = StepBatch { batch, teacher: Teacher::default() };
-    // With β₁ = 0 the first moment is the gradient.
-    let optimizer = AdamW { beta1: 0.0, ..adamw(1e-3) };
-    for gradient_checkpointing in [false, true] {
-        let method = Method { gradient_checkpointing, ..Method::default() };
-        let compared = ComparedLayers::of(&losses, &student.config, Some(&teacher.config)).unwrap();
-        let state = State::<CpuTape>::begin(student.decoder.clone(), &student.config, &method).unwrap();
-        let state = state.comparing(compared, 0).beside(Some(LiveTeacher::new(teacher.clone(), 128)));
-        let mut start = state.checkpoint();
-        assert_eq!(start.projections.len(), 4);
-        for (name, map) in &mut start.projections {
-            let number: usize = name.split('.').nth(2).unwrap().parse().unwrap();
-            *map = grid(64, 48, 3 + number, 5 + number);
-        }
-        let state = state.take_up(&start, &Default::default()).unwrap();
-        let (state, report) = state.advance(&batch, &losses, &optimizer, 1e-3, None, 1).unwrap();
-        for part in &report.parts {
-            let expected = step.values[&part.name];
-            let mean = part.mean.unwrap();
-            assert!((mean - expected).abs() < 1e-6 * expected.max(1.0), "{}: {mean} is not {expected}", part.name);
-        }
-        let computed = state.checkpoint().optimizer.first;
-        assert_eq!(computed.len(), step.gradients.len());
-        for (name, expected) in &step.gradients {
-            let gradient = &computed[name].data;
-            let norm = gradient.iter().map(|slope| f64::from(*slope).powi(2)).sum::<f64>().sqrt();
-            assert!(
-                (norm - expected.norm).abs() < 2e-6 * expected.norm.max(1.0),
-                "{name}: {norm} is not {}",
-                expected.norm
-            );
-            for (slope, expected) in gradient.iter().zip(&expected.first) {
-                assert!((f64::from(*slope) - expected).abs() < 1e-6, "{name}: {slope} is not {expected}");
-            }
-        }
-    }
-}
-
-#[test]
-fn learned_maps_have_the_slopes_of_the_loss_as_gradients() {
-    let (mse, cosine) = (mse(&[(1, 3)]), cosine(&[(0, 1), (2, 2)]));
-    let losses = Losses::new([("hidden-mse", &mse as &dyn Loss), ("hidden-cosine", &cosine)]);
-    let batch = rule().step(0).unwrap();
-    let optimizer = AdamW { beta1: 0.0, weight_decay: 0.0, ..adamw(1e-12) };
-    // Hidden states of a size at which the loss is steep and small, so that its differences are more than rounding.
-    let student = DecoderConfig { initializer_range: 0.3, ..tiny() };
-    let beside = DecoderConfig { initializer_range: 0.1, ..teacher_config() };
-    let compared = ComparedLayers::of(&losses, &student, Some(&beside)).unwrap();
-    let state = || {
-        let state = State::<CpuTape>::new(fresh(&student, 3, &Default::default()).unwrap(), &student);
-        state.comparing(compared.clone(), 5).beside(Some(teacher_of(beside.clone())))
-    };
-    let loss_and_gradients = |start: &Checkpoint| {
-        let state = state().take_up(start, &Default::default()).unwrap();
-        let (state, report) = state.advance(&batch, &losses, &optimizer, 1e-12, None, 3).unwrap();
-        (report.loss, state.checkpoint().optimizer.first)
-    };
-    let start = state().checkpoint();
-    let (_, gradients) = loss_and_gradients(&start);
-    assert_eq!(start.projections.len(), 3);
-    for name in start.projections.keys() {
-        let gradient = &gradients[name].data;
-        let steepest = (0..gradient.len()).max_by(|a, b| gradient[*a].abs().total_cmp(&gradient[*b].abs())).unwrap();
-        let moved = |by: f32| {
-            let mut start = start.clone();
-            let mut data = start.projections[name].data.to_vec();
-            data[steepest] += by;
-            start.projections[name].data = Arc::new(data);
-            loss_and_gradients(&start).0
-        };
-        let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
-        let computed = f64::from(gradient[steepest]);
-        assert!((slope - computed).abs() < 0.02 * computed.abs() + 2e-5, "{name}: {computed} is not {slope}");
-    }
 }
 
 #[test]
@@ -372,7 +260,7 @@ fn the_distance_falls_and_the_maps_stay_out_of_the_student() {
 
 #[test]
 fn models_of_one_width_are_compared_without_a_map() {
-    let mse = HiddenMse { projection: Projection::None, ..mse(&[]) };
+    let mse = HiddenMse { weight: ONE, layers: unprojected() };
     let losses: [(&str, &dyn Loss); 1] = [("hidden-mse", &mse)];
     let beside = teacher_of(DecoderConfig { hidden: 32, head_width: 8, ..teacher_config() });
     let mut watcher = Watcher::default();
@@ -447,54 +335,4 @@ fn a_loss_without_weight_takes_no_map_and_no_teacher() {
     };
     let (with, without) = (done(&losses), done(&alone));
     assert!(with.weights == without.weights && with.checkpoint.projections.is_empty());
-}
-
-#[test]
-fn what_can_not_be_compared_is_refused_before_the_first_step() {
-    let refused = |loss: &dyn Loss, teacher: Option<LiveTeacher<Cpu>>| {
-        let losses: [(&str, &dyn Loss); 1] = [("hidden-mse", loss)];
-        let error =
-            train(&losses, teacher, Setup::default(), &InMemory::default(), &mut Watcher::default()).err().unwrap();
-        (error.to_string(), error.hint().unwrap())
-    };
-    let (message, hint) = refused(&mse(&[]), None);
-    assert!(message.contains("hidden states of a teacher beside the student, and none is named"), "{message}");
-    assert!(hint.contains("provider = \"local\""), "{hint}");
-    let (message, hint) = refused(&mse(&[(1, 1), (3, 2)]), Some(teacher()));
-    assert_eq!(message, "`hidden-mse` compares layer 3 of the student, which has 2 layers");
-    assert_eq!(hint, "layers count from 0, the embedding, to 2, what the final norm reads");
-    let (message, hint) = refused(&mse(&[(3, 2), (2, 4)]), Some(teacher()));
-    assert_eq!(
-        message,
-        "`hidden-mse` compares layer 3 of the student, which has 2 layers; `hidden-mse` compares layer 4 of the teacher, which \
-         has 3 layers"
-    );
-    assert!(hint.contains("to 2, what the final norm reads; layers count") && hint.contains("to 3"), "{hint}");
-    let (message, _) = refused(&mse(&[(2, 4)]), Some(teacher()));
-    assert_eq!(message, "`hidden-mse` compares layer 4 of the teacher, which has 3 layers");
-    let (message, hint) = refused(&HiddenMse { projection: Projection::None, ..mse(&[]) }, Some(teacher()));
-    assert!(message.contains("have 32 numbers and the teacher's 48"), "{message}");
-    assert_eq!(hint, "take `projection = \"learned\"`");
-}
-
-#[test]
-fn a_checkpoint_with_other_maps_is_refused() {
-    let mse = mse(&[]);
-    let losses = Losses::new([("hidden-mse", &mse as &dyn Loss)]);
-    let compared = ComparedLayers::of(&losses, &tiny(), Some(&teacher_config())).unwrap();
-    let state = || {
-        let state = State::<CpuTape>::new(fresh(&tiny(), 3, &Default::default()).unwrap(), &tiny());
-        state.comparing(compared.clone(), 5)
-    };
-    let mut start = state().checkpoint();
-    let name = "projections.hidden-mse.0.weight";
-    start.projections[name] = Values::new(vec![32, 48], start.projections[name].data.to_vec());
-    let refused = |start: &Checkpoint| state().take_up(start, &Default::default()).err().unwrap().to_string();
-    let said = refused(&start);
-    assert!(
-        said.contains("the projections of the checkpoint of step 0 hold `projections.hidden-mse.0.weight`"),
-        "{said}"
-    );
-    start.projections.clear();
-    assert!(refused(&start).contains("lack `projections.hidden-mse.0.weight`"));
 }

@@ -4,11 +4,13 @@ use stillhouse_student::backend::{Cpu, CpuTape};
 use stillhouse_student::error::StudentError;
 use stillhouse_student::init::fresh;
 use stillhouse_student::loss::reverse_kl::ReverseKl;
-use stillhouse_student::loss::{Loss, Tail, Weight};
+use stillhouse_student::loss::{Comparison, Loss, Tail, Weight};
 use stillhouse_student::model::{DecoderConfig, RotaryTable};
 use stillhouse_student::optimizer::Optimizer;
 use stillhouse_student::schedule::constant::Constant;
-use stillhouse_student::trainer::{BatchSource, LiveTeacher, Losses, OnPolicy, Options, Sampler, Trained, Training};
+use stillhouse_student::trainer::{
+    BatchSource, LiveTeacher, Losses, OnPolicy, OnPolicySampler, Options, Trained, Training,
+};
 use stillhouse_student::weights::LoadedModel;
 
 use crate::support::training::{InMemory, Rule, Watcher, adamw, tiny};
@@ -55,7 +57,8 @@ fn train_of(
     watcher: &mut Watcher,
 ) -> Result<Trained, StudentError> {
     stillhouse_student::cpu::flush_subnormals();
-    let reverse_kl = ReverseKl { weight: Weight::Constant(1.0), temperature: 1.0, t_squared: true, tail: Tail::Bucket };
+    let comparison = Comparison { temperature: 1.0, t_squared: true, tail: Tail::Bucket };
+    let reverse_kl = ReverseKl { weight: Weight::Constant(1.0), comparison };
     let losses: [(&str, &dyn Loss); 1] = [("reverse-kl", &reverse_kl)];
     let (optimizer, device) = (Optimizer::Adamw(adamw(5e-3)), Default::default());
     let rule = rule(share);
@@ -70,7 +73,7 @@ fn train_of(
         micro_rows: 2,
         checkpoint_every: 0,
         options: Options {
-            on_policy: Some(Sampler { rule: &rule, stop_ids: &[31], vocabulary: 32 }),
+            on_policy: Some(OnPolicySampler { rule: &rule, stop_ids: &[31], vocabulary: 32 }),
             ..Options::default()
         },
     };

@@ -17,7 +17,7 @@ use stillhouse_student::model::{DecoderConfig, RotaryTable};
 use stillhouse_student::optimizer::Optimizer;
 use stillhouse_student::schedule::constant::Constant;
 use stillhouse_student::trainer::{
-    BatchSource, LiveTeacher, Losses, Method, OnPolicy, Options, Sampler, Trained, Training,
+    BatchSource, LiveTeacher, Losses, Method, OnPolicy, OnPolicySampler, Options, Trained, Training,
 };
 use stillhouse_student::weights::LoadedModel;
 
@@ -249,7 +249,7 @@ fn computing_layers_again_gives_the_same_bits() {
 fn the_students_own_text_is_read_by_the_teacher_in_its_tokens() {
     // What a fresh student writes is mostly no text at all: bytes that are no characters have no partner.
     let rule = OnPolicy { share: 1.0, temperature: 1.0, max_tokens: Some(12) };
-    let on_policy = Some(Sampler { rule: &rule, stop_ids: &[261], vocabulary: 262 });
+    let on_policy = Some(OnPolicySampler { rule: &rule, stop_ids: &[261], vocabulary: 262 });
     let options = Options { on_policy, ..Options::default() };
     let (trained, watcher) = Setup { pack: false, options, ..Setup::of(3) }.watched();
     assert_eq!(trained.rollouts.len(), 3 * 4);

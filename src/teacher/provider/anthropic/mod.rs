@@ -14,8 +14,7 @@ use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 use self::messages::MessagesApi;
 use super::api::Auth;
 use super::capability::{self, Capabilities};
-use super::server::{self, LimitsConfig, PricesConfig, Server};
-use super::terms::TermsConfig;
+use super::server::{self, Server, UsageConfig};
 use super::{Job, Provider};
 use crate::answers::{AnswersConfig, SamplingConfig};
 use crate::request::Request;
@@ -37,13 +36,9 @@ pub struct Anthropic {
     pub revision: Option<String>,
     /// The name of the environment variable that holds the key.
     pub api_key_env: Execution<Option<String>>,
-    /// What its answers may be used for.
-    pub terms: Execution<Option<TermsConfig>>,
-    /// How much at once, a minute, and in all.
-    #[config(default)]
-    pub limits: Execution<LimitsConfig>,
-    /// What tokens cost.
-    pub prices: Execution<Option<PricesConfig>>,
+    /// What it may be used for, how much, and at what price.
+    #[config(inline)]
+    pub usage: UsageConfig,
 }
 
 impl Anthropic {
@@ -57,8 +52,8 @@ impl Anthropic {
             key_variable: self.api_key_env.0.clone(),
             auth: Auth::Header { key: "x-api-key", also: &[("anthropic-version", VERSION)] },
             api: Arc::new(MessagesApi { model: self.model.clone() }),
-            limits: self.limits.limits(self.prices.as_ref()),
-            terms: self.terms.0.clone(),
+            limits: self.usage.limits(),
+            terms: self.usage.terms.0.clone(),
             batch: None,
         }
     }
@@ -107,5 +102,5 @@ impl Provider for Anthropic {
 }
 
 fn sound(config: &Anthropic, node: &Node, report: &mut Diagnostics) {
-    server::check(&config.base_url, &config.model, &config.limits, config.prices.as_ref(), node, report);
+    server::check(&config.base_url, &config.model, &config.usage, node, report);
 }

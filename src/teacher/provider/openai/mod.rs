@@ -12,4 +12,4 @@ mod tests;
 
 pub use chat::{ChatApi, Dialect};
 pub use completions::CompletionsApi;
-pub use settings::{ApiConfig, OpenAi};
+pub use settings::{ApiConfig, OpenAi, ServedModel};

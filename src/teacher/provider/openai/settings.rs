@@ -10,10 +10,9 @@ use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 use super::{ChatApi, CompletionsApi, Dialect};
 use crate::answers::AnswersConfig;
 use crate::batch::{BatchConfig, BatchOptions};
-use crate::provider::api::Auth;
+use crate::provider::api::{Api, Auth};
 use crate::provider::capability::{self, Capabilities};
-use crate::provider::server::{self, LimitsConfig, PricesConfig, Server};
-use crate::provider::terms::TermsConfig;
+use crate::provider::server::{self, Server, UsageConfig};
 use crate::provider::{Job, Provider};
 use crate::request::Request;
 use crate::session::{Asks, Session};
@@ -24,8 +23,24 @@ use crate::session::{Asks, Session};
 pub struct OpenAi {
     /// Where it is, up to `/v1`: `http://127.0.0.1:8080/v1`.
     pub base_url: Execution<String>,
+    /// Which model, and how it is asked.
+    #[config(inline)]
+    pub model: ServedModel,
+    /// Send only what OpenAI's own API has. Left out, it is so for OpenAI's and Azure's hosts.
+    pub strict: Execution<Option<bool>>,
+    /// Hand requests in with OpenAI's Batch API, at about half the price and within a day: `true`, or a table of how.
+    pub batch: Execution<Option<BatchConfig>>,
+    /// What it may be used for, how much, and at what price.
+    #[config(inline)]
+    pub usage: UsageConfig,
+}
+
+/// What the tables of all servers with OpenAI's API say of the model and of how it is asked.
+#[derive(Clone, Debug, Config)]
+pub struct ServedModel {
     /// The model, as the server names it.
-    pub model: String,
+    #[config(name = "model")]
+    pub name: String,
     /// What the model's name does not say (a quantisation, a deployment): another revision is another teacher.
     pub revision: Option<String>,
     /// `chat` sends the conversation, `completions` its text, for a base model to continue.
@@ -33,20 +48,20 @@ pub struct OpenAi {
     pub api: ApiConfig,
     /// The name of the environment variable that holds the key; leave it out where the server wants none.
     pub api_key_env: Execution<Option<String>>,
-    /// Send only what OpenAI's own API has. Left out, it is so for OpenAI's and Azure's hosts.
-    pub strict: Execution<Option<bool>>,
-    /// Hand requests in with OpenAI's Batch API, at about half the price and within a day: `true`, or a table of how.
-    pub batch: Execution<Option<BatchConfig>>,
     /// The model folder, or trained tokenizer, whose tokens the server's model has. Named, `check` tells before anything is
     /// paid whether a student can learn from its log-probabilities; it changes no answer.
     pub tokenizer: Execution<Option<Ref<TokenizerSource>>>,
-    /// What its answers may be used for.
-    pub terms: Execution<Option<TermsConfig>>,
-    /// How much at once, a minute, and in all.
-    #[config(default)]
-    pub limits: Execution<LimitsConfig>,
-    /// What tokens cost.
-    pub prices: Execution<Option<PricesConfig>>,
+}
+
+impl ServedModel {
+    /// How it is talked to.
+    pub(in crate::provider) fn api(&self, dialect: Dialect) -> Arc<dyn Api> {
+        let model = self.name.clone();
+        match self.api {
+            ApiConfig::Chat => Arc::new(ChatApi { model, dialect }),
+            ApiConfig::Completions => Arc::new(CompletionsApi { model, dialect }),
+        }
+    }
 }
 
 /// Which of two APIs is asked.
@@ -72,28 +87,24 @@ impl OpenAi {
     }
 
     fn server(&self) -> Server {
-        let prices = self.prices.as_ref().map(|prices| match self.batch_options() {
+        let prices = self.usage.prices.as_ref().map(|prices| match self.batch_options() {
             Some(_) => prices.in_a_batch(),
             None => prices.clone(),
         });
-        let (model, dialect) = (self.model.clone(), if self.is_strict() { Dialect::Strict } else { Dialect::Common });
         Server {
             provider: "openai",
-            family: match self.api {
+            family: match self.model.api {
                 ApiConfig::Chat => "openai-chat",
                 ApiConfig::Completions => "openai-completions",
             },
             base_url: self.base_url.0.clone(),
-            model: self.model.clone(),
-            revision: self.revision.clone(),
-            key_variable: self.api_key_env.0.clone(),
+            model: self.model.name.clone(),
+            revision: self.model.revision.clone(),
+            key_variable: self.model.api_key_env.0.clone(),
             auth: Auth::Bearer,
-            api: match self.api {
-                ApiConfig::Chat => Arc::new(ChatApi { model, dialect }),
-                ApiConfig::Completions => Arc::new(CompletionsApi { model, dialect }),
-            },
-            limits: self.limits.limits(prices.as_ref()),
-            terms: self.terms.0.clone(),
+            api: self.model.api(if self.is_strict() { Dialect::Strict } else { Dialect::Common }),
+            limits: self.usage.limits.limits(prices.as_ref()),
+            terms: self.usage.terms.0.clone(),
             batch: self.batch_options().cloned(),
         }
     }
@@ -101,7 +112,7 @@ impl OpenAi {
 
 impl Provider for OpenAi {
     fn capabilities(&self) -> Capabilities {
-        match (self.is_strict(), self.api) {
+        match (self.is_strict(), self.model.api) {
             (true, ApiConfig::Chat) => capability::OPENAI_STRICT,
             (true, ApiConfig::Completions) => capability::OPENAI_STRICT_COMPLETIONS,
             (false, _) => capability::OPENAI,
@@ -130,7 +141,7 @@ impl Provider for OpenAi {
 }
 
 fn sound(config: &OpenAi, node: &Node, report: &mut Diagnostics) {
-    server::check(&config.base_url, &config.model, &config.limits, config.prices.as_ref(), node, report);
+    server::check(&config.base_url, &config.model.name, &config.usage, node, report);
     if config.batch_options().is_some() {
         let at = node.as_table().and_then(|table| table.get("batch")).map_or(node.at, |found| found.at);
         config.capabilities().check_batch(at, report);

@@ -14,4 +14,4 @@ pub use client::{Client, Unanswered, estimate};
 pub use forecast::{forecast, forecast_requests};
 pub use run::run;
 pub use session::open;
-pub use settings::{LimitsConfig, PricesConfig, Server, check};
+pub use settings::{LimitsConfig, PricesConfig, Server, UsageConfig, check};

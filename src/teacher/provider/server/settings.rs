@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
-use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node};
+use stillhouse_spec::{Config, Diagnostic, Diagnostics, Execution, Node};
 
 use crate::batch::BatchOptions;
 use crate::provider::api::{Api, Auth};
@@ -44,6 +44,26 @@ impl Server {
     #[must_use]
     pub fn identity(&self) -> Identity {
         Identity { family: self.family, model: self.model.clone(), revision: self.revision.clone() }
+    }
+}
+
+/// What the table of every teacher behind a server says of its use.
+#[derive(Clone, Debug, Config)]
+pub struct UsageConfig {
+    /// What its answers may be used for.
+    pub terms: Execution<Option<TermsConfig>>,
+    /// How much at once, a minute, and in all.
+    #[config(default)]
+    pub limits: Execution<LimitsConfig>,
+    /// What tokens cost.
+    pub prices: Execution<Option<PricesConfig>>,
+}
+
+impl UsageConfig {
+    /// The limits that the transport keeps.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits.limits(self.prices.as_ref())
     }
 }
 
@@ -171,14 +191,7 @@ impl LimitsConfig {
 }
 
 /// Reports what is wrong with a server's table. `node` is the table.
-pub fn check(
-    base_url: &str,
-    model: &str,
-    limits: &LimitsConfig,
-    prices: Option<&PricesConfig>,
-    node: &Node,
-    report: &mut Diagnostics,
-) {
+pub fn check(base_url: &str, model: &str, usage: &UsageConfig, node: &Node, report: &mut Diagnostics) {
     let at = |name: &str| node.as_table().and_then(|table| table.get(name)).map_or(node.at, |found| found.at);
     match Url::parse(base_url) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => {
@@ -196,7 +209,7 @@ pub fn check(
                 .hint("it looks like `http://127.0.0.1:8080/v1`"),
         ),
     }
-    if limits.budget_usd.is_some() && prices.is_none() {
+    if usage.limits.budget_usd.is_some() && usage.prices.is_none() {
         report.push(
             Diagnostic::error(at("limits"), "`budget-usd` needs `prices`")
                 .hint("in US dollars a million tokens: `prices = { input = 0.15, output = 0.60 }`"),

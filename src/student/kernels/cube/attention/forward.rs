@@ -24,6 +24,7 @@ fn attention_kernel<F: Float>(
     masses: &mut Array<f32>,
     queries: u32,
     keys: u32,
+    room: u32,
     heads: u32,
     groups: u32,
     scale: f32,
@@ -41,6 +42,7 @@ fn attention_kernel<F: Float>(
 
     let queries = queries as usize;
     let keys = keys as usize;
+    let room = room as usize;
     let heads = heads as usize;
     let groups = groups as usize;
     let batch = CUBE_POS_Z as usize;
@@ -52,7 +54,7 @@ fn attention_kernel<F: Float>(
     let query_step = heads * width;
     let key_step = groups * width;
     let query_base = batch * queries * query_step + head * width;
-    let key_base = batch * keys * key_step + group * width;
+    let key_base = batch * room * key_step + group * width;
 
     let mut query_rows = SharedMemory::<f32>::new(comptime!(tile.block() * tile.stride()));
     let mut key_rows = SharedMemory::<f32>::new(comptime!(tile.block() * tile.stride()));
@@ -200,6 +202,7 @@ pub(in super::super) fn attention<R: CubeRuntime>(
             masses.clone().into_array_arg(),
             shape.queries as u32,
             shape.keys as u32,
+            shape.room as u32,
             shape.heads as u32,
             shape.groups as u32,
             shape.scale(),
