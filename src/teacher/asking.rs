@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answers::OnRejected;
 use crate::provider::server::{Client, Unanswered};
-use crate::replies::{Claim, Location, ReplyStore, RequestKey, StoreError};
+use crate::replies::{Claim, Location, Mine, ReplyStore, RequestKey, StoreError};
 use crate::reply::Reply;
 use crate::request::{Identity, Request};
 
@@ -27,6 +27,8 @@ pub use self::batched::Batches;
 const GRACE: Duration = Duration::from_secs(10);
 /// How often the user's wish to stop is looked at while waiting.
 const LOOK: Duration = Duration::from_millis(100);
+/// The first pause before looking whether another process is done with a request.
+const LOOK_ELSEWHERE: Duration = Duration::from_millis(20);
 
 /// A prompt and the request it makes.
 #[derive(Clone, Debug)]
@@ -318,7 +320,7 @@ impl Asking {
     async fn answer_once(&self, question: &Question, key: RequestKey) -> Result<Landing, Failure> {
         let max_tokens = question.request.sampling.max_tokens;
         loop {
-            let mine = match self.store.claim(key, max_tokens) {
+            let mut mine = match self.store.claim(key, max_tokens) {
                 Claim::Mine(mine) => mine,
                 Claim::Other(mut other) => {
                     _ = other.changed().await;
@@ -331,6 +333,11 @@ impl Asking {
             if let Some((failure, words)) = self.refused_in_a_batch(&key) {
                 self.note_refused(question, failure)?;
                 return Ok(Landing::Rejected(words));
+            }
+            self.wait_for_other_processes(&mut mine).await;
+            self.store.look_again()?;
+            if let Some(location) = self.store.find(&key, max_tokens)? {
+                return Ok(Landing::Reply(location, Origin::Stored));
             }
             let client = self.client.get_or_init(&self.connect).as_ref().map_err(Clone::clone)?;
             let reply = match client.ask(&question.request, &self.closing).await {
@@ -345,6 +352,15 @@ impl Asking {
             self.count(&reply);
             drop(mine);
             return Ok(Landing::Reply(location, Origin::Asked));
+        }
+    }
+
+    /// Waits until no other process asks a request. One that is being stopped waits for nobody: it will not ask.
+    async fn wait_for_other_processes(&self, mine: &mut Mine) {
+        let mut pause = LOOK_ELSEWHERE;
+        while !self.store.share_claim(mine) && !self.closing.is_cancelled() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_ELSEWHERE * 16);
         }
     }
 

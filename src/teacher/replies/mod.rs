@@ -5,6 +5,7 @@
 //!   00000000.replies     segments: append-only, one writer each (held by a file lock), read by all
 //!   00000000.index       where the replies of the segment lie; deleting it costs a scan
 //!   00000001.replies
+//!   claims               empty: locks on its bytes say who asks which request
 //!   batches/             what was handed in and not fetched yet, see [`crate::batch::journal`]
 //! ```
 //!
@@ -22,6 +23,7 @@
 //! The key leaves `max-tokens` out; an entry's head carries the limit it was asked with, so that a reply which
 //! ended by itself also answers every request whose limit it would not have reached (see [`Limit`]).
 
+mod claims;
 pub mod entry;
 pub mod exchange;
 mod index_file;

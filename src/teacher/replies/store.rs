@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
 use super::StoreError;
+use super::claims::{SharedClaim, SharedClaims};
 use super::entry::{self, RequestKey};
 use super::indexed::{Every, IndexedSegment};
 use super::segment::{self, numbers};
@@ -33,23 +34,38 @@ pub(super) struct State {
     /// The segment that this process writes: the writer itself puts its entries into the index, once durable.
     own: Option<u32>,
     looked: Option<Instant>,
+    /// When the folder was changed last, where that was long enough before it was listed that a further change shows.
+    listed: Option<SystemTime>,
     every: Every,
 }
 
 impl State {
     fn new(every: Every) -> Self {
-        Self { segments: BTreeMap::new(), unreadable: BTreeSet::new(), own: None, looked: None, every }
+        Self { segments: BTreeMap::new(), unreadable: BTreeSet::new(), own: None, looked: None, listed: None, every }
     }
 
     /// Brings in what is new in all segments but the own one.
     fn refresh(&mut self, directory: &Path) -> Result<(), StoreError> {
-        for number in numbers(directory)? {
+        for number in self.numbers(directory)? {
             if self.own != Some(number) {
                 self.scan(directory, number)?;
             }
         }
         self.looked = Some(Instant::now());
         Ok(())
+    }
+
+    /// The segments that are there. A folder that nobody changed is not listed again: this is asked before every request.
+    fn numbers(&mut self, directory: &Path) -> Result<Vec<u32>, StoreError> {
+        /// Finer than the clock of any file system.
+        const SETTLED: Duration = Duration::from_secs(2);
+        let changed = fs_err::metadata(directory).and_then(|there| there.modified()).ok();
+        if changed.is_some() && changed == self.listed {
+            return Ok(self.segments.keys().copied().collect());
+        }
+        let settled = |at: &SystemTime| at.elapsed().is_ok_and(|since| since > SETTLED);
+        self.listed = changed.filter(settled);
+        numbers(directory)
     }
 
     fn scan(&mut self, directory: &Path, number: u32) -> Result<(), StoreError> {
@@ -118,6 +134,7 @@ pub struct ReplyStore {
     state: Arc<Mutex<State>>,
     writer: Mutex<Option<Writer>>,
     claims: Arc<Claims>,
+    shared_claims: SharedClaims,
 }
 
 impl ReplyStore {
@@ -142,6 +159,7 @@ impl ReplyStore {
             state: Arc::new(Mutex::new(state)),
             writer: Mutex::new(None),
             claims: Arc::default(),
+            shared_claims: SharedClaims::default(),
         })
     }
 
@@ -243,7 +261,16 @@ impl ReplyStore {
         }
         let (sender, receiver) = watch::channel(());
         claims.insert((key, max_tokens), receiver);
-        Claim::Mine(Mine { request: (key, max_tokens), claims: Arc::clone(&self.claims), _ended: sender })
+        Claim::Mine(Mine { request: (key, max_tokens), claims: Arc::clone(&self.claims), shared: None, _ended: sender })
+    }
+
+    /// Takes a request that is ours in this process among the other processes too. False where one of them is asking it:
+    /// try again a little later. Once it is ours its reply may be there: [`ReplyStore::look_again`].
+    #[must_use]
+    pub fn share_claim(&self, mine: &mut Mine) -> bool {
+        let (key, max_tokens) = mine.request;
+        mine.shared = mine.shared.take().or_else(|| self.shared_claims.take(&self.directory, &key, max_tokens));
+        mine.shared.is_some()
     }
 
     /// Number of stored replies, unreadable ones included.
@@ -273,6 +300,8 @@ pub enum Claim {
 pub struct Mine {
     request: (RequestKey, u32),
     claims: Arc<Claims>,
+    /// Held among processes as well.
+    shared: Option<SharedClaim>,
     _ended: watch::Sender<()>,
 }
 

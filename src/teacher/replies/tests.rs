@@ -174,6 +174,30 @@ fn an_equal_request_waits_for_the_one_that_asks() {
     assert!(matches!(store.claim(key(1), 8), Claim::Mine(_)));
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn of_two_processes_one_asks_and_the_other_finds_its_reply() {
+    let folder = tempfile::tempdir().unwrap();
+    // Locks belong to open files: two stores of one folder are to each other what two processes are.
+    let (ours, theirs) = (ReplyStore::open(folder.path()).unwrap(), ReplyStore::open(folder.path()).unwrap());
+    let claim = |store: &ReplyStore, limit| match store.claim(key(1), limit) {
+        Claim::Mine(mine) => mine,
+        Claim::Other(_) => panic!("nobody in this process asks it"),
+    };
+    let mut mine = claim(&ours, 8);
+    assert!(ours.share_claim(&mut mine) && ours.share_claim(&mut mine), "ours stays ours");
+    let mut waiting = claim(&theirs, 8);
+    assert!(!theirs.share_claim(&mut waiting));
+    assert!(theirs.share_claim(&mut claim(&theirs, 9)), "another limit is another request");
+    assert_eq!(theirs.find(&key(1), 8).unwrap(), None);
+    runtime().block_on(ours.put(key(1), 8, &reply("once"))).unwrap();
+    drop(mine);
+    assert!(theirs.share_claim(&mut waiting), "given up with the claim");
+    theirs.look_again().unwrap();
+    let found = theirs.find(&key(1), 8).unwrap().unwrap();
+    assert_eq!(theirs.read(&key(1), found).unwrap().unwrap().text, "once");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
