@@ -46,7 +46,7 @@ pub mod process;
 pub mod recipe;
 
 pub use context::{Artifact, Cancel, Context, EventSink};
-pub use event::{Event, How, StageEvent};
+pub use event::{Event, How, Spent, StageEvent};
 pub use failure::{Class, Failure};
 pub use forecast::{Ahead, Forecast};
 pub use kind::{AnyConfig, Inherited, Kind, Needs, Outcome, Placement, StageKind, Surroundings, View};

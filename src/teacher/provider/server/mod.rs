@@ -5,6 +5,7 @@ mod forecast;
 mod run;
 mod session;
 mod settings;
+mod spending;
 
 #[cfg(test)]
 mod tests;
