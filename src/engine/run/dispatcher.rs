@@ -198,7 +198,7 @@ impl<'a> Dispatcher<'a> {
     fn needs(&mut self, id: StageId) -> Needs {
         let stage = &self.experiment.graph[id];
         let known = self.needs.entry(id).or_insert_with(|| {
-            let (table, definitions) = (&stage.table, Definitions(&stage.definitions));
+            let (table, definitions) = (&stage.table, Definitions::of(stage));
             stage.kind.needs(&View::new(&table.label, table.kind, table.config.as_ref(), table.at, &definitions))
         });
         known.clone()

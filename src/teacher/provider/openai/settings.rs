@@ -38,7 +38,7 @@ pub struct OpenAi {
     /// Hand requests in with OpenAI's Batch API, at about half the price and within a day: `true`, or a table of how.
     pub batch: Execution<Option<BatchConfig>>,
     /// The model folder, or trained tokenizer, whose tokens the server's model has. Named, `check` tells before anything is
-    /// paid whether a student can learn from its log-probabilities; it changes no answer.
+    /// paid whether a student can learn from its log-probabilities, and `plan` counts prompts with it; it changes no answer.
     pub tokenizer: Execution<Option<Ref<TokenizerSource>>>,
     /// What its answers may be used for.
     pub terms: Execution<Option<TermsConfig>>,
@@ -117,7 +117,7 @@ impl Provider for OpenAi {
     }
 
     fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
-        server::forecast_requests(&self.server(), known, like_them, ahead.store)
+        server::forecast_requests(&self.server(), known, like_them, ahead)
     }
 
     fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {

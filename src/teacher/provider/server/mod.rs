@@ -1,7 +1,9 @@
 //! Teachers behind servers: what all of them share, whichever API they speak.
 
 mod client;
+mod counting;
 mod forecast;
+mod image_tokens;
 mod run;
 mod session;
 mod settings;
