@@ -169,9 +169,16 @@ fn verify(store: &Store, global: &Global) -> Result<ExitCode, CliError> {
             let (path, place) = (&damage.path, damage.offset);
             render::data(&format!("damaged: {path}, {} bytes from byte {place} on: {}", damage.bytes, damage.reason));
         }
+        for index in &replies.wrong_indexes {
+            let then = match index.removed {
+                true => "taken away, the next start makes it from its replies",
+                false => "it could not be taken away: remove it, the next start makes it from its replies",
+            };
+            render::data(&format!("wrong index: {}: {}; {then}", index.path, index.reason));
+        }
         if sound {
             render::data("everything is as it was written");
-        } else {
+        } else if !report.is_sound() || !replies.damaged.is_empty() {
             render::words(
                 "hint: the next run makes what is missing again, and asks again what a damaged reply had answered",
             );
