@@ -273,7 +273,8 @@ pub struct ImportReplies {
 /// `cache gc`
 #[derive(Debug, Args)]
 pub struct Gc {
-    /// Only say what would go.
+    /// Only say what would go. What is part of no result but younger than an hour stays in any case: a run may be about to use
+    /// it.
     #[arg(long)]
     pub dry_run: bool,
     /// Also remove results not made or used for so many days.
