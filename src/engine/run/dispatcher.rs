@@ -340,6 +340,14 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
+    /// The terminal is gone: stages go to a good point, as at the first ctrl-c. A terminal and its shell may both say it, so
+    /// that the second time means no more than the first.
+    pub(crate) fn hang_up(&mut self) {
+        if !self.summary.interrupted {
+            self.interrupt();
+        }
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.giving_up || self.running == 0 && (self.ready.is_empty() || self.stopping.is_some())
     }
