@@ -80,6 +80,10 @@ impl Provider for Vllm {
         capability::VLLM
     }
 
+    fn sees_nothing(&self) -> Option<&'static str> {
+        (self.api == ApiConfig::Completions).then_some("`api = \"completions\"` sends text only")
+    }
+
     fn needs(&self) -> Needs {
         Needs::default()
     }

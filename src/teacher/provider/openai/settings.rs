@@ -108,6 +108,10 @@ impl Provider for OpenAi {
         }
     }
 
+    fn sees_nothing(&self) -> Option<&'static str> {
+        (self.api == ApiConfig::Completions).then_some("`api = \"completions\"` sends text only")
+    }
+
     fn needs(&self) -> Needs {
         Needs::default()
     }
