@@ -79,8 +79,8 @@ fn export_replies(store: &Store, export: &ExportReplies, global: &Global) -> Res
         render::words(&format!("exported {} replies of {} teachers", exported.replies, exported.teachers));
     }
     if exported.damaged > 0 {
-        render::words(&format!("warning: {} damaged replies were left out", exported.damaged));
-        render::words("hint: `cache verify` names their places");
+        let text = format!("{} damaged replies were left out; `cache verify` names their places", exported.damaged);
+        render::remark("warning", &text, global);
     }
     Ok(ExitCode::SUCCESS)
 }
