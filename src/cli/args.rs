@@ -1,10 +1,13 @@
 //! Arguments.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::error::{CliError, WRONG_ARGUMENTS};
 
 /// A declarative experiment orchestrator for distilling language models: one TOML file becomes distilled, evaluated
 /// students, and only what changed is run again.
@@ -273,7 +276,8 @@ pub struct ImportReplies {
 /// `cache gc`
 #[derive(Debug, Args)]
 pub struct Gc {
-    /// Only say what would go.
+    /// Only say what would go. What is part of no result but younger than an hour stays in any case: a run may be about to use
+    /// it.
     #[arg(long)]
     pub dry_run: bool,
     /// Also remove results not made or used for so many days.
@@ -374,9 +378,44 @@ pub struct Worker {
 /// Parses the arguments of this process; help and mistakes are printed here.
 pub fn parse() -> Result<Arguments, ExitCode> {
     Arguments::try_parse().map_err(|error| {
-        let code = if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
-        // A closed pipe is no reason to fail.
+        if !error.use_stderr() {
+            // A closed pipe is no reason to fail.
+            _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        if wants_json(std::env::args_os()) {
+            let (message, hint) = in_words(&error.render().to_string());
+            return CliError::arguments(message, hint).print_json();
+        }
         _ = error.print();
-        code
+        ExitCode::from(WRONG_ARGUMENTS)
     })
+}
+
+/// Whether arguments that could not be understood ask for JSON.
+fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments: Vec<OsString> = arguments.collect();
+    let pair = |pair: &[OsString]| pair[0] == "--format" && pair[1] == "json";
+    arguments.iter().any(|argument| argument == "--format=json") || arguments.windows(2).any(pair)
+}
+
+/// What is wrong with arguments, and what to do about it, from the text that a terminal gets.
+fn in_words(text: &str) -> (String, String) {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let message = lines.next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message).to_owned();
+    let rest: Vec<&str> = lines.filter(|line| !line.starts_with("For more information")).collect();
+    (message, rest.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_known_to_be_wanted_where_nothing_else_is_understood() {
+        let wants = |line: &str| wants_json(line.split(' ').map(OsString::from));
+        assert!(wants("stillhouse plna --format json") && wants("stillhouse --format=json plan"));
+        assert!(!wants("stillhouse plan --format text json") && !wants("stillhouse"));
+    }
 }

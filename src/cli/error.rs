@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
 use stillhouse_spec::Diagnostics;
 use stillhouse_stage::{Class, Failure};
 use stillhouse_store::StoreError;
 
-use crate::args::Global;
+use crate::args::{Format, Global};
 use crate::render;
 
 /// The exit code of an experiment file that is wrong.
@@ -30,14 +31,42 @@ impl CliError {
 
     /// Prints it and answers the exit code.
     pub fn print(self, global: &Global) -> ExitCode {
+        match (&self, global.format) {
+            (_, Format::Json) => return self.print_json(),
+            (Self::File(diagnostics), Format::Text) => render::diagnostics::print(diagnostics, global),
+            (Self::Failure(failure, _), Format::Text) => render::failure(failure, global),
+        }
+        ExitCode::from(self.code())
+    }
+
+    /// Prints it as an object on a line of standard error, the one form that every command's error has with `--format json`
+    /// (API), and answers the exit code.
+    pub fn print_json(self) -> ExitCode {
+        render::words(&self.to_json().to_string());
+        ExitCode::from(self.code())
+    }
+
+    fn code(&self) -> u8 {
         match self {
-            Self::File(diagnostics) => {
-                render::diagnostics::print(&diagnostics, global);
-                ExitCode::from(WRONG_FILE)
+            Self::File(_) => WRONG_FILE,
+            Self::Failure(_, code) => *code,
+        }
+    }
+
+    /// What is wrong with a file is listed in `diagnostics`.
+    fn to_json(&self) -> Value {
+        let code = self.code();
+        match self {
+            Self::Failure(failure, _) => {
+                json!({ "error": failure.message, "class": failure.class, "hint": failure.hint, "exit-code": code })
             }
-            Self::Failure(failure, code) => {
-                render::failure(&failure, global);
-                ExitCode::from(code)
+            Self::File(diagnostics) => {
+                let errors = diagnostics.error_count();
+                let error = format!("the experiment file has {errors} error{}", if errors == 1 { "" } else { "s" });
+                let diagnostics = render::diagnostics::to_json(diagnostics);
+                json!({
+                    "error": error, "class": Class::Input, "hint": null, "exit-code": code, "diagnostics": diagnostics,
+                })
             }
         }
     }
@@ -55,7 +84,9 @@ impl From<StoreError> for CliError {
         // A name that stands for nothing is a wrong argument; everything else is the machine's fault.
         let wrong_name = matches!(error, StoreError::NotFound { .. } | StoreError::BadName { .. });
         match Self::from(Failure::from(error)) {
-            Self::Failure(failure, _) if wrong_name => Self::Failure(failure, WRONG_ARGUMENTS),
+            Self::Failure(failure, _) if wrong_name => {
+                Self::Failure(Failure { class: Class::Input, ..failure }, WRONG_ARGUMENTS)
+            }
             other => other,
         }
     }

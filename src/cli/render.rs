@@ -59,12 +59,16 @@ pub fn colours(global: &Global) -> bool {
     }
 }
 
-/// A failure: one line, and what to do on a line of its own. With `--format json` a JSON object on standard error.
-pub fn failure(failure: &Failure, global: &Global) {
-    if global.format == Format::Json {
-        words(&json!({ "error": failure.message, "class": failure.class, "hint": failure.hint }).to_string());
-        return;
+/// Something worth knowing though the command goes on: `warning` or `note`. With `--format json` an object on a line.
+pub fn remark(what: &str, text: &str, global: &Global) {
+    match global.format {
+        Format::Json => words(&json!({ (what): text }).to_string()),
+        Format::Text => words(&format!("{what}: {text}")),
     }
+}
+
+/// A failure: one line, and what to do on a line of its own.
+pub fn failure(failure: &Failure, global: &Global) {
     let label = if colours(global) { "\u{1b}[1;31merror\u{1b}[0m" } else { "error" };
     words(&format!("{label}: {}", failure.message));
     if let Some(hint) = &failure.hint {

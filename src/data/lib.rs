@@ -14,6 +14,7 @@ pub mod example;
 mod failure;
 pub mod filters;
 pub mod gguf;
+pub mod image_size;
 pub mod jsonl;
 pub mod lm;
 mod mapped;

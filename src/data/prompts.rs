@@ -25,6 +25,7 @@ pub use csv::CsvPrompts;
 pub use jsonl::JsonlPrompts;
 pub use list::ListPrompts;
 pub use parquet::ParquetPrompts;
+pub use row::ImageAt;
 pub use source::{Opening, PromptReader, PromptSource, SOURCES};
 pub use text::TextPrompts;
 
@@ -111,6 +112,22 @@ impl Config for PromptsConfig {
             }
             (source, _) => source,
         }
+    }
+}
+
+/// Rows that are looked at before anything runs.
+const LOOKED_AT: usize = 1000;
+
+impl PromptsConfig {
+    /// Where the first rows show an image, if they do: for teachers that cannot see, before a run. Of a random sample it cannot be told.
+    #[must_use]
+    pub fn first_image(&self) -> Option<ImageAt> {
+        let PromptsSettings { limit, shuffle, .. } = &self.settings;
+        let most = match (limit, shuffle) {
+            (Some(_), true) => return None,
+            (limit, _) => limit.map_or(LOOKED_AT, |limit| limit.min(LOOKED_AT)),
+        };
+        self.source.value.first_image(most)
     }
 }
 

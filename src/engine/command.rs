@@ -15,7 +15,7 @@ use stillhouse_spec::{
 };
 use stillhouse_stage::{Class, Context, Failure, Kind, Needs, Outcome, Placement, StageKind, View, kind};
 
-use places::{Places, device, places};
+use places::{Nearly, Places, device, nearly, places};
 use running::{Logging, failed, wait};
 
 /// A program that reads inputs and files and writes its output below `{out}`. Cached like every other stage.
@@ -126,24 +126,7 @@ impl Kind for Command {
 
     fn check(&self, view: &View<'_>, report: &mut Diagnostics) {
         let Some(config) = view.config_as::<CommandConfig>() else { return };
-        let line = match &config.run {
-            CommandLine::Shell(line) => line.clone(),
-            CommandLine::Arguments(items) => items.join("\n"),
-        };
-        for place in places(&line) {
-            let known = match place.split_once('.') {
-                Some(("inputs", name)) => config.inputs.contains_key(name),
-                Some(("files", name)) => config.files.contains_key(name),
-                _ => continue,
-            };
-            if !known {
-                let names = config.inputs.keys().map(|name| format!("inputs.{name}"));
-                let names: Vec<String> = names.chain(config.files.keys().map(|name| format!("files.{name}"))).collect();
-                let error =
-                    Diagnostic::error(view.at, format!("`{{{place}}}` in {}'s `run` is not declared", view.label));
-                report.push(error.suggest(place, names.iter().map(String::as_str)));
-            }
-        }
+        check_places(config, view, report);
         for name in config.inputs.keys().chain(config.files.keys()) {
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
                 let error = Diagnostic::error(
@@ -158,6 +141,33 @@ impl Kind for Command {
                 let error =
                     Diagnostic::error(view.at, format!("output `{output}` of {} leads out of `{{out}}`", view.label));
                 report.push(error.hint("outputs are relative paths below `{out}`"));
+            }
+        }
+    }
+}
+
+/// Reports what stands in braces in `run` and is nearly a place: a program would find it as it was written.
+fn check_places(config: &CommandConfig, view: &View<'_>, report: &mut Diagnostics) {
+    let names = config.inputs.keys().map(|name| format!("inputs.{name}"));
+    let known: Vec<String> = names.chain(config.files.keys().map(|name| format!("files.{name}"))).collect();
+    let texts: Vec<(String, &str)> = match &config.run {
+        CommandLine::Shell(line) => vec![("run".to_owned(), line)],
+        CommandLine::Arguments(items) => {
+            items.iter().enumerate().map(|(index, item)| (format!("run.{index}"), item.as_str())).collect()
+        }
+    };
+    for (at, place) in texts.iter().flat_map(|(at, text)| places(text).into_iter().map(move |place| (at, place))) {
+        match nearly(place, &known) {
+            Nearly::Place | Nearly::Nothing => {}
+            Nearly::Undeclared => {
+                let message = format!("`{{{place}}}` in {}'s `run` is not declared", view.label);
+                let error = Diagnostic::error(view.place(at), message);
+                report.push(error.suggest(place, known.iter().map(String::as_str)));
+            }
+            Nearly::Misspelt(meant) => {
+                let message =
+                    format!("`{{{place}}}` in {}'s `run` is no place: the program gets it as it stands", view.label);
+                report.push(Diagnostic::warning(view.place(at), message).hint(format!("did you mean `{{{meant}}}`?")));
             }
         }
     }

@@ -44,6 +44,8 @@ pub struct Stage {
     pub files: BTreeMap<String, FileUse>,
     /// Path of the config field → the definition that it names.
     pub definitions: BTreeMap<String, Arc<TableForm>>,
+    /// Path of the config field → the table that it only mentions: it changes nothing of the result.
+    pub mentions: BTreeMap<String, Arc<TableForm>>,
     /// How many cells of the sweep contain it.
     pub cells: usize,
 }

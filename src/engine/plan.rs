@@ -108,7 +108,7 @@ fn forecast(plan: &Plan, planned: &PlannedStage, experiment: &Experiment, store:
         return None;
     }
     let stage = &experiment.graph[planned.id];
-    let definitions = Definitions(&stage.definitions);
+    let definitions = Definitions::of(stage);
     let view = view(stage, &definitions);
     let made = |id: &StageId| match &plan.stage(*id)?.decision {
         Decision::Reuse(record) => Some(&**record),
@@ -116,14 +116,21 @@ fn forecast(plan: &Plan, planned: &PlannedStage, experiment: &Experiment, store:
     };
     let inputs =
         stage.inputs.iter().filter_map(|(path, (upstream, _))| Some((path.as_str(), made(upstream)?))).collect();
-    stage.kind.forecast(&Ahead { view, inputs, store, seed: stage.seed })
+    // A mention makes no edge of the graph: its stage is found by its table, where only one stage came of that.
+    let mentioned = stage.mentions.iter().filter_map(|(path, table)| {
+        let mut stages = experiment.stages().filter(|(_, stage)| std::sync::Arc::ptr_eq(&stage.table, table));
+        let (id, _) = stages.next().filter(|_| stages.next().is_none())?;
+        Some((path.as_str(), made(&id)?))
+    });
+    let mentioned = mentioned.collect();
+    stage.kind.forecast(&Ahead { view, inputs, mentioned, store, seed: stage.seed })
 }
 
 /// What a stage's kind says of how its work could be shared (see [`stillhouse_stage::StageKind::remarks`]).
 #[must_use]
 pub fn remarks(experiment: &Experiment, id: StageId) -> Vec<String> {
     let stage = &experiment.graph[id];
-    stage.kind.remarks(&view(stage, &Definitions(&stage.definitions)))
+    stage.kind.remarks(&view(stage, &Definitions::of(stage)))
 }
 
 fn view<'a>(stage: &'a Stage, definitions: &'a Definitions<'a>) -> View<'a> {

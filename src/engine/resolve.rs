@@ -153,6 +153,7 @@ fn make_stage(
         inputs: expanded.inputs.into_iter().map(|(path, (label, parts))| (path, (number(&label), parts))).collect(),
         files: expanded.files,
         definitions: expanded.definitions,
+        mentions: expanded.mentions,
         cells: 0,
     }
 }

@@ -8,9 +8,9 @@ mod dispatcher;
 mod resources;
 mod worker_process;
 
-use stillhouse_stage::{Class, Event, Failure, Kind};
+use stillhouse_stage::{Class, Event, Failure, Kind, process};
 use stillhouse_store::Store;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::experiment::{Experiment, StageId};
 use crate::plan::Plan;
@@ -101,6 +101,7 @@ pub fn run(
     let summary = runtime.block_on(async move {
         let mut interrupts = Failure::io(signal(SignalKind::interrupt()), "cannot listen for ctrl-c")?;
         let mut terminations = Failure::io(signal(SignalKind::terminate()), "cannot listen for signals")?;
+        let mut hangups = hangups()?;
         let (sender, mut messages) = tokio::sync::mpsc::unbounded_channel();
         let work = Work { experiment, plan, history };
         let mut dispatcher = Dispatcher::new(work, store.clone(), run_id, options, sender, subscribers);
@@ -114,12 +115,29 @@ pub fn run(
                 Some(message) = messages.recv() => dispatcher.on_message(message),
                 _ = interrupts.recv() => dispatcher.interrupt(),
                 _ = terminations.recv() => dispatcher.interrupt(),
+                () = next(&mut hangups) => dispatcher.hang_up(),
             }
         }
     });
     // Attempts that were given up are not waited for: the process is about to end.
     runtime.shutdown_background();
     summary
+}
+
+/// Tells when the terminal is closed; nothing where the run is meant to outlive it.
+pub(crate) fn hangups() -> Result<Option<Signal>, Failure> {
+    if process::ignores_hangup() {
+        return Ok(None);
+    }
+    Failure::io(signal(SignalKind::hangup()), "cannot listen for signals").map(Some)
+}
+
+/// The next signal; never where nobody listens.
+pub(crate) async fn next(signals: &mut Option<Signal>) {
+    match signals {
+        Some(signals) => _ = signals.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Now, to the second: RFC 3339, UTC.

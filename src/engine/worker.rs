@@ -2,7 +2,7 @@
 //!
 //! Protocol: the engine writes `order.json` into the attempt's folder and starts `stillhouse worker FOLDER`. The worker writes
 //! one JSON event a line to its standard output and, as the last thing, `result.json` (atomically). What goes to
-//! standard error is the stage's log. SIGTERM asks it to reach a good point and stop. With `--tied` it ends when its standard
+//! standard error is the stage's log. SIGTERM, and SIGHUP, ask it to reach a good point and stop. With `--tied` it ends when its standard
 //! input does: so it does not outlive the engine that started it, however that one ended.
 
 use std::io::{Read, Write};
@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use stillhouse_stage::{Cancel, Context, EventSink, Failure, Kind, Outcome, StageEvent, WorkOrder, process};
 use stillhouse_store::Store;
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::run::{hangups, next};
 
 /// The file with the order.
 pub const ORDER: &str = "order.json";
@@ -35,7 +37,7 @@ pub enum WorkResult {
 /// No order, or nowhere to write the result.
 pub fn work(attempt: &Path, tied: bool, kinds: &[&'static dyn Kind]) -> Result<(), Failure> {
     let cancel = Cancel::default();
-    stop_on_sigterm(&cancel)?;
+    stop_on_signals(&cancel)?;
     if tied {
         end_with_standard_input();
     }
@@ -90,17 +92,21 @@ impl EventSink for StandardOutput {
     }
 }
 
-fn stop_on_sigterm(cancel: &Cancel) -> Result<(), Failure> {
+fn stop_on_signals(cancel: &Cancel) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = Failure::io(runtime, "cannot listen for signals")?;
     let cancel = cancel.clone();
     // Listening begins here, not on the thread: a signal that comes early must not kill.
-    let listening = runtime.block_on(async { signal(SignalKind::terminate()) });
-    let mut terminate = Failure::io(listening, "cannot listen for signals")?;
+    let listening = runtime.block_on(async { (signal(SignalKind::terminate()), hangups()) });
+    let mut terminate = Failure::io(listening.0, "cannot listen for signals")?;
+    let mut hangups = listening.1?;
     std::thread::spawn(move || {
         runtime.block_on(async move {
-            while terminate.recv().await.is_some() {
-                cancel.cancel();
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => cancel.cancel(),
+                    () = next(&mut hangups) => cancel.cancel(),
+                }
             }
         });
     });

@@ -1,5 +1,7 @@
 //! The stage `[eval.X]`: measures a model on suites.
 
+mod unseen;
+
 use stillhouse_data::lm::ModelLoader;
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node, Ref, Target};
@@ -71,6 +73,12 @@ impl Kind for EvalKind {
 
     fn as_stage(&self) -> Option<&dyn StageKind> {
         Some(self)
+    }
+
+    fn check(&self, view: &View<'_>, report: &mut Diagnostics) {
+        if let Some(config) = view.config_as::<EvalConfig>() {
+            unseen::check(view, config.suites.len(), report);
+        }
     }
 }
 

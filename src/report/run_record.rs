@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::Value;
-use stillhouse_stage::{Event, Failure, How, StageEvent};
+use stillhouse_stage::{Event, Failure, How, Spent, StageEvent};
 
 /// A run, as far as its events tell. A live display and a replay of the log fold the same events into the same value.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -54,6 +54,10 @@ pub struct StageResult {
     pub progress: Option<Progress>,
     /// The latest figures of the work and their step.
     pub latest: Option<(u64, serde_json::Map<String, Value>)>,
+    /// `teacher.name` → what it was paid for in this run, whatever became of the stage; empty for a stage that asked nobody,
+    /// and in logs that do not tell.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub spent: BTreeMap<String, Spent>,
 }
 
 /// How far a stage is.
@@ -211,6 +215,7 @@ impl StageResult {
             warnings: Vec::new(),
             progress: None,
             latest: None,
+            spent: BTreeMap::new(),
         }
     }
 
@@ -221,6 +226,8 @@ impl StageResult {
             }
             StageEvent::Metrics { step, values } => self.latest = Some((*step, values.clone())),
             StageEvent::Warning { message } => self.warnings.push(message.clone()),
+            // Each tells the whole.
+            StageEvent::Spent(spent) => _ = self.spent.insert(spent.teacher.clone(), spent.clone()),
             // Worth a line while it happens; the log keeps it.
             StageEvent::Note { .. } | StageEvent::Resumed { .. } => {}
         }

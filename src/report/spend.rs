@@ -1,13 +1,13 @@
-//! What a run spent on teachers, one row a teacher.
+//! What a run spent on teachers: by stage, by teacher, in all.
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use stillhouse_stage::How;
+use serde::{Deserialize, Serialize};
+use stillhouse_stage::{How, Spent};
 
 use crate::format::count;
 use crate::grid::{Grid, Layout};
-use crate::run_record::RunRecord;
+use crate::run_record::{RunRecord, StageResult};
 
 /// The metrics of an `answers` stage's record, as far as this crate reads them.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -28,58 +28,120 @@ struct PaidTokens {
     completion: u64,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Sum {
-    requests: u64,
-    tokens: PaidTokens,
-    usd: f64,
+/// What was asked and answered, and what it cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Sum {
+    /// Requests.
+    pub requests: u64,
+    /// Tokens of prompts.
+    pub prompt_tokens: u64,
+    /// Tokens of replies.
+    pub completion_tokens: u64,
+    /// US dollars, of the teachers that have prices; none where none has.
+    pub usd: Option<f64>,
 }
 
 impl Sum {
     fn add(&mut self, other: Self) {
         self.requests += other.requests;
-        self.tokens.prompt += other.tokens.prompt;
-        self.tokens.completion += other.tokens.completion;
-        self.usd += other.usd;
+        self.prompt_tokens += other.prompt_tokens;
+        self.completion_tokens += other.completion_tokens;
+        self.usd = self.usd.into_iter().chain(other.usd).reduce(|sum, more| sum + more);
     }
+}
+
+impl From<&Spent> for Sum {
+    fn from(spent: &Spent) -> Self {
+        let Spent { teacher: _, requests, prompt_tokens, completion_tokens, usd } = spent;
+        Self { requests: *requests, prompt_tokens: *prompt_tokens, completion_tokens: *completion_tokens, usd: *usd }
+    }
+}
+
+/// What a run spent on teachers, whatever became of its stages.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Spend {
+    /// `kind.name` of each stage that asked → its part.
+    pub stages: BTreeMap<String, Sum>,
+    /// `teacher.name` → its part.
+    pub teachers: BTreeMap<String, Sum>,
+    /// All of it.
+    pub all: Sum,
 }
 
 /// The kinds that ask teachers; their records have these figures under the same names.
 const ASKING: [&str; 3] = ["expand", "answers", "judge"];
 
-/// What the stages that ran spent on each teacher that has prices, and in all. Empty where nothing was spent. A stage
-/// that failed has no metrics: what it paid for is not in the table, and is not paid again.
-pub fn spend_table(record: &RunRecord, layout: Layout) -> String {
-    let mut teachers: BTreeMap<&str, Sum> = BTreeMap::new();
+/// What a run spent on servers that it asked, those without prices included, and on whatever else has prices. Of a stage that has its
+/// result the record says it, of one that failed or was stopped the events do.
+#[must_use]
+pub fn spend(record: &RunRecord) -> Spend {
+    let mut spend = Spend::default();
     for (stage, result) in ASKING.iter().flat_map(|kind| record.of_kind(kind)) {
-        if !matches!(result.how(), Some(How::Built | How::Resumed)) {
-            continue;
+        for (teacher, sum) in parts(stage, result) {
+            spend.stages.entry(stage.to_owned()).or_default().add(sum);
+            spend.teachers.entry(teacher).or_default().add(sum);
+            spend.all.add(sum);
         }
-        let metrics: AnswersMetrics = serde_json::from_value(result.metrics.clone()).unwrap_or_default();
-        let Some(usd) = metrics.spend_usd.filter(|_| metrics.asked > 0) else { continue };
-        let teacher = result.names.get("teacher").map_or(stage, String::as_str);
-        teachers.entry(teacher).or_default().add(Sum { requests: metrics.asked, tokens: metrics.paid_tokens, usd });
     }
+    spend
+}
+
+/// What a stage spent on each of its teachers.
+fn parts(stage: &str, result: &StageResult) -> Vec<(String, Sum)> {
+    if matches!(result.how(), Some(How::Built | How::Resumed)) {
+        let AnswersMetrics { asked, paid_tokens, spend_usd } =
+            serde_json::from_value(result.metrics.clone()).unwrap_or_default();
+        if asked > 0 && spend_usd.is_some() {
+            let teacher = result.names.get("teacher").map_or(stage, String::as_str);
+            let PaidTokens { prompt, completion } = paid_tokens;
+            let sum = Sum { requests: asked, prompt_tokens: prompt, completion_tokens: completion, usd: spend_usd };
+            return vec![(teacher.to_owned(), sum)];
+        }
+    }
+    result.spent.values().map(|spent| (spent.teacher.clone(), Sum::from(spent))).collect()
+}
+
+/// What a run spent, a row a teacher, and in all. Empty where nothing was spent.
+pub fn spend_table(record: &RunRecord, layout: Layout) -> String {
+    let spend = spend(record);
     let mut grid = Grid::new(["teacher", "requests", "input tokens", "output tokens", "US$"]);
-    let mut all = Sum::default();
-    for (teacher, sum) in &teachers {
+    for (teacher, sum) in &spend.teachers {
         grid.row(cells(teacher, *sum));
-        all.add(*sum);
     }
-    if teachers.len() > 1 {
-        grid.row(cells("all", all));
+    if spend.teachers.len() > 1 {
+        grid.row(cells("all", spend.all));
     }
     if grid.rows.is_empty() { String::new() } else { grid.render(layout) }
 }
 
 fn cells(name: &str, sum: Sum) -> [String; 5] {
-    let Sum { requests, tokens, usd } = sum;
-    [name.to_owned(), count(requests), count(tokens.prompt), count(tokens.completion), format!("{usd:.4}")]
+    let Sum { requests, prompt_tokens, completion_tokens, usd } = sum;
+    let usd = usd.map_or_else(|| "–".to_owned(), |usd| format!("{usd:.4}"));
+    [name.to_owned(), count(requests), count(prompt_tokens), count(completion_tokens), usd]
+}
+
+/// What a stage without a result had paid for: `12 requests, 3.4 k tokens, $0.0123`; nothing where it had not.
+pub fn paid_in_vain(stage: &str, result: &StageResult) -> Option<String> {
+    if result.how().is_some() {
+        return None;
+    }
+    let mut all = Sum::default();
+    parts(stage, result).into_iter().for_each(|(_, sum)| all.add(sum));
+    let Sum { requests, prompt_tokens, completion_tokens, usd } = all;
+    let usd = usd.map(|usd| format!(", ${usd:.4}")).unwrap_or_default();
+    let requests = match requests {
+        0 => return None,
+        1 => "1 request".to_owned(),
+        requests => format!("{} requests", count(requests)),
+    };
+    Some(format!("{requests}, {} tokens{usd}", count(prompt_tokens + completion_tokens)))
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use stillhouse_stage::{Event, Failure, StageEvent};
 
     use super::*;
     use crate::run_record::fold;
@@ -116,5 +178,52 @@ mod tests {
             ]
         );
         assert_eq!(spend_table(&fold(&events[3..5]), Layout::Text), "");
+    }
+
+    /// What a stage has said of its spending so far.
+    fn said(stage: &str, requests: u64, usd: Option<f64>) -> Event {
+        let spent = Spent {
+            teacher: "teacher.big".into(),
+            requests,
+            prompt_tokens: 10 * requests,
+            completion_tokens: requests,
+            usd,
+        };
+        Event::Stage { stage: stage.into(), said: StageEvent::Spent(spent) }
+    }
+
+    #[test]
+    fn what_a_stage_paid_before_it_failed_or_was_stopped_is_in_the_totals() {
+        let metrics = json!({ "asked": 8, "paid-tokens": { "prompt": 80, "completion": 8 }, "spend-usd": 0.5 });
+        let events = [
+            run_started(3),
+            said("answers.failed", 3, Some(0.125)),
+            said("answers.failed", 4, Some(0.25)),
+            Event::StageFailed { stage: "answers.failed".into(), failure: Failure::input("no"), seconds: 1.0 },
+            said("answers.stopped", 2, Some(0.125)),
+            Event::StageSkipped { stage: "answers.stopped".into(), because: "stopped".into() },
+            // The record of a stage that was made says the same again.
+            said("judge.made", 8, Some(0.5)),
+            with_names(finished("judge.made", How::Built, 1.0, metrics), &[("teacher", "teacher.big")]),
+        ];
+        let record = fold(&events);
+        let found = spend(&record);
+        let sum =
+            |requests, usd| Sum { requests, prompt_tokens: 10 * requests, completion_tokens: requests, usd: Some(usd) };
+        assert_eq!(found.all, sum(14, 0.875));
+        assert_eq!(found.teachers, BTreeMap::from([("teacher.big".to_owned(), sum(14, 0.875))]));
+        assert_eq!(found.stages["answers.failed"], sum(4, 0.25));
+        assert_eq!(found.stages["answers.stopped"], sum(2, 0.125));
+        assert_eq!(found.stages["judge.made"], sum(8, 0.5));
+        let summary = crate::run_summary(&record);
+        assert!(summary.contains("answers.failed paid for 4 requests, 44 tokens, $0.2500: kept, "), "{summary}");
+        assert!(!summary.contains("judge.made paid"), "{summary}");
+    }
+
+    #[test]
+    fn a_server_without_prices_has_its_requests_and_tokens_told() {
+        let table = spend_table(&fold(&[run_started(1), said("answers.a", 7, None)]), Layout::Text);
+        let last: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(last, ["teacher.big", "7", "70", "7", "–"]);
     }
 }

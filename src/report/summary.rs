@@ -4,6 +4,7 @@ use stillhouse_stage::How;
 
 use crate::format::duration;
 use crate::run_record::{RunEnd, RunRecord, State};
+use crate::spend::paid_in_vain;
 
 /// How a result came about, in one word.
 pub fn how_word(how: How) -> &'static str {
@@ -39,6 +40,7 @@ pub fn run_summary(record: &RunRecord) -> String {
     }
     lines.extend(failures(record, &|_| LogTail::default()));
     lines.extend(skipped(record));
+    lines.extend(paid(record));
     lines.push(closing(record, ""));
     lines.join("\n") + "\n"
 }
@@ -48,6 +50,7 @@ pub fn run_summary(record: &RunRecord) -> String {
 pub fn run_ending(record: &RunRecord, log: &dyn Fn(&str) -> LogTail) -> String {
     let mut lines = failures(record, log);
     lines.extend(skipped(record));
+    lines.extend(paid(record));
     let warnings: usize = record.stages.values().map(|stage| stage.warnings.len()).sum();
     let warnings = match warnings {
         0 => String::new(),
@@ -96,6 +99,13 @@ fn skipped(record: &RunRecord) -> Vec<String> {
         }
     }
     reasons.iter().map(|(because, stages)| format!("skipped {} ({because})", names(stages))).collect()
+}
+
+/// What stages without a result had paid for: no table of results tells of it.
+fn paid(record: &RunRecord) -> impl Iterator<Item = String> {
+    record.stages.iter().filter_map(|(stage, result)| {
+        paid_in_vain(stage, result).map(|paid| format!("{stage} paid for {paid}: kept, and not paid again"))
+    })
 }
 
 /// `a, b, c and 97 more`

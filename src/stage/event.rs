@@ -161,4 +161,23 @@ pub enum StageEvent {
         /// From where: "step 120 of 400", "230 of 252 replies".
         from: String,
     },
+    /// What a teacher was paid for so far. Said now and then and at the end, so that it is known of a stage that fails too.
+    Spent(Spent),
+}
+
+/// What a stage has asked of one teacher since it began, answered and kept: each time the whole of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Spent {
+    /// `teacher.name`
+    pub teacher: String,
+    /// Requests.
+    pub requests: u64,
+    /// Tokens of their prompts.
+    pub prompt_tokens: u64,
+    /// Tokens of their replies.
+    pub completion_tokens: u64,
+    /// US dollars; nothing where the teacher has no prices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd: Option<f64>,
 }

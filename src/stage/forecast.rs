@@ -14,6 +14,8 @@ pub struct Ahead<'a> {
     pub view: View<'a>,
     /// Path of a config field → the result of the stage that it names; only results that are there already.
     pub inputs: BTreeMap<&'a str, &'a Record>,
+    /// Path of a config field → the result of the stage that it only mentions (`teacher.tokenizer`), where it is there already.
+    pub mentioned: BTreeMap<&'a str, &'a Record>,
     /// The store: what was asked before is in it.
     pub store: &'a Store,
     /// The seed that the stage would run with.
@@ -26,16 +28,39 @@ pub struct Ahead<'a> {
 pub struct Forecast {
     /// Requests.
     pub requests: u64,
-    /// Tokens of prompts and replies together, replies at their limit; nothing where none is known. Prompts are estimated
-    /// from their bytes where the teacher's tokenizer is not at hand.
+    /// Tokens of prompts and replies together, replies at their limit; nothing where none is known.
     pub tokens: Option<u64>,
     /// US dollars for so many tokens; nothing where no price is known.
     pub usd: Option<f64>,
+    /// How the tokens of prompts were found.
+    pub counted_by: CountedBy,
+    /// Images that prompts show; their tokens are estimated from their sizes.
+    pub images: u64,
+}
+
+/// How tokens were found that nobody has counted yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CountedBy {
+    /// Estimated from bytes: the teacher's tokenizer is not at hand.
+    #[default]
+    Bytes,
+    /// Counted with the tokenizer that the teacher names; of very many prompts a part of them.
+    Tokenizer,
+    /// The one for some requests, the other for others.
+    Both,
 }
 
 impl AddAssign for Forecast {
     /// A sum with an unknown part is unknown.
     fn add_assign(&mut self, other: Self) {
+        self.counted_by = match (self.requests, other.requests) {
+            (_, 0) => self.counted_by,
+            (0, _) => other.counted_by,
+            _ if self.counted_by == other.counted_by => self.counted_by,
+            _ => CountedBy::Both,
+        };
+        self.images += other.images;
         self.requests += other.requests;
         self.tokens = self.tokens.zip(other.tokens).map(|(a, b)| a + b);
         self.usd = self.usd.zip(other.usd).map(|(a, b)| a + b);

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use stillhouse_spec::{Config, Described, Diagnostics, Node};
+use stillhouse_spec::{Config, Described, Diagnostics, Node, Value};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -221,14 +221,19 @@ impl<'a> View<'a> {
         Self { body: Some(body), ..self }
     }
 
-    /// Where the key at `path` (`"capture.top-k"`) was written, or the innermost table around it that was; the place of
+    /// Where the key at `path` (`"capture.top-k"`, `"mix.0"`) was written, or the innermost table around it that was; the place of
     /// the table itself where none of it was.
     #[must_use]
     pub fn place(&self, path: &str) -> stillhouse_spec::Origin {
         let Some(mut node) = self.body else { return self.at };
         let mut at = self.at;
         for name in path.split('.') {
-            let Some(found) = node.as_table().and_then(|table| table.get(name)) else { break };
+            let found = match &node.value {
+                Value::Table(table) => table.get(name),
+                Value::Array(items) => name.parse().ok().and_then(|index: usize| items.get(index)),
+                _ => None,
+            };
+            let Some(found) = found else { break };
             (node, at) = (found, found.at);
         }
         at

@@ -46,9 +46,9 @@ pub mod process;
 pub mod recipe;
 
 pub use context::{Artifact, Cancel, Context, EventSink};
-pub use event::{Event, How, StageEvent};
+pub use event::{Event, How, Spent, StageEvent};
 pub use failure::{Class, Failure};
-pub use forecast::{Ahead, Forecast};
+pub use forecast::{Ahead, CountedBy, Forecast};
 pub use kind::{AnyConfig, Inherited, Kind, Needs, Outcome, Placement, StageKind, Surroundings, View};
 pub use order::{Definition, FileInput, Input, WorkOrder};
 pub use recipe::Recipe;

@@ -115,6 +115,19 @@ fn has_exited(pid: u32) -> io::Result<bool> {
     if answer == 0 { Ok(ended) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether this process was started to go on when its terminal is closed (`nohup`): then a hangup stops nothing.
+#[must_use]
+pub fn ignores_hangup() -> bool {
+    #[expect(unsafe_code, reason = "the standard library does not tell what becomes of a signal")]
+    // SAFETY: `sigaction` is plain data that may be all zeros; with no new action given, the call only writes the present one.
+    let (answer, action) = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let answer = libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut action);
+        (answer, action)
+    };
+    answer == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
 /// How a program ended, in words.
 #[must_use]
 pub fn describe(status: ExitStatus) -> String {

@@ -60,8 +60,16 @@ pub struct GcReport {
     pub kept_blobs: u64,
     /// Their bytes.
     pub kept_bytes: u64,
+    /// Of those left, blobs that nothing names but that are younger than the grace period.
+    pub young_blobs: u64,
+    /// Their bytes.
+    pub young_bytes: u64,
+    /// The grace period in seconds.
+    pub grace_seconds: u64,
     /// Unfinished files removed.
     pub temporary: u64,
+    /// Unfinished files left, for their youth.
+    pub young_temporary: u64,
     /// Attempts swept; all zero in a dry run.
     pub attempts: SweepReport,
     /// The leases that were held. If there are any, no record and no checkpoint was removed.
@@ -76,7 +84,8 @@ impl Store {
     /// it needs is unknown then, so no record, checkpoint or blob is removed. A damaged record or
     /// checkpoint is no error and needs nothing, since it will be made again.
     pub fn gc(&self, options: &GcOptions) -> Result<GcReport, StoreError> {
-        let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
+        let grace_seconds = options.grace.as_secs();
+        let mut report = GcReport { dry_run: options.dry_run, grace_seconds, ..GcReport::default() };
         if !options.dry_run {
             report.attempts = self.sweep_attempts()?;
         }
@@ -111,8 +120,8 @@ impl Store {
             }
         }
         doomed.extend(self.doomed_blobs(&marked, options.grace, &mut report)?);
-        let temporary = self.old_temporary_files(options.grace.max(TEMPORARY_GRACE))?;
-        report.temporary = temporary.len() as u64;
+        let (temporary, young) = self.temporary_files(options.grace.max(TEMPORARY_GRACE))?;
+        (report.temporary, report.young_temporary) = (temporary.len() as u64, young.len() as u64);
         doomed.extend(temporary);
 
         if !options.dry_run {
@@ -208,21 +217,27 @@ impl Store {
                 continue;
             };
             let path = self.blob_path(&digest);
-            if !marked.contains(&digest) && is_older(&path, Some(grace)) {
+            let named = marked.contains(&digest);
+            if !named && is_older(&path, Some(grace)) {
                 report.blobs += 1;
                 report.blob_bytes += length;
                 doomed.push(path);
-            } else {
-                report.kept_blobs += 1;
-                report.kept_bytes += length;
+                continue;
+            }
+            report.kept_blobs += 1;
+            report.kept_bytes += length;
+            if !named {
+                report.young_blobs += 1;
+                report.young_bytes += length;
             }
         }
         Ok(doomed)
     }
 
-    fn old_temporary_files(&self, grace: Duration) -> Result<Vec<PathBuf>, StoreError> {
+    /// Unfinished files that are older, and those that are not.
+    fn temporary_files(&self, grace: Duration) -> Result<(Vec<PathBuf>, Vec<PathBuf>), StoreError> {
         let files = list(&self.layout().tmp())?.into_iter().map(|entry| entry.path());
-        Ok(files.filter(|path| is_older(path, Some(grace))).collect())
+        Ok(files.partition(|path| is_older(path, Some(grace))))
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::json;
-use stillhouse_report::format::bytes;
+use stillhouse_report::format::{bytes, duration};
 use stillhouse_stage::{Class, Failure};
 use stillhouse_store::{GcOptions, PinTarget, Store};
 use stillhouse_teacher::replies::{self, exchange};
@@ -79,8 +79,8 @@ fn export_replies(store: &Store, export: &ExportReplies, global: &Global) -> Res
         render::words(&format!("exported {} replies of {} teachers", exported.replies, exported.teachers));
     }
     if exported.damaged > 0 {
-        render::words(&format!("warning: {} damaged replies were left out", exported.damaged));
-        render::words("hint: `cache verify` names their places");
+        let text = format!("{} damaged replies were left out; `cache verify` names their places", exported.damaged);
+        render::remark("warning", &text, global);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -169,9 +169,16 @@ fn verify(store: &Store, global: &Global) -> Result<ExitCode, CliError> {
             let (path, place) = (&damage.path, damage.offset);
             render::data(&format!("damaged: {path}, {} bytes from byte {place} on: {}", damage.bytes, damage.reason));
         }
+        for index in &replies.wrong_indexes {
+            let then = match index.removed {
+                true => "taken away, the next start makes it from its replies",
+                false => "it could not be taken away: remove it, the next start makes it from its replies",
+            };
+            render::data(&format!("wrong index: {}: {}; {then}", index.path, index.reason));
+        }
         if sound {
             render::data("everything is as it was written");
-        } else {
+        } else if !report.is_sound() || !replies.damaged.is_empty() {
             render::words(
                 "hint: the next run makes what is missing again, and asks again what a damaged reply had answered",
             );
@@ -188,6 +195,8 @@ fn gc(store: &Store, options: &Gc, global: &Global) -> Result<ExitCode, CliError
             "dry-run": report.dry_run, "records": report.records.len(), "checkpoints": report.checkpoints.len(),
             "blobs": report.blobs, "bytes": report.blob_bytes, "kept-blobs": report.kept_blobs,
             "kept-bytes": report.kept_bytes, "temporary": report.temporary, "held": report.held,
+            "grace-seconds": report.grace_seconds, "young-blobs": report.young_blobs, "young-bytes": report.young_bytes,
+            "young-temporary": report.young_temporary,
         });
         render::data(&value.to_string());
         return Ok(ExitCode::SUCCESS);
@@ -203,6 +212,18 @@ fn gc(store: &Store, options: &Gc, global: &Global) -> Result<ExitCode, CliError
         report.kept_blobs,
         bytes(report.kept_bytes),
     ));
+    // Whoever sees garbage stay shall know why, and until when.
+    let grace = duration(report.grace_seconds as f64);
+    render::data(&match report.young_blobs + report.young_temporary {
+        0 => format!("nothing was kept for being younger than the grace period of {grace}"),
+        _ => format!(
+            "of what stays, {} blobs ({}) and {} unfinished files are part of no result and younger than the grace period of \
+             {grace}: a run may be about to use them; a later `cache gc` takes them",
+            report.young_blobs,
+            bytes(report.young_bytes),
+            report.young_temporary,
+        ),
+    });
     if !report.held.is_empty() {
         render::words("note: runs are in progress, so no record and no checkpoint was touched");
     }

@@ -54,9 +54,9 @@ pub fn run(command: &args::Run, global: &Global) -> Result<ExitCode, CliError> {
         }
         Err(_) => {
             let place = store.root().display();
-            render::words(&format!(
-                "note: the store at {place} cannot be written: nothing is to do, but this run is not recorded"
-            ));
+            let text =
+                format!("the store at {place} cannot be written: nothing is to do, but this run is not recorded");
+            render::remark("note", &text, global);
             None
         }
     };

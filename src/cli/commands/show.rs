@@ -5,7 +5,7 @@ mod rows;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use stillhouse_report::{Layout, run_page, stage_json, stage_page};
+use stillhouse_report::{Layout, run_json, run_page, stage_json, stage_page};
 use stillhouse_spec::suggest;
 use stillhouse_store::{Key, Lookup, Record, Store};
 
@@ -38,7 +38,7 @@ pub fn run(command: &Show, global: &Global) -> Result<ExitCode, CliError> {
     };
     let record = runs::record(&entry);
     match global.format {
-        Format::Json => render::data(&serde_json::to_value(&record).unwrap_or_default().to_string()),
+        Format::Json => render::data(&run_json(&record).to_string()),
         Format::Text => render::data(&run_page(&record, Layout::Text)),
     }
     Ok(ExitCode::SUCCESS)

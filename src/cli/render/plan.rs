@@ -3,7 +3,7 @@
 use stillhouse_engine::plan::PlannedStage;
 use stillhouse_engine::{Comparison, Decision, Experiment, Explainer, Plan};
 use stillhouse_report::format;
-use stillhouse_stage::Forecast;
+use stillhouse_stage::{CountedBy, Forecast};
 use stillhouse_store::{Store, StoreError};
 
 /// Reasons shown a stage in a plan; `why` shows all.
@@ -61,15 +61,26 @@ pub fn text(plan: &Plan, experiment: &Experiment, store: &Store, all: bool) -> R
     Ok(lines.join("\n"))
 }
 
-/// `230 requests, up to about 58,880 tokens, up to about $0.04`: replies at their limit, prompts often estimated.
+/// `230 requests, up to about 58.9 k tokens, up to about $0.04 (prompts by the teacher's tokenizer)`: replies at their limit.
 fn asks(forecast: &Forecast) -> String {
+    let mut notes = match forecast.counted_by {
+        CountedBy::Bytes => vec!["prompts estimated from their bytes".to_owned()],
+        CountedBy::Tokenizer => vec!["prompts counted with the teacher's tokenizer".to_owned()],
+        CountedBy::Both => vec!["prompts counted with a tokenizer where a teacher names one".to_owned()],
+    };
+    match forecast.images {
+        0 => {}
+        1 => notes.push("1 image estimated from its size".to_owned()),
+        images => notes.push(format!("{} images estimated from their sizes", format::count(images))),
+    }
     let mut parts = vec![match forecast.requests {
         1 => "1 request".to_owned(),
         requests => format!("{} requests", format::count(requests)),
     }];
     parts.extend(forecast.tokens.map(|tokens| format!("up to about {} tokens", format::count(tokens))));
     parts.extend(forecast.usd.map(|usd| format!("up to about ${usd:.2}")));
-    parts.join(", ")
+    let parts = parts.join(", ");
+    if forecast.requests > 0 && forecast.tokens.is_some() { format!("{parts} ({})", notes.join("; ")) } else { parts }
 }
 
 /// One stage, explained.

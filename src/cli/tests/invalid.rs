@@ -101,3 +101,45 @@ fn a_file_that_cannot_be_read_is_one_clear_line() {
         assert!(ran.stderr.contains(words), "{file}: {}", ran.stderr);
     }
 }
+
+#[test]
+fn every_command_says_its_errors_in_one_form_of_json() {
+    let place = Place::with_experiment("[command.a]\nrum = \"true\"\n");
+    place.write("sound.toml", "[command.a]\nrun = \"true\"\n");
+    let (file, arguments) = ((1, "input"), (64, "input"));
+    for (line, (code, class)) in [
+        ("plan experiment.toml", file),
+        ("run experiment.toml", file),
+        ("why experiment.toml command.a", file),
+        ("plan missing.toml", file),
+        ("why sound.toml command.b", arguments),
+        ("run sound.toml --only command.b", arguments),
+        ("run sound.toml --device cuda:99", (4, "environment")),
+        ("show command.b", arguments),
+        ("show command.b --rows 3", arguments),
+        ("log command.b", arguments),
+        ("kinds nothing", arguments),
+        ("generate nothing hello", arguments),
+        ("cache unpin nothing", arguments),
+        ("show 261122-1 --rows 3", arguments),
+        ("cache replies import missing.jsonl", (3, "input")),
+        ("cache stats --cache elsewhere", (4, "environment")),
+        ("init sound.toml", arguments),
+        ("plna sound.toml", arguments),
+        ("plan sound.toml --al", arguments),
+        ("plan", arguments),
+    ] {
+        let parts: Vec<&str> = line.split(' ').chain(["--format", "json"]).collect();
+        let ran = place.run(&parts);
+        let last = ran.stderr.lines().last().unwrap_or_default();
+        let said: serde_json::Value = serde_json::from_str(last).unwrap_or_else(|_| panic!("{line}: {}", ran.stderr));
+        assert_eq!((ran.code, said["class"].as_str()), (Some(code), Some(class)), "{line}: {said}");
+        assert_eq!(said["exit-code"], code, "{line}");
+        assert!(said["error"].as_str().is_some_and(|error| !error.is_empty()), "{line}: {said}");
+        let keys: Vec<&String> = said.as_object().unwrap().keys().collect();
+        let known = ["class", "diagnostics", "error", "exit-code", "hint"];
+        assert!(keys.iter().all(|key| known.contains(&key.as_str())), "{line}: {keys:?}");
+        assert_eq!(said["diagnostics"].is_array(), code == 1, "{line}: {said}");
+        assert!(ran.stdout.is_empty(), "{line}: {}", ran.stdout);
+    }
+}

@@ -151,6 +151,20 @@ impl Conversation {
     }
 }
 
+/// Whether a conversation, as it is written, shows an image.
+pub(super) fn shows_image(conversation: &Value) -> bool {
+    let of = |turn: &Value| {
+        let parts = turn.get("content").or_else(|| turn.get("value")).and_then(Value::as_array);
+        let kind = |part: &Value| matches!(part.get("type").and_then(Value::as_str), Some("image_url" | "image"));
+        parts.is_some_and(|parts| parts.iter().any(kind))
+    };
+    match conversation {
+        Value::Array(turns) => turns.iter().any(of),
+        Value::String(text) => serde_json::from_str::<Vec<Value>>(text).is_ok_and(|turns| turns.iter().any(of)),
+        _ => false,
+    }
+}
+
 const SHAPE: &str = "a conversation is a list of { role, content }, or of { from, value }";
 
 fn role_of(written: &str) -> Result<&'static str, Fault> {

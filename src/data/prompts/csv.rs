@@ -3,7 +3,7 @@
 use stillhouse_stage::Failure;
 use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, FilePath, Node};
 
-use super::row::{RowPrompts, RowSettings};
+use super::row::{ImageAt, RowPrompts, RowSettings, first_image};
 use super::source::{Opening, PromptReader, PromptSource};
 use crate::source::CsvReader;
 
@@ -49,6 +49,10 @@ fn sound(config: &CsvPrompts, node: &Node, report: &mut Diagnostics) {
 impl PromptSource for CsvPrompts {
     fn has_own_system(&self) -> bool {
         true
+    }
+
+    fn first_image(&self, most: usize) -> Option<ImageAt> {
+        first_image(CsvReader::open(&self.path.path, self.delimiter().unwrap_or(b',')), &self.messages, most)
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<Box<dyn PromptReader>, Failure> {

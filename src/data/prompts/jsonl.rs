@@ -3,7 +3,7 @@
 use stillhouse_stage::Failure;
 use stillhouse_stage::spec::{Config, Diagnostics, FilePath, Node};
 
-use super::row::{RowPrompts, RowSettings};
+use super::row::{ImageAt, RowPrompts, RowSettings, first_image};
 use super::source::{Opening, PromptReader, PromptSource};
 use crate::source::ObjectReader;
 
@@ -29,6 +29,10 @@ fn sound(config: &JsonlPrompts, node: &Node, report: &mut Diagnostics) {
 impl PromptSource for JsonlPrompts {
     fn has_own_system(&self) -> bool {
         true
+    }
+
+    fn first_image(&self, most: usize) -> Option<ImageAt> {
+        first_image(ObjectReader::open(&self.path.path), &self.messages, most)
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<Box<dyn PromptReader>, Failure> {

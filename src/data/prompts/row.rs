@@ -1,10 +1,12 @@
 //! What sources of rows have in common: a row is filled into templates, or holds a conversation.
 
+use std::path::PathBuf;
+
 use stillhouse_stage::Failure;
 use stillhouse_stage::spec::types::Selection;
 use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, DirectoryPath, Node, Select};
 
-use super::conversation::{Conversation, Images};
+use super::conversation::{Conversation, Images, shows_image};
 use super::source::{Opening, PromptReader};
 use crate::error::{DataError, DataResult};
 use crate::prompt::{Message, Prompt};
@@ -79,6 +81,30 @@ impl RowSettings {
             reference: compiled(&self.reference, "reference")?,
         })
     }
+}
+
+/// A row that shows an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageAt {
+    /// The file.
+    pub path: PathBuf,
+    /// Its line or row, from 1.
+    pub line: u64,
+}
+
+/// The first of so many rows whose conversation shows an image. What cannot be read is found when it is.
+pub(super) fn first_image(rows: DataResult<impl Rows>, messages: &Option<String>, most: usize) -> Option<ImageAt> {
+    let (mut rows, field) = (rows.ok()?, messages.as_ref()?);
+    for _ in 0..most {
+        match rows.next_object() {
+            Ok(Some(object)) if object.fields.get(field).is_some_and(shows_image) => {
+                return Some(ImageAt { path: rows.path().to_owned(), line: object.line });
+            }
+            Ok(Some(_)) | Err(DataError::Row { .. }) => {}
+            Ok(None) | Err(_) => break,
+        }
+    }
+    None
 }
 
 /// Makes a row a prompt.

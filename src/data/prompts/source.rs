@@ -12,6 +12,7 @@ use super::csv::CsvPrompts;
 use super::jsonl::JsonlPrompts;
 use super::list::ListPrompts;
 use super::parquet::ParquetPrompts;
+use super::row::ImageAt;
 use super::text::TextPrompts;
 use crate::error::{DataError, DataResult};
 use crate::prompt::{Message, Prompt};
@@ -32,6 +33,12 @@ pub trait PromptSource: Component + Send + Sync {
     /// Whether its own table says what stands before a prompt.
     fn has_own_system(&self) -> bool {
         false
+    }
+
+    /// The first of so many rows that shows an image, looked for before anything runs; nothing where none can.
+    fn first_image(&self, most: usize) -> Option<ImageAt> {
+        let _ = most;
+        None
     }
 
     /// Opens it.

@@ -115,6 +115,43 @@ pub(super) fn places(text: &str) -> Vec<&str> {
     inner.filter(|place| place.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'))).collect()
 }
 
+/// What words in braces are.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Nearly {
+    /// A place.
+    Place,
+    /// An input or a file that is not declared.
+    Undeclared,
+    /// Most likely this one, written in another way. Programs have braces of their own, so it may be right.
+    Misspelt(String),
+    /// Something of the program's.
+    Nothing,
+}
+
+/// What the words in braces are; `known` are the declared places, `inputs.data`.
+pub(super) fn nearly(place: &str, known: &[String]) -> Nearly {
+    if matches!(place, "out" | "seed") || known.iter().any(|name| name == place) {
+        return Nearly::Place;
+    }
+    if place.starts_with("inputs.") || place.starts_with("files.") {
+        return Nearly::Undeclared;
+    }
+    let folded = place.to_lowercase();
+    match folded.as_str() {
+        "out" | "output" | "outputs" | "outdir" | "out-dir" | "out_dir" => return Nearly::Misspelt("out".to_owned()),
+        "seed" | "seeds" => return Nearly::Misspelt("seed".to_owned()),
+        _ => {}
+    }
+    // `{data}`, `{input.data}` and `{Inputs.data}` for `{inputs.data}`.
+    let plain = match folded.split_once('.') {
+        None => folded.as_str(),
+        Some(("input" | "inputs" | "file" | "files" | "in", plain)) => plain,
+        Some(_) => return Nearly::Nothing,
+    };
+    let meant = known.iter().find(|name| name.split_once('.').is_some_and(|(_, known)| known.to_lowercase() == plain));
+    meant.map_or(Nearly::Nothing, |meant| Nearly::Misspelt(meant.clone()))
+}
+
 /// A word that the shell takes as it is.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
@@ -127,6 +164,28 @@ mod tests {
     #[test]
     fn places_are_the_words_in_braces() {
         assert_eq!(places("cp {inputs.data}/x {out} ${HOME} {not a place}"), ["inputs.data", "out"]);
+    }
+
+    #[test]
+    fn what_is_nearly_a_place_is_told_from_what_is_the_program_s() {
+        let known = ["inputs.data".to_owned(), "files.script".to_owned()];
+        let meant = |name: &str| Nearly::Misspelt(name.to_owned());
+        for (place, expected) in [
+            ("out", Nearly::Place),
+            ("inputs.data", Nearly::Place),
+            ("inputs.dat", Nearly::Undeclared),
+            ("files.data", Nearly::Undeclared),
+            ("input.data", meant("inputs.data")),
+            ("Inputs.data", meant("inputs.data")),
+            ("data", meant("inputs.data")),
+            ("file.script", meant("files.script")),
+            ("output", meant("out")),
+            ("Seed", meant("seed")),
+            ("file.name", Nearly::Nothing),
+            ("print", Nearly::Nothing),
+        ] {
+            assert_eq!(nearly(place, &known), expected, "{place}");
+        }
     }
 
     #[test]

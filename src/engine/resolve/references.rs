@@ -9,7 +9,7 @@ use stillhouse_stage::{Kind, Surroundings, View};
 
 use super::cell::CellTables;
 use super::cycles;
-use crate::experiment::TableForm;
+use crate::experiment::{Stage, TableForm};
 
 /// Label → path of the field → label of the table that it names.
 pub(super) type Bound = BTreeMap<String, BTreeMap<String, String>>;
@@ -29,6 +29,7 @@ pub(super) struct Expanded {
     pub(super) inputs: BTreeMap<String, (String, Vec<&'static str>)>,
     pub(super) files: BTreeMap<String, FileUse>,
     pub(super) definitions: BTreeMap<String, Arc<TableForm>>,
+    pub(super) mentions: BTreeMap<String, Arc<TableForm>>,
 }
 
 impl Reach {
@@ -85,6 +86,7 @@ impl Reach {
             inputs: BTreeMap::new(),
             files: BTreeMap::new(),
             definitions: BTreeMap::new(),
+            mentions: BTreeMap::new(),
         };
         let here = Place { label: &table.label, prefix: "", path: "" };
         let identity = self.expand_described(&table.described, here, tables, &mut expanded);
@@ -102,7 +104,13 @@ impl Reach {
         let full = join(place.prefix, place.path);
         match described {
             Described::Value(value) => Some(value.clone()),
-            Described::Mention(_) | Described::Nothing => None,
+            Described::Nothing => None,
+            Described::Mention(_) => {
+                let target = self.mentioned.get(place.label)?.get(place.path)?;
+                let (_, table) = tables.get(target)?;
+                out.mentions.insert(full, Arc::clone(table));
+                None
+            }
             Described::Table(members) => {
                 let values = members.iter().filter_map(|(name, member)| {
                     let path = join(place.path, name);
@@ -161,14 +169,24 @@ impl Surroundings for Around<'_> {
     }
 }
 
-/// The definitions of one stage, as its kind sees them when it says what it needs.
-pub(crate) struct Definitions<'a>(pub(crate) &'a BTreeMap<String, Arc<TableForm>>);
+/// The definitions of one stage and what is mentioned in them, as its kind sees them when it says what it needs.
+pub(crate) struct Definitions<'a> {
+    definitions: &'a BTreeMap<String, Arc<TableForm>>,
+    mentions: &'a BTreeMap<String, Arc<TableForm>>,
+}
+
+impl<'a> Definitions<'a> {
+    pub(crate) fn of(stage: &'a Stage) -> Self {
+        Self { definitions: &stage.definitions, mentions: &stage.mentions }
+    }
+}
 
 impl Surroundings for Definitions<'_> {
     fn follow(&self, label: &str, path: &str) -> Option<View<'_>> {
         // Paths of definitions within definitions are those of the stage: `teacher.model`.
-        let prefix = self.0.iter().find(|(_, table)| table.label == label).map(|(path, _)| path.as_str());
-        let table = self.0.get(&join(prefix.unwrap_or_default(), path))?;
+        let prefix = self.definitions.iter().find(|(_, table)| table.label == label).map(|(path, _)| path.as_str());
+        let full = join(prefix.unwrap_or_default(), path);
+        let table = self.definitions.get(&full).or_else(|| self.mentions.get(&full))?;
         Some(View::new(&table.label, table.kind, table.config.as_ref(), table.at, self))
     }
 }

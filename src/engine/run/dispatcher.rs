@@ -198,7 +198,7 @@ impl<'a> Dispatcher<'a> {
     fn needs(&mut self, id: StageId) -> Needs {
         let stage = &self.experiment.graph[id];
         let known = self.needs.entry(id).or_insert_with(|| {
-            let (table, definitions) = (&stage.table, Definitions(&stage.definitions));
+            let (table, definitions) = (&stage.table, Definitions::of(stage));
             stage.kind.needs(&View::new(&table.label, table.kind, table.config.as_ref(), table.at, &definitions))
         });
         known.clone()
@@ -337,6 +337,14 @@ impl<'a> Dispatcher<'a> {
         }
         if !self.giving_up {
             self.emit(&Event::RunStopping { running: self.running });
+        }
+    }
+
+    /// The terminal is gone: stages go to a good point, as at the first ctrl-c. A terminal and its shell may both say it, so
+    /// that the second time means no more than the first.
+    pub(crate) fn hang_up(&mut self) {
+        if !self.summary.interrupted {
+            self.interrupt();
         }
     }
 

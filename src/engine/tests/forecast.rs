@@ -68,7 +68,7 @@ impl StageKind for Replies {
     fn forecast(&self, ahead: &Ahead<'_>) -> Option<Forecast> {
         assert!(ahead.inputs.is_empty(), "nothing is made yet");
         let samples = u64::from(ahead.view.config_as::<RepliesConfig>()?.samples);
-        Some(Forecast { requests: 10 * samples, tokens: Some(100), usd: None })
+        Some(Forecast { requests: 10 * samples, tokens: Some(100), usd: None, ..Forecast::default() })
     }
 
     fn run(&self, _context: &Context) -> Result<Outcome, Failure> {
@@ -107,9 +107,12 @@ fn a_plan_sums_up_what_its_stages_would_ask() {
     let asked: Vec<Option<u64>> =
         plan.stages.iter().map(|stage| stage.forecast.map(|forecast| forecast.requests)).collect();
     assert_eq!(asked, [None, Some(10), Some(20)]);
-    assert_eq!(plan.forecast(), Some(Forecast { requests: 30, tokens: Some(200), usd: None }));
+    assert_eq!(plan.forecast(), Some(Forecast { requests: 30, tokens: Some(200), ..Forecast::default() }));
     let json = plan.to_json(&experiment, &store).unwrap();
-    assert_eq!(json["forecast"], serde_json::json!({ "requests": 30, "tokens": 200, "usd": null }));
+    assert_eq!(
+        json["forecast"],
+        serde_json::json!({ "requests": 30, "tokens": 200, "usd": null, "counted-by": "bytes", "images": 0 })
+    );
     assert_eq!(json["stages"][1]["forecast"]["requests"], 10);
     assert!(json["stages"][0]["forecast"].is_null());
 }

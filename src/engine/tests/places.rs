@@ -11,6 +11,8 @@ use stillhouse_stage::{Context, Failure, Kind, Outcome, StageKind, View, kind};
 struct InnerConfig {
     /// A key.
     depth: u32,
+    /// A list.
+    list: Vec<u32>,
 }
 
 /// A table with a table in it.
@@ -30,7 +32,7 @@ impl Kind for Outer {
     }
 
     fn check(&self, view: &View<'_>, report: &mut Diagnostics) {
-        for path in ["inner.depth", "inner.nowhere.at-all", "nowhere"] {
+        for path in ["inner.depth", "inner.list.1", "inner.list.7", "inner.nowhere.at-all", "nowhere"] {
             report.push(Diagnostic::error(view.place(path), path));
         }
     }
@@ -50,7 +52,7 @@ impl StageKind for Outer {
 fn the_key_itself_or_the_nearest_table_around_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("experiment.toml");
-    let text = "[outer.o]\ninner = { depth = 77 }\n";
+    let text = "[outer.o]\ninner = { depth = 77, list = [5, 6] }\n";
     fs_err::write(&file, text).unwrap();
     let mut report = Diagnostics::default();
     let spec = Spec::read(&file, &[], &mut report);
@@ -59,5 +61,14 @@ fn the_key_itself_or_the_nearest_table_around_it() {
         report.sorted().iter().map(|said| (said.message.clone(), said.at.map_or("", |at| &text[at.range()]))).collect();
     places.sort();
     let of = |path: &str, at| (path.to_owned(), at);
-    assert_eq!(places, [of("inner.depth", "77"), of("inner.nowhere.at-all", "{ depth = 77 }"), of("nowhere", "o")]);
+    assert_eq!(
+        places,
+        [
+            of("inner.depth", "77"),
+            of("inner.list.1", "6"),
+            of("inner.list.7", "[5, 6]"),
+            of("inner.nowhere.at-all", "{ depth = 77, list = [5, 6] }"),
+            of("nowhere", "o"),
+        ]
+    );
 }

@@ -1,6 +1,7 @@
 //! The stage `[answers.X]`: prompts answered by a teacher, written in the order of the prompts.
 
 mod config;
+mod images;
 mod output;
 mod policy;
 mod questions;
@@ -37,6 +38,9 @@ impl Kind for Answers {
         let Some(answers) = view.config_as::<AnswersConfig>() else { return };
         if let Some(teacher) = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>()) {
             teacher.settings.check(answers, &|path| view.place(path), report);
+            if let Some(why) = teacher.settings.sees_nothing() {
+                images::check(view, why, report);
+            }
         }
     }
 }
@@ -62,6 +66,9 @@ impl StageKind for Answers {
         let answers: AnswersConfig = context.config()?;
         let teacher: TeacherConfig = context.definition("teacher")?;
         let name = &context.definition_order("teacher")?.name;
+        if let Some(why) = teacher.settings.sees_nothing() {
+            images::refuse(context, why)?;
+        }
         teacher.settings.answer(&Job { context, answers: &answers, teacher: name, loader: self.loader })
     }
 }

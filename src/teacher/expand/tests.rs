@@ -229,7 +229,15 @@ fn a_plan_counts_the_first_round_by_what_is_stored_and_later_ones_in_full() {
         };
         let around = Around(teacher);
         let view = View::new("expand.e", &EXPAND, &config, Origin::NOWHERE, &around);
-        EXPAND.forecast(&Ahead { view, inputs: [("seeds", &record)].into(), store: &bench.store, seed: 17 }).unwrap()
+        EXPAND
+            .forecast(&Ahead {
+                view,
+                inputs: [("seeds", &record)].into(),
+                mentioned: [].into(),
+                store: &bench.store,
+                seed: 17,
+            })
+            .unwrap()
     };
     let config = |rounds: u32| json!({ "seeds": "p", "teacher": "t", "rounds": rounds, "per-round": 10 });
     assert_eq!(forecast(config(3)).requests, 30);

@@ -273,6 +273,12 @@ fn others(has: fn(&Capabilities) -> bool) -> String {
     format!("providers that have it: {}", names.join(", "))
 }
 
+/// Who can be shown images, for hints.
+#[must_use]
+pub fn that_see() -> String {
+    others(|row| row.images)
+}
+
 /// What a provider gives, for listings: one part a row of the table.
 #[must_use]
 pub fn summary(provider: &str) -> String {

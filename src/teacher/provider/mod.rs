@@ -46,6 +46,11 @@ pub trait Provider: Component + Send + Sync {
         self.capabilities().check_sampling(sampling, place, report);
     }
 
+    /// Why it cannot be shown images, where it cannot.
+    fn sees_nothing(&self) -> Option<&'static str> {
+        (!self.capabilities().images).then_some("its teacher reads text only")
+    }
+
     /// What a stage that asks it needs.
     fn needs(&self) -> Needs;
 

@@ -59,6 +59,10 @@ impl Provider for Vllm {
         capability::VLLM
     }
 
+    fn sees_nothing(&self) -> Option<&'static str> {
+        (self.model.api == ApiConfig::Completions).then_some("`api = \"completions\"` sends text only")
+    }
+
     fn needs(&self) -> Needs {
         Needs::default()
     }
@@ -68,7 +72,7 @@ impl Provider for Vllm {
     }
 
     fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
-        server::forecast_requests(&self.server(), known, like_them, ahead.store)
+        server::forecast_requests(&self.server(), known, like_them, ahead)
     }
 
     fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {

@@ -118,8 +118,18 @@ pub struct Covered {
 pub struct BadIndex(&'static str);
 
 impl BadIndex {
+    /// What is wrong, of the file.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        self.0
+    }
+
     /// The segment was replaced, or cut off and written on.
     pub(super) const ANOTHER_SEGMENT: Self = Self("it tells of another segment than the one beside it");
+    /// An entry of it is not what lies in the segment at its place.
+    pub(super) const OTHER_REPLIES: Self = Self("it tells of replies that the segment does not have");
+    /// A reply in the part that it covers is not in it: it would be asked again.
+    pub(super) const MISSING_REPLIES: Self = Self("it leaves out replies that the segment has");
 }
 
 impl From<io::Error> for BadIndex {

@@ -348,6 +348,7 @@ pub fn load(path: &Path, segment: &Segment, number: u32) -> Result<Option<IndexF
     Ok(Some(index))
 }
 
-fn index_path(segment: &Path) -> PathBuf {
+/// Where the index of a segment lies.
+pub fn index_path(segment: &Path) -> PathBuf {
     segment.with_extension("index")
 }

@@ -40,7 +40,7 @@ mod writer;
 pub use entry::{Limit, RequestKey};
 pub use indexed::Every;
 pub use store::{Claim, Location, Mine, ReplyStore};
-pub use verify::{Damage, RepliesReport, verify};
+pub use verify::{Damage, RepliesReport, WrongIndex, verify};
 
 /// Why the store of replies could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]

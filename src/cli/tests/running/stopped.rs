@@ -75,6 +75,49 @@ fn the_second_ctrl_c_gives_up_at_once_and_leaves_nothing_running() {
     wait_for("the grandchild to die", || !lives(pid));
 }
 
+/// A run of a slow stage with a program that starts another one; `env` sets what a hangup means to it.
+#[cfg(target_os = "linux")]
+fn hung_up(place: &Place, hangup: &str) -> (std::process::Child, i32) {
+    let pid_file = place.join("pid");
+    let mut command = std::process::Command::new("env");
+    command.args([hangup, env!("CARGO_BIN_EXE_stillhouse"), "run", "experiment.toml"]).current_dir(place.path());
+    command.env_remove("STILLHOUSE_CACHE").env("PIDFILE", &pid_file).stdin(Stdio::null()).stderr(Stdio::piped());
+    let engine = command.spawn().unwrap();
+    wait_for("the program to start", || std::fs::read_to_string(&pid_file).is_ok_and(|text| text.ends_with('\n')));
+    let pid = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    for _ in 0..2 {
+        // A closing terminal and its shell may both say it.
+        let told = std::process::Command::new("kill").args(["-HUP", &engine.id().to_string()]).status().unwrap();
+        assert!(told.success());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    (engine, pid)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_closed_terminal_stops_stages_at_a_good_point_and_leaves_nothing_running() {
+    let place = Place::with_experiment(
+        "[command.slow]\nrun = \"sleep 60 & echo $! > $PIDFILE; wait\"\npass-env = [\"PIDFILE\"]\n",
+    );
+    let (engine, pid) = hung_up(&place, "--default-signal=HUP");
+    let ran = Ran::of(engine.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+    assert!(ran.stderr.contains("stopped by you"), "the run came to its end: {}", ran.stderr);
+    wait_for("the grandchild to die", || !lives(pid));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_run_under_nohup_goes_on_when_its_terminal_is_closed() {
+    let place = Place::with_experiment(
+        "[command.slow]\nrun = \"echo $$ > $PIDFILE; sleep 0.5; echo 1 > {out}/x\"\npass-env = [\"PIDFILE\"]\n",
+    );
+    let (engine, _) = hung_up(&place, "--ignore-signal=HUP");
+    let ran = Ran::of(engine.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+}
+
 #[test]
 fn ctrl_c_stops_stages_and_says_so() {
     let place = Place::with_experiment(

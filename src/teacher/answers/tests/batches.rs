@@ -233,7 +233,7 @@ fn who_stops_leaves_the_batch_at_the_server_and_the_next_run_fetches_it() {
     let sum = forecast(&next, Some(&prompts(12)), &teacher, json!({})).unwrap();
     assert_eq!(
         sum,
-        Forecast { requests: 2, tokens: Some(2 * (3 + 4 + 512)), usd: None },
+        Forecast { requests: 2, tokens: Some(2 * (3 + 4 + 512)), ..Forecast::default() },
         "what is handed in is paid for"
     );
     let made = next.run(&prompts(12), teacher, json!({})).unwrap();

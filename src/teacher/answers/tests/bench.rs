@@ -11,7 +11,8 @@ use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_data::prompt::{ImageUrl, Message, PROMPTS_FILE, Part, Prompt, write_prompts};
 use stillhouse_stage::store::{Key, Store};
 use stillhouse_stage::{
-    Cancel, Context, Definition, EventSink, Failure, FileInput, Input, Outcome, StageEvent, StageKind as _, WorkOrder,
+    Cancel, Context, Definition, EventSink, Failure, FileInput, Input, Outcome, Spent, StageEvent, StageKind as _,
+    WorkOrder,
 };
 
 use crate::answers::Answers;
@@ -106,6 +107,15 @@ impl Bench {
             _ => None,
         });
         notes.collect()
+    }
+
+    /// What stages said last of what they paid for.
+    pub fn spent(&self) -> Option<Spent> {
+        let said = self.said.0.lock().unwrap();
+        said.iter().rev().find_map(|event| match event {
+            StageEvent::Spent(spent) => Some(spent.clone()),
+            _ => None,
+        })
     }
 
     pub fn run(&self, prompts: &[String], teacher: Value, answers: Value) -> Result<Made, Failure> {

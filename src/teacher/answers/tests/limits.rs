@@ -105,8 +105,13 @@ fn caps_on_tokens_and_requests_stop_cleanly_and_the_next_run_goes_on() {
         assert!(failure.message.contains(words), "{failure}");
         let first = server.teacher.asked();
         assert!((40..=50).contains(&first), "a reply takes 11 tokens: {first}");
+        // The stage has no record, so its events say what it paid for.
+        let spent = bench.spent().unwrap();
+        assert_eq!((spent.teacher.as_str(), spent.requests, spent.usd), ("teacher.t", first, None));
+        assert_eq!(spent.prompt_tokens + spent.completion_tokens, 11 * first);
         let made = bench.run(&prompts(100), next.definition(json!({})), sampling).unwrap();
         assert_eq!((next.teacher.asked(), made.metric("from-cache")), (100 - first, first));
+        assert_eq!(bench.spent().unwrap().requests, made.metric("asked"));
     }
 }
 

@@ -2,6 +2,7 @@ mod batches;
 pub mod bench;
 mod checks;
 mod forecast;
+mod images;
 mod limits;
 mod local;
 mod outcomes;

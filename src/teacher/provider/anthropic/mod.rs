@@ -89,7 +89,7 @@ impl Provider for Anthropic {
     }
 
     fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
-        server::forecast_requests(&self.server(), known, like_them, ahead.store)
+        server::forecast_requests(&self.server(), known, like_them, ahead)
     }
 
     fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {

@@ -41,6 +41,10 @@ impl Provider for Local {
         capability::LOCAL
     }
 
+    fn sees_nothing(&self) -> Option<&'static str> {
+        Some("a local teacher reads text only")
+    }
+
     fn needs(&self) -> Needs {
         Needs { placement: Placement::Worker, compute: true, device: true, ..Needs::default() }
     }

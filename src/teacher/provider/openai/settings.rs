@@ -49,7 +49,7 @@ pub struct ServedModel {
     /// The name of the environment variable that holds the key; leave it out where the server wants none.
     pub api_key_env: Execution<Option<String>>,
     /// The model folder, or trained tokenizer, whose tokens the server's model has. Named, `check` tells before anything is
-    /// paid whether a student can learn from its log-probabilities; it changes no answer.
+    /// paid whether a student can learn from its log-probabilities, and `plan` counts prompts with it; it changes no answer.
     pub tokenizer: Execution<Option<Ref<TokenizerSource>>>,
 }
 
@@ -119,6 +119,10 @@ impl Provider for OpenAi {
         }
     }
 
+    fn sees_nothing(&self) -> Option<&'static str> {
+        (self.model.api == ApiConfig::Completions).then_some("`api = \"completions\"` sends text only")
+    }
+
     fn needs(&self) -> Needs {
         Needs::default()
     }
@@ -128,7 +132,7 @@ impl Provider for OpenAi {
     }
 
     fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
-        server::forecast_requests(&self.server(), known, like_them, ahead.store)
+        server::forecast_requests(&self.server(), known, like_them, ahead)
     }
 
     fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {

@@ -47,6 +47,11 @@ impl Provider for Replies {
         capability::REPLIES
     }
 
+    /// What was answered was seen by whoever answered it.
+    fn sees_nothing(&self) -> Option<&'static str> {
+        None
+    }
+
     fn needs(&self) -> Needs {
         Needs::default()
     }

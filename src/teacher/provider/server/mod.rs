@@ -1,10 +1,13 @@
 //! Teachers behind servers: what all of them share, whichever API they speak.
 
 mod client;
+mod counting;
 mod forecast;
+mod image_tokens;
 mod run;
 mod session;
 mod settings;
+mod spending;
 
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,10 @@ use reqwest::Url;
 use serde_json::json;
 use stillhouse_stage::{Failure, Outcome};
 
+use super::spending::Spending;
 use super::{Client, Server};
 use crate::answers::{Output, Policy, Questions};
-use crate::asking::{Asking, Batches, Paid};
+use crate::asking::{Asking, Batches};
 use crate::batch::BatchOptions;
 use crate::provider::{Asker, Job, terms};
 use crate::replies::ReplyStore;
@@ -33,10 +34,13 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
     let mut output = Output::create(&job.context.out(), job.answers.capture.is_some(), policy)?;
     let runtime = threads()?;
     let (context, counted, teacher) = (job.context.clone(), Arc::clone(&asking), job.teacher.to_owned());
+    let spending = Spending::of(server, &job.asker());
+    let spent = Arc::clone(&spending);
     let telling = runtime.spawn(async move {
         loop {
             tokio::time::sleep(TELL_EVERY).await;
             context.progress(counted.answered().min(total), Some(total), "answers");
+            spent.tell_now_and_then(&context, counted.paid());
             if let Some(news) = counted.client().and_then(Client::news) {
                 context.note(format!("teacher {teacher}: {news}"));
             }
@@ -51,9 +55,7 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
     });
     telling.abort();
     warn_of_masked(&job.asker(), asking.client());
-    if asked.is_err() {
-        tell_paid(server, &job.asker(), asking.paid());
-    }
+    spending.tell(job.context, asking.paid(), asked.is_ok());
     asked?;
     warn_of_rejected(&job.asker(), &asking, total);
     job.context.progress(output.settled(), Some(total), "answers");
@@ -110,18 +112,6 @@ pub(super) fn connection(
         let address = Address { teacher: teacher.clone(), base_url, key_variable, auth: server.auth };
         let (endpoint, governor) = (Endpoint::new(address, key, limits)?, Governor::shared(&place, limits));
         Ok(Client::new(endpoint, governor, Arc::clone(&server.api), limits))
-    }
-}
-
-/// A stage that fails has no record, so what it paid for is told in its log.
-pub(super) fn tell_paid(server: &Server, job: &Asker<'_>, Paid { requests, prompt, completion }: Paid) {
-    if requests > 0 {
-        let usd = server.limits.prices.map(|prices| format!(", ${:.4}", prices.of(prompt, completion)));
-        job.context.note(format!(
-            "teacher {}: {requests} new replies are kept ({prompt} + {completion} tokens{})",
-            job.teacher,
-            usd.unwrap_or_default()
-        ));
     }
 }
 

@@ -6,8 +6,9 @@ use serde_json::Value;
 use stillhouse_stage::Failure;
 
 use super::run::{
-    TELL_EVERY, connection, provenance, tell_paid, threads, warn_of_another_model, warn_of_masked, warn_of_rejected,
+    TELL_EVERY, connection, provenance, threads, warn_of_another_model, warn_of_masked, warn_of_rejected,
 };
+use super::spending::Spending;
 use super::{Client, Server};
 use crate::asking::{Asking, Question};
 use crate::provider::Asker;
@@ -24,7 +25,8 @@ pub fn open<'a>(server: Server, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>,
     let identity = server.identity();
     let store = ReplyStore::shared(&asker.context.store().replies_dir().join(identity.folder()))?;
     let asking = Asking::with_again(identity, store, on_rejected, again, connection(&server, &asker));
-    Ok(Box::new(Open { asker, total, unit, asking, runtime: threads()?, server }))
+    let spending = Spending::of(&server, &asker);
+    Ok(Box::new(Open { asker, total, unit, asking, spending, runtime: threads()?, server }))
 }
 
 struct Open<'a> {
@@ -32,6 +34,7 @@ struct Open<'a> {
     total: u64,
     unit: &'static str,
     asking: Arc<Asking>,
+    spending: Arc<Spending>,
     runtime: tokio::runtime::Runtime,
     server: Server,
 }
@@ -41,10 +44,12 @@ impl Open<'_> {
     fn tell(&self) -> tokio::task::JoinHandle<()> {
         let (context, teacher) = (self.asker.context.clone(), self.asker.teacher.to_owned());
         let (counted, total, unit) = (Arc::clone(&self.asking), self.total, self.unit);
+        let spending = Arc::clone(&self.spending);
         self.runtime.spawn(async move {
             loop {
                 tokio::time::sleep(TELL_EVERY).await;
                 context.progress(counted.answered().min(total), Some(total), unit);
+                spending.tell_now_and_then(&context, counted.paid());
                 if let Some(news) = counted.client().and_then(Client::news) {
                     context.note(format!("teacher {teacher}: {news}"));
                 }
@@ -64,8 +69,8 @@ impl Session for Open<'_> {
         telling.abort();
         if asked.is_err() {
             warn_of_masked(&self.asker, self.asking.client());
-            tell_paid(&self.server, &self.asker, self.asking.paid());
         }
+        self.spending.tell(self.asker.context, self.asking.paid(), asked.is_ok());
         asked
     }
 
