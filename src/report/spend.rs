@@ -45,7 +45,7 @@ impl Sum {
 }
 
 /// The kinds that ask teachers; their records have these figures under the same names.
-const ASKING: [&str; 3] = ["expand", "answers", "judge"];
+const ASKING: [&str; 4] = ["expand", "answers", "judge", "embeddings"];
 
 /// What the stages that ran spent on each teacher that has prices, and in all. Empty where nothing was spent. A stage
 /// that failed has no metrics: what it paid for is not in the table, and is not paid again.

@@ -8,7 +8,7 @@ use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 
 use super::api::Auth;
 use super::capability::{self, Capabilities};
-use super::openai::{ApiConfig, ChatApi, CompletionsApi, Dialect};
+use super::openai::{ApiConfig, ChatApi, CompletionsApi, Dialect, EmbeddingsApi};
 use super::server::{self, LimitsConfig, PricesConfig, Server};
 use super::terms::TermsConfig;
 use super::{Job, Provider};
@@ -90,6 +90,11 @@ impl Provider for Vllm {
 
     fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
         server::forecast_requests(&self.server(), known, like_them, ahead.store)
+    }
+
+    fn embeddings(&self, together: usize) -> Option<Server> {
+        let api = Arc::new(EmbeddingsApi::new(self.model.clone(), together));
+        Some(Server { family: "vllm-embeddings", api, ..self.server() })
     }
 
     fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {

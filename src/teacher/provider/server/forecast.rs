@@ -57,7 +57,7 @@ struct Missing {
 impl Missing {
     fn forecast(&self, server: &Server) -> Forecast {
         Forecast {
-            requests: self.requests,
+            requests: self.requests.div_ceil(server.api.together().max(1) as u64),
             tokens: Some(self.input + self.output),
             usd: server.limits.prices.map(|prices| prices.of(self.input, self.output)),
         }

@@ -2,6 +2,7 @@
 
 mod client;
 mod forecast;
+mod gathering;
 mod run;
 mod session;
 mod settings;
