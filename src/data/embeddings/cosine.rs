@@ -12,8 +12,8 @@ use pulp::Arch;
 const LANES: usize = 16;
 /// Rows that a query is multiplied with at once.
 const TOGETHER: usize = 4;
-/// Rows of a block: at a width of 1,024 it takes 256 KiB.
-const BLOCK: usize = 64;
+/// Rows of a block: few enough to stay in the nearest cache while one query after another is multiplied with them.
+const BLOCK: usize = 8;
 
 /// Unit vectors of one width, one behind the other, each filled up with zeros to a multiple of [`LANES`].
 #[derive(Debug, Default)]
@@ -81,8 +81,9 @@ impl Units {
         sum
     }
 
+    /// Takes the cosine with each of some vectors, in their order. To be called within [`vectorised`].
     #[inline(always)]
-    fn each(&self, query: &[f32], places: std::ops::Range<usize>, mut take: impl FnMut(usize, f32)) {
+    pub(super) fn each(&self, query: &[f32], places: std::ops::Range<usize>, mut take: impl FnMut(usize, f32)) {
         let mut place = places.start;
         while place + TOGETHER <= places.end {
             let rows = [self.row(place), self.row(place + 1), self.row(place + 2), self.row(place + 3)];
@@ -123,7 +124,7 @@ pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
 
 /// The product of two vectors of one width, a multiple of [`LANES`].
 #[inline(always)]
-pub(super) fn product(a: &[f32], b: &[f32]) -> f32 {
+fn product(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0; LANES];
     for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
         for lane in 0..LANES {
@@ -133,21 +134,29 @@ pub(super) fn product(a: &[f32], b: &[f32]) -> f32 {
     total(sums)
 }
 
-/// The products of a vector with some others: the same numbers as one by one, with the vector read once.
+/// The products of a vector with some others: the same numbers as one by one, with the vector read once. Sums of their own names
+/// stay in registers, which a list of them does not.
 #[inline(always)]
-fn products(a: &[f32], others: [&[f32]; TOGETHER]) -> [f32; TOGETHER] {
-    let mut sums = [[0.0; LANES]; TOGETHER];
-    let [b, c, d, e] = others.map(|other| other.as_chunks::<LANES>().0);
-    let rest = b.iter().zip(c).zip(d).zip(e);
-    for (a, (((b, c), d), e)) in a.as_chunks::<LANES>().0.iter().zip(rest) {
+fn products(a: &[f32], [b, c, d, e]: [&[f32]; TOGETHER]) -> [f32; TOGETHER] {
+    let chunks = |row: &[f32]| -> usize { row.len() / LANES };
+    let length = chunks(a).min(chunks(b)).min(chunks(c)).min(chunks(d)).min(chunks(e));
+    let lanes = |row: &[f32], place: usize| -> [f32; LANES] {
+        let mut lanes = [0.0; LANES];
+        lanes.copy_from_slice(&row[place * LANES..(place + 1) * LANES]);
+        lanes
+    };
+    let (mut sum_b, mut sum_c, mut sum_d, mut sum_e) = ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0; LANES]);
+    for place in 0..length {
+        let a = lanes(a, place);
+        let (b, c, d, e) = (lanes(b, place), lanes(c, place), lanes(d, place), lanes(e, place));
         for lane in 0..LANES {
-            sums[0][lane] += a[lane] * b[lane];
-            sums[1][lane] += a[lane] * c[lane];
-            sums[2][lane] += a[lane] * d[lane];
-            sums[3][lane] += a[lane] * e[lane];
+            sum_b[lane] += a[lane] * b[lane];
+            sum_c[lane] += a[lane] * c[lane];
+            sum_d[lane] += a[lane] * d[lane];
+            sum_e[lane] += a[lane] * e[lane];
         }
     }
-    sums.map(total)
+    [sum_b, sum_c, sum_d, sum_e].map(total)
 }
 
 #[inline(always)]

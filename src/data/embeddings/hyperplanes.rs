@@ -4,7 +4,7 @@
 //! of r planes brings them together with probability pʳ, and at least one of b bands with 1 − (1 − pʳ)ᵇ. At the angle of the
 //! similarity that is asked for, the chance to be missed is at most [`MISSED`]; nearer pairs are missed less.
 
-use super::cosine::{Units, product, vectorised};
+use super::cosine::{Units, vectorised};
 use crate::random::Stream;
 
 /// The largest chance that a pair exactly at the similarity is brought together by no band.
@@ -51,16 +51,17 @@ impl Hyperplanes {
 
     /// A hash for each band: on which side of its planes a vector (with its zeros) lies.
     pub(crate) fn keys(&self, unit: &[f32]) -> Vec<u32> {
+        let mut keys = vec![0; self.bands()];
         vectorised(
             #[inline(always)]
             || {
-                let band = |band: usize| {
-                    (band * self.bits..(band + 1) * self.bits)
-                        .fold(0, |key, plane| key << 1 | u32::from(product(unit, self.planes.row(plane)) >= 0.0))
-                };
-                (0..self.bands()).map(band).collect()
+                self.planes.each(unit, 0..self.planes.len(), |plane, side| {
+                    let key = &mut keys[plane / self.bits];
+                    *key = *key << 1 | u32::from(side >= 0.0);
+                });
             },
-        )
+        );
+        keys
     }
 }
 

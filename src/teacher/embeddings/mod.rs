@@ -92,20 +92,18 @@ impl StageKind for Embeddings {
         // Texts whose reply is not there yet, in their order.
         let waiting: RefCell<VecDeque<Named>> = RefCell::default();
         let mut texts = Texts::of(context, &config)?;
-        let mut questions = std::iter::from_fn(|| match texts.next_text() {
-            Ok(next) => next.map(|(named, question)| {
-                waiting.borrow_mut().push_back(named);
-                Ok(question)
-            }),
-            Err(failure) => Some(Err(failure)),
-        });
+        let mut next = || {
+            let (named, question) = texts.next_text()?.unzip();
+            waiting.borrow_mut().extend(named);
+            Ok(question)
+        };
+        let mut questions = std::iter::from_fn(|| next().transpose());
         session.ask(&mut questions, &mut |question, reply, origin| {
             tally.count(question, &reply, origin);
             let named = waiting.borrow_mut().pop_front();
             let named = named.ok_or_else(|| Failure::internal("a reply came for a text that nobody asked about"))?;
             output.take(named, reply)
         })?;
-        drop(questions);
         let provenance = session.finish(&tally);
         let mut metrics = output.finish(texts.counts)?;
         tally.add_to(&mut metrics, session.prices());
