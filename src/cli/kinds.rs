@@ -10,7 +10,7 @@ use stillhouse_eval::{EvalKind, SuiteKind};
 use stillhouse_stage::Kind;
 use stillhouse_student::kind::Student;
 use stillhouse_student::language_model::BurnLoader;
-use stillhouse_teacher::{Answers, Expand, Judge, Teacher};
+use stillhouse_teacher::{Answers, Embeddings, Expand, Judge, Teacher};
 
 /// The kinds, in the order in which a reader meets them.
 pub static KINDS: &[&dyn Kind] = &[
@@ -20,6 +20,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &Expand { loader: &BurnLoader },
     &Answers { loader: &BurnLoader },
     &Judge { loader: &BurnLoader },
+    &Embeddings { loader: &BurnLoader },
     &TokenizerTraining,
     &Dataset,
     &Student,

@@ -26,6 +26,7 @@ mod output;
 mod select;
 mod signals;
 mod source;
+mod spread;
 mod statistics;
 #[cfg(test)]
 mod tests;

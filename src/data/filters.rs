@@ -15,6 +15,7 @@ mod regex;
 mod repetition;
 mod score;
 mod secrets;
+mod semantic_duplicate;
 mod verifier;
 pub(crate) mod words;
 
@@ -41,8 +42,9 @@ pub use refusal::Refusal;
 pub(crate) use refusal::declines;
 pub use regex::Regex;
 pub use repetition::Repetition;
-pub use score::Score;
+pub use score::{Score, Unknown};
 pub use secrets::Secrets;
+pub use semantic_duplicate::SemanticDuplicate;
 pub use verifier::Verifier;
 
 use crate::answer::Outcome;
@@ -63,6 +65,7 @@ pub static FILTERS: &[Entry<dyn Filter>] = &[
     entry!("repetition", Repetition as dyn Filter),
     entry!("score", Score as dyn Filter),
     entry!("secrets", Secrets as dyn Filter),
+    entry!("semantic-duplicate", SemanticDuplicate as dyn Filter),
     entry!("verifier", Verifier as dyn Filter),
 ];
 
@@ -77,6 +80,11 @@ pub trait Filter: Component + Send + Sync {
     /// Whether it runs a program of the user's, which must not outlive the stage.
     fn runs_a_program(&self) -> bool {
         false
+    }
+
+    /// The field in which it names a stage that made vectors of the rows' texts.
+    fn embeddings_field(&self) -> Option<&'static str> {
+        None
     }
 }
 
@@ -188,7 +196,7 @@ impl<'a> Place<'a> {
     }
 
     /// The output of the stage that a field of the filter names.
-    fn input(&self, field: &str) -> Result<Artifact, Failure> {
+    pub(crate) fn input(&self, field: &str) -> Result<Artifact, Failure> {
         self.context()?.input(&format!("{}.{field}", self.field))
     }
 }

@@ -9,6 +9,7 @@ pub mod batch;
 pub mod captured;
 pub mod chat_template;
 pub mod dataset;
+pub mod embeddings;
 pub mod error;
 pub mod example;
 mod failure;

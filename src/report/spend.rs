@@ -70,7 +70,7 @@ pub struct Spend {
 }
 
 /// The kinds that ask teachers; their records have these figures under the same names.
-const ASKING: [&str; 3] = ["expand", "answers", "judge"];
+const ASKING: [&str; 4] = ["expand", "answers", "judge", "embeddings"];
 
 /// What a run spent on servers that it asked, those without prices included, and on whatever else has prices. Of a stage that has its
 /// result the record says it, of one that failed or was stopped the events do.

@@ -12,13 +12,15 @@
 //! - [`provider`] knows what goes over the wire, one folder a provider ([`PROVIDERS`]), and what each can give;
 //! - [`asking`] keeps many questions under way and brings the replies back in order;
 //! - [`batch`] is what is handed in together instead: files of requests, at a lower price and with a day's patience;
-//! - [`session`] is a teacher that stages ask questions of their own: [`expand`] for new prompts, [`judge`] for scores;
-//! - [`Teacher`], [`Answers`], [`Expand`] and [`Judge`] are the kinds of table that a user writes.
+//! - [`session`] is a teacher that stages ask questions of their own: [`expand`] for new prompts, [`judge`] for scores,
+//!   [`embeddings`] for vectors;
+//! - [`Teacher`], [`Answers`], [`Expand`], [`Judge`] and [`Embeddings`] are the kinds of table that a user writes.
 
 pub mod answers;
 pub mod asking;
 pub mod batch;
 pub mod definition;
+pub mod embeddings;
 pub mod expand;
 pub mod judge;
 pub mod provider;
@@ -33,6 +35,7 @@ pub mod transport;
 
 pub use answers::Answers;
 pub use definition::{Teacher, TeacherConfig};
+pub use embeddings::Embeddings;
 pub use expand::Expand;
 pub use judge::Judge;
 pub use provider::{PROVIDERS, Provider};

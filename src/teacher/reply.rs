@@ -1,6 +1,8 @@
 //! What a teacher answered: the reply, how it ended, and what it cost in tokens.
 
-use serde::{Deserialize, Serialize};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use stillhouse_data::answer::Outcome;
 pub use stillhouse_data::captured::{Candidate, TokenLogProbs};
 
@@ -32,6 +34,37 @@ pub struct Reply {
     /// Log-probabilities by token, where the request captured them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Vec<TokenLogProbs>>,
+    /// The vector of the request's text, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vector: Option<Vector>,
+}
+
+/// A text's vector. Written as the base64 of its numbers' bytes, little-endian: exact, and half as long as digits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vector(pub Vec<f32>);
+
+impl Vector {
+    /// The vector that a base64 text stands for.
+    #[must_use]
+    pub fn from_base64(text: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(text).ok()?;
+        let (numbers, rest) = bytes.as_chunks::<4>();
+        rest.is_empty().then(|| Self(numbers.iter().map(|number| f32::from_le_bytes(*number)).collect()))
+    }
+}
+
+impl Serialize for Vector {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = self.0.iter().flat_map(|number| number.to_le_bytes()).collect();
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Vector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::from_base64(&text).ok_or_else(|| serde::de::Error::custom("not the base64 of numbers of four bytes"))
+    }
 }
 
 impl Reply {
@@ -46,6 +79,7 @@ impl Reply {
             usage: Usage::default(),
             token_ids: None,
             tokens: None,
+            vector: None,
         }
     }
 }

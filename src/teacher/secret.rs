@@ -115,6 +115,7 @@ mod tests {
             model: "m".to_owned(),
             usage: Usage::default(),
             token_ids: None,
+            vector: None,
             tokens: Some(tokens.iter().map(position).collect()),
         }
     }

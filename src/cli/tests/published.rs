@@ -70,6 +70,7 @@ fn kinds_lists_every_kind_with_its_keys() {
         "expand",
         "answers",
         "judge",
+        "embeddings",
         "tokenizer",
         "dataset",
         "student",

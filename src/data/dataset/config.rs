@@ -4,6 +4,7 @@ use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, FilePath, Node, On
 
 use super::artifact::{HOLDOUT, TRAIN};
 use crate::bad_rows::OnBadRow;
+use crate::embeddings::Embeddings;
 use crate::filters::Filter;
 use crate::model::TokenizerSource;
 use crate::signals::{Encoding, Form, Precision, Selection};
@@ -42,6 +43,10 @@ pub struct DatasetConfig {
     pub long_rows: LongRows,
     /// What is kept of the teachers' signals; all as it is if left out.
     pub signals: Option<SignalsConfig>,
+    /// Vectors of the rows' texts, by which the record says how far they spread. Left out, they are those of the filter
+    /// `semantic-duplicate`, where there is one.
+    #[config(parts = "embeddings.bin")]
+    pub embeddings: Option<Ref<Embeddings>>,
 }
 
 /// What a dataset keeps of the signals that its answers have: made of what is stored, so that another choice asks no

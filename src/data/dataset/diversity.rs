@@ -6,15 +6,17 @@
 //! | `self-bleu` | the mean BLEU-4 of each completion against all others (Zhu et al. 2018), smoothed as method 1 of Chen and Cherry 2014 with ε = 0.1 |
 //! | `compression-ratio` | bytes / bytes after zstd, level 3, all completions one behind the other |
 //! | `near-duplicates` | the share that the filter `near-duplicate` would drop at a Jaccard similarity of 0.8 |
+//! | `topic-spread`, `embedding-spread`, `embedding-topics` | see [`super::spread`] |
 //!
 //! All depend on how much is looked at, so a fixed number of rows is: the [`SAMPLE`] rows whose content hashes lowest,
-//! the first [`BLEU_SAMPLE`] of them for self-BLEU. Datasets with at least so many rows can be compared.
+//! the first [`BLEU_SAMPLE`] of them for self-BLEU, the first [`spread::TOPIC_SAMPLE`] for topics. Datasets with at least so many rows can be compared.
 
 use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::spread;
 use crate::error::{DataError, DataResult};
 use crate::filters::{Filter, Judged, NearDuplicate, Place, Verdict, words};
 
@@ -51,6 +53,29 @@ pub struct Diversity {
     pub near_duplicates: f64,
     /// Words of a completion.
     pub words: Spread,
+    /// Rows looked at for topics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_rows: Option<u64>,
+    /// As so many topics without a common word, all equally frequent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_spread: Option<f64>,
+    /// Rows with a vector, where the dataset names embeddings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding_rows: Option<u64>,
+    /// The mean cosine distance of two rows' vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding_spread: Option<f64>,
+    /// As so many topics whose vectors stand at right angles to each other, all equally frequent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding_topics: Option<f64>,
+}
+
+/// What is measured of a row.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sampled {
+    pub(super) completion: String,
+    /// At length 1, where the dataset names embeddings and they have the row's text.
+    pub(super) vector: Option<Vec<f32>>,
 }
 
 /// The spread of a number: so many in 100 are at most this.
@@ -76,13 +101,18 @@ impl Spread {
     }
 }
 
-/// The figures of some completions, in an order that does not depend on where they come from.
-pub(super) fn measure(completions: &[String]) -> DataResult<Option<Diversity>> {
-    if completions.is_empty() {
+/// The figures of some rows, in an order that does not depend on where they come from; `embedded` where the dataset names
+/// embeddings.
+pub(super) fn measure(rows: Vec<Sampled>, embedded: bool) -> DataResult<Option<Diversity>> {
+    if rows.is_empty() {
         return Ok(None);
     }
+    let (completions, vectors): (Vec<String>, Vec<Option<Vec<f32>>>) =
+        rows.into_iter().map(|row| (row.completion, row.vector)).unzip();
+    let vectors: Vec<Vec<f32>> = vectors.into_iter().flatten().collect();
     let texts: Vec<Vec<u64>> = completions.par_iter().map(|text| words::hashes(text)).collect();
     let bleu = &texts[..texts.len().min(BLEU_SAMPLE)];
+    let topics = spread::topics(&texts[..texts.len().min(spread::TOPIC_SAMPLE)]);
     Ok(Some(Diversity {
         rows: texts.len() as u64,
         distinct_1: distinct(&texts, 1),
@@ -90,9 +120,14 @@ pub(super) fn measure(completions: &[String]) -> DataResult<Option<Diversity>> {
         distinct_3: distinct(&texts, 3),
         self_bleu_rows: bleu.len() as u64,
         self_bleu: self_bleu(bleu),
-        compression_ratio: compression_ratio(completions)?,
-        near_duplicates: near_duplicates(completions)?,
+        compression_ratio: compression_ratio(&completions)?,
+        near_duplicates: near_duplicates(&completions)?,
         words: Spread::of(texts.iter().map(|words| words.len() as u64).collect()),
+        topic_rows: topics.map(|(rows, _)| rows as u64),
+        topic_spread: topics.map(|(_, spread)| spread),
+        embedding_rows: embedded.then_some(vectors.len() as u64),
+        embedding_spread: spread::distance(&vectors),
+        embedding_topics: spread::vector_topics(&vectors[..vectors.len().min(spread::TOPIC_SAMPLE)]),
     }))
 }
 
@@ -252,9 +287,11 @@ mod tests {
 
     #[test]
     fn figures_that_nothing_can_be_said_of_are_left_out() {
-        assert_eq!(measure(&[]).unwrap(), None);
-        let one = measure(&["?!".to_owned()]).unwrap().unwrap();
+        assert_eq!(measure(Vec::new(), true).unwrap(), None);
+        let silent = Sampled { completion: "?!".to_owned(), vector: None };
+        let one = measure(vec![silent], false).unwrap().unwrap();
         assert_eq!((one.distinct_1, one.self_bleu, one.words), (None, None, Spread::default()));
+        assert_eq!((one.topic_spread, one.embedding_rows, one.embedding_spread), (None, None, None));
     }
 
     #[test]

@@ -8,14 +8,16 @@ use stillhouse_stage::{Context, Failure};
 use super::artifact::{HOLDOUT, TOKENIZER, TRAIN};
 use super::assemble::{CONTENT_FILTER, EMPTY, REJECTED};
 use super::config::DatasetConfig;
-use super::diversity::{self, Diversity};
+use super::diversity::{self, Diversity, Sampled};
 use super::gate::Passed;
 use super::select::Parts;
 use super::signals::Signals;
 use super::source::OpenSource;
 use super::statistics::{PartStatistics, SignalStatistics};
+use crate::embeddings::{EMBEDDINGS_FILE, EmbeddingReader};
 use crate::error::{DataError, DataResult};
 use crate::example::{ExampleWriter, Row};
+use crate::filters::Place;
 use crate::model_folder::ModelFolder;
 use crate::server_tokens::Matched;
 use crate::signals::SignalReader;
@@ -50,13 +52,32 @@ pub(super) fn write(
         .map(|source| source.signals.as_ref().filter(|signals| signals.header().tokenizer == tokenizer.digest()))
         .collect();
     let mut signals = Signals::create(config.signals.as_ref(), &readers, &out)?;
-    let mut sample = Sample::of(passed, &parts.train);
+    let vectors = vectors(config, context)?;
+    let mut sample = Sample::of(passed, &parts.train, vectors.as_ref());
     let train = write_part(passed, &parts.train, &out.join(TRAIN), &mut signals, &mut sample)?;
     let holdout = write_part(passed, &parts.holdout, &out.join(HOLDOUT), &mut signals, &mut Sample::default())?;
     let signals = signals.finish()?;
     copy_tokenizer(tokenizer_files, &out.join(TOKENIZER))?;
     let matched = sources.iter().map(|source| source.matched).collect();
-    Ok(Written { train, holdout, signals, matched, diversity: diversity::measure(&sample.completions())? })
+    let diversity = diversity::measure(sample.rows(), vectors.is_some())?;
+    if diversity.as_ref().is_some_and(|figures| figures.embedding_rows == Some(0)) {
+        context.warn("the embeddings have a vector for none of the rows: they are of other texts");
+    }
+    Ok(Written { train, holdout, signals, matched, diversity })
+}
+
+/// The vectors by which the rows' spread is measured: those that the table names, else those of its first filter that names some.
+fn vectors(config: &DatasetConfig, context: &Context) -> Result<Option<EmbeddingReader>, Failure> {
+    let of_filter = config.filters.iter().enumerate().find_map(|(number, filter)| {
+        let field = filter.value.embeddings_field()?;
+        Some((Place::new(context, format!("filters.{number}.{}", filter.name)), field))
+    });
+    let artifact = match (&config.embeddings, of_filter) {
+        (Some(_), _) => context.input("embeddings")?,
+        (None, Some((place, field))) => place.input(field)?,
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(EmbeddingReader::open(&artifact.path(EMBEDDINGS_FILE)?)?))
 }
 
 fn reasons(passed: &Passed) -> String {
@@ -94,7 +115,7 @@ fn write_part(
     places: &[usize],
     folder: &Path,
     signals: &mut Signals<'_>,
-    sample: &mut Sample,
+    sample: &mut Sample<'_>,
 ) -> DataResult<PartStatistics> {
     let mut writer = ExampleWriter::create(folder)?;
     let mut statistics = PartStatistics::default();
@@ -104,7 +125,7 @@ fn write_part(
         let row = row_at(&mut rows, *place)?;
         let found = signals.copy(row.source, &passed.kept[*place].signal_keys, &example.tokens)?;
         statistics.count(&example, found);
-        sample.take(*place, &row);
+        sample.take(*place, &row)?;
         writer.add(&example, &row)?;
     }
     writer.finish()?;
@@ -117,29 +138,40 @@ fn row_at(rows: &mut impl Iterator<Item = (usize, DataResult<Row>)>, place: usiz
         .unwrap_or_else(|| Err(DataError::corrupt("rows.jsonl", format!("row {place} is gone"))))
 }
 
-/// The completions whose variety is measured: those of the rows whose content hashes lowest, in that order.
+/// The rows whose variety is measured: those whose content hashes lowest, in that order.
 #[derive(Default)]
-struct Sample {
+struct Sample<'a> {
     /// Place → rank.
     ranks: BTreeMap<usize, u64>,
-    texts: Vec<(u64, String)>,
+    vectors: Option<&'a EmbeddingReader>,
+    rows: Vec<(u64, Sampled)>,
 }
 
-impl Sample {
-    fn of(passed: &Passed, places: &[usize]) -> Self {
+impl<'a> Sample<'a> {
+    fn of(passed: &Passed, places: &[usize], vectors: Option<&'a EmbeddingReader>) -> Self {
         let mut by_rank: Vec<(u64, usize)> = places.iter().map(|place| (passed.kept[*place].rank, *place)).collect();
         by_rank.sort_unstable();
         by_rank.truncate(diversity::SAMPLE);
-        Self { ranks: by_rank.into_iter().map(|(rank, place)| (place, rank)).collect(), texts: Vec::new() }
+        let ranks = by_rank.into_iter().map(|(rank, place)| (place, rank)).collect();
+        Self { ranks, vectors, rows: Vec::new() }
     }
 
-    fn take(&mut self, place: usize, row: &Row) {
-        self.texts.extend(self.ranks.get(&place).map(|rank| (*rank, row.completion.clone())));
+    fn take(&mut self, place: usize, row: &Row) -> DataResult<()> {
+        let Some(rank) = self.ranks.get(&place) else { return Ok(()) };
+        let vector = match self.vectors {
+            Some(vectors) => match vectors.of().text(&row.messages, &row.completion) {
+                Some(text) => vectors.unit(&text)?,
+                None => None,
+            },
+            None => None,
+        };
+        self.rows.push((*rank, Sampled { completion: row.completion.clone(), vector }));
+        Ok(())
     }
 
-    fn completions(mut self) -> Vec<String> {
-        self.texts.sort();
-        self.texts.into_iter().map(|(_, text)| text).collect()
+    fn rows(mut self) -> Vec<Sampled> {
+        self.rows.sort_by(|(a, one), (b, other)| (a, &one.completion).cmp(&(b, &other.completion)));
+        self.rows.into_iter().map(|(_, row)| row).collect()
     }
 }
 

@@ -1,4 +1,5 @@
 mod decontaminating;
+mod embedding;
 mod filtering;
 mod looking;
 mod server_signals;

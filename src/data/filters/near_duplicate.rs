@@ -156,7 +156,7 @@ impl Pass for Seen {
 /// A band: its hash → the kept rows that have it. Open addressing with linear probing, at most half full, and nothing
 /// is ever removed: a third of the memory of a map of lists.
 #[derive(Default)]
-struct Band {
+pub(super) struct Band {
     /// Row + 1; 0 is empty. A power of two of them.
     slots: Vec<u32>,
     /// The hash of every row.
@@ -164,7 +164,7 @@ struct Band {
 }
 
 impl Band {
-    fn find(&self, key: u32, mut take: impl FnMut(u32)) {
+    pub(super) fn find(&self, key: u32, mut take: impl FnMut(u32)) {
         if self.slots.is_empty() {
             return;
         }
@@ -180,7 +180,7 @@ impl Band {
     }
 
     /// Rows come in order: 0, 1, 2, ….
-    fn insert(&mut self, key: u32, row: u32) {
+    pub(super) fn insert(&mut self, key: u32, row: u32) {
         self.keys.push(key);
         if self.keys.len() * 2 > self.slots.len() {
             self.slots = vec![0; (self.slots.len() * 2).max(1 << 10)];

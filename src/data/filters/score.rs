@@ -30,7 +30,7 @@ pub struct Score {
     pub unknown: Unknown,
 }
 
-/// What becomes of rows without a score.
+/// What becomes of rows of which nothing is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Config)]
 pub enum Unknown {
     /// The stage fails.

@@ -219,6 +219,7 @@ mod tests {
             model: "m".to_owned(),
             usage: Usage::default(),
             token_ids: None,
+            vector: None,
             tokens: None,
         }
     }

@@ -28,6 +28,7 @@ fn reply(number: u64) -> Reply {
         model: "fake-1".to_owned(),
         usage: Usage { prompt: 21, completion: 14 },
         token_ids: None,
+        vector: None,
         tokens: None,
     }
 }

@@ -128,6 +128,7 @@ mod tests {
             model: String::new(),
             usage: Usage::default(),
             token_ids: None,
+            vector: None,
             tokens: None,
         };
         Reader { score, scale: ScaleConfig::default() }.read(&reply)

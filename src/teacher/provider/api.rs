@@ -33,6 +33,27 @@ pub trait Api: fmt::Debug + Send + Sync {
 
     /// What a body says it took, though it may be no reply otherwise.
     fn usage(&self, body: &[u8]) -> Option<Usage>;
+
+    /// Requests that go in one body at most.
+    fn together(&self) -> usize {
+        1
+    }
+
+    /// The body of several requests, no more than [`Api::together`].
+    ///
+    /// # Errors
+    /// What JSON cannot hold.
+    fn body_of_all(&self, requests: &[Request]) -> serde_json::Result<Vec<u8>> {
+        requests.first().map_or(Ok(Vec::new()), |request| self.body(request))
+    }
+
+    /// What the body of a successful answer to several requests means: a reply for each, in their order.
+    ///
+    /// # Errors
+    /// [`Unusable`].
+    fn parse_all(&self, body: &[u8], requests: &[Request]) -> Result<Vec<Reply>, Unusable> {
+        requests.iter().map(|request| self.parse(body, request)).collect()
+    }
 }
 
 /// How a server is told who asks.

@@ -33,6 +33,8 @@ pub struct Capabilities {
     pub sampling_top_k: bool,
     /// Whether texts can end an answer.
     pub stop: bool,
+    /// Whether vectors of texts can be had.
+    pub embeddings: bool,
 }
 
 /// Whether something comes with a reply.
@@ -58,6 +60,7 @@ const NOTHING: Capabilities = Capabilities {
     seed: false,
     sampling_top_k: false,
     stop: false,
+    embeddings: false,
 };
 
 /// `openai` and OpenAI's own API.
@@ -69,6 +72,7 @@ pub const OPENAI_STRICT: Capabilities = Capabilities {
     images: true,
     seed: true,
     stop: true,
+    embeddings: true,
     ..NOTHING
 };
 /// The same, completions.
@@ -167,6 +171,17 @@ impl Capabilities {
         }
     }
 
+    /// Reports a teacher that makes no vectors of texts.
+    pub fn check_embeddings(&self, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
+        if !self.embeddings {
+            let others = others(|row| row.embeddings);
+            report.push(
+                Diagnostic::error(place("teacher"), format!("{} makes no embeddings", self.label()))
+                    .hint(format!("name a teacher whose server has `/v1/embeddings`; {others}")),
+            );
+        }
+    }
+
     /// Reports a batch that cannot be had.
     pub fn check_batch(&self, at: Origin, report: &mut Diagnostics) {
         if !self.batch {
@@ -250,6 +265,7 @@ impl Capabilities {
             (self.batch, "batches"),
             (self.images, "images"),
             (self.seed, "seeds"),
+            (self.embeddings, "embeddings"),
         ];
         parts.extend(more.iter().filter(|(has, _)| *has).map(|(_, what)| (*what).to_owned()));
         parts.join(", ")
@@ -294,9 +310,9 @@ pub fn summary(provider: &str) -> String {
 pub fn markdown() -> String {
     let yes = |has: bool| if has { "yes" } else { "–" };
     let mut lines = vec![
-        "| provider | text | log-probs a token | whole vocabulary | token ids | scores given texts | batch | images | seed | top-k sampling | stop texts |"
+        "| provider | text | log-probs a token | whole vocabulary | token ids | scores given texts | batch | images | seed | top-k sampling | stop texts | embeddings |"
             .to_owned(),
-        "|---|---|---|---|---|---|---|---|---|---|---|".to_owned(),
+        "|---|---|---|---|---|---|---|---|---|---|---|---|".to_owned(),
     ];
     for row in TABLE {
         let when = if row.when.is_empty() { String::new() } else { format!(", {}", row.when) };
@@ -310,7 +326,7 @@ pub fn markdown() -> String {
             Tells::Sometimes => "where told",
             Tells::No => "–",
         };
-        let flags = [row.prompt_scoring, row.batch, row.images, row.seed, row.sampling_top_k, row.stop];
+        let flags = [row.prompt_scoring, row.batch, row.images, row.seed, row.sampling_top_k, row.stop, row.embeddings];
         let flags: Vec<&str> = flags.into_iter().map(yes).collect();
         lines.push(format!(
             "| `{}`{when} | yes | {top_k} | {} | {ids} | {} |",
@@ -333,11 +349,9 @@ mod tests {
         names.dedup();
         assert_eq!(names, PROVIDERS.iter().map(|entry| entry.name).collect::<Vec<_>>());
         assert_eq!(summary("anthropic"), "text, images", "{}", summary("openai"));
-        assert!(
-            summary("openai").starts_with(
-                "strict (OpenAI, Azure): text, up to 20 log-probabilities a token, batches, images, seeds; "
-            )
-        );
+        assert!(summary("openai").starts_with(
+            "strict (OpenAI, Azure): text, up to 20 log-probabilities a token, batches, images, seeds, embeddings; "
+        ));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use stillhouse_spec::{Diagnostics, Entry, Origin, entry};
 use stillhouse_stage::{Ahead, Context, Failure, Forecast, Needs, Outcome};
 
 use self::capability::Capabilities;
+use self::server::Server;
 use crate::answers::{AnswersConfig, SamplingConfig};
 use crate::request::Request;
 use crate::session::{Asks, Session};
@@ -64,6 +65,12 @@ pub trait Provider: Component + Send + Sync {
     /// their length.
     fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
         let _ = (known, like_them, ahead);
+        None
+    }
+
+    /// The server that makes vectors of texts, so many of them together; nothing where there is none.
+    fn embeddings(&self, together: usize) -> Option<Server> {
+        let _ = together;
         None
     }
 

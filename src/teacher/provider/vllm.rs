@@ -1,11 +1,13 @@
 //! `provider = "vllm"`: OpenAI's API with what vLLM adds to it, above all the exact ids of tokens.
 
+use std::sync::Arc;
+
 use stillhouse_spec::{Config, Diagnostics, Execution, Node};
 use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 
 use super::api::Auth;
 use super::capability::{self, Capabilities};
-use super::openai::{ApiConfig, Dialect, ServedModel};
+use super::openai::{ApiConfig, Dialect, EmbeddingsApi, ServedModel};
 use super::server::{self, Server, UsageConfig};
 use super::{Job, Provider};
 use crate::answers::AnswersConfig;
@@ -73,6 +75,11 @@ impl Provider for Vllm {
 
     fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
         server::forecast_requests(&self.server(), known, like_them, ahead)
+    }
+
+    fn embeddings(&self, together: usize) -> Option<Server> {
+        let api = Arc::new(EmbeddingsApi::new(self.model.name.clone(), together));
+        Some(Server { family: "vllm-embeddings", api, ..self.server() })
     }
 
     fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {

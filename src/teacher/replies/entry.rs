@@ -234,6 +234,7 @@ mod tests {
             model: "m".to_owned(),
             usage: Usage { prompt: 3, completion: tokens },
             token_ids: None,
+            vector: None,
             tokens: None,
         }
     }

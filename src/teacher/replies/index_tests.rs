@@ -26,6 +26,7 @@ fn reply(text: &str) -> Reply {
         model: "m".to_owned(),
         usage: Usage { prompt: 1, completion: 3 + text.len() as u32 % 9 },
         token_ids: None,
+        vector: None,
         tokens: None,
     }
 }

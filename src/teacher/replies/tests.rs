@@ -21,6 +21,7 @@ fn reply(text: &str) -> Reply {
         model: "m".to_owned(),
         usage: Usage { prompt: 1, completion: 2 },
         token_ids: None,
+        vector: None,
         tokens: None,
     }
 }

@@ -228,6 +228,7 @@ mod tests {
                     model: "m".to_owned(),
                     usage: Usage::default(),
                     token_ids: None,
+                    vector: None,
                     tokens: None,
                 };
                 runtime.block_on(store.put(RequestKey([number; 32]), 8, &reply)).unwrap();

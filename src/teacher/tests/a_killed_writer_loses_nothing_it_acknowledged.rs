@@ -27,6 +27,7 @@ fn reply(writer: u32, number: u32) -> Reply {
         model: "m".to_owned(),
         usage: Usage { prompt: 1, completion: 1 },
         token_ids: None,
+        vector: None,
         tokens: None,
     }
 }

@@ -235,6 +235,14 @@ impl Endpoint {
                 format!("says that the credit is used up ({code})"),
                 "add credit with the provider, then run again",
             ),
+            // llama.cpp says so of a text that is longer than its batch: it will be no shorter next time.
+            500 if words.contains("too large to process") => rejected(
+                "the server takes no text of this length at once: start it with a larger batch (llama.cpp: `--ubatch-size`)",
+            ),
+            501 => failure(
+                format!("does not do this ({code})"),
+                "is the server started for it (llama.cpp makes embeddings with `--embeddings`), and has it the `model`?",
+            ),
             408 | 409 | 425 | 429 | 500 | 502.. => {
                 // 529 is Anthropic's "overloaded": busy, as 429 says it.
                 let unwell = code >= 500 && code != 529;

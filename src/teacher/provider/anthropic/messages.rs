@@ -126,7 +126,7 @@ impl Api for MessagesApi {
             _ => Outcome::Ok,
         };
         let (model, usage) = (said.model.unwrap_or_default(), said.usage.map_or_else(Usage::default, Usage::from));
-        Ok(Reply { outcome, text, finish, model, usage, token_ids: None, tokens: None })
+        Ok(Reply { outcome, text, finish, model, usage, token_ids: None, tokens: None, vector: None })
     }
 
     fn usage(&self, body: &[u8]) -> Option<Usage> {

@@ -268,7 +268,7 @@ impl<'a> Teacher<'a> {
         let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
         let usage = Usage { prompt: count(prompt.len()), completion: count(tokens.len()) };
         let (finish, model) = (finish.name().to_owned(), self.id.clone());
-        Ok(Reply { outcome, text, finish, model, usage, token_ids: Some(tokens), tokens: None })
+        Ok(Reply { outcome, text, finish, model, usage, token_ids: Some(tokens), tokens: None, vector: None })
     }
 
     fn reached(&self, prompt: Vec<u32>, mut reply: Reply, origin: Origin) -> Reached {

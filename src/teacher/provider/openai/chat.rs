@@ -219,7 +219,7 @@ pub fn parse(body: &[u8], request: &Request) -> Result<Reply, Unusable> {
     let (outcome, text) = read(&finish, choice.message, request);
     let tokens = captured(request, choice.logprobs, &text, outcome)?;
     let model = completion.model.unwrap_or_default();
-    Ok(Reply { outcome, text, finish, model, usage, token_ids: choice.token_ids, tokens })
+    Ok(Reply { outcome, text, finish, model, usage, token_ids: choice.token_ids, tokens, vector: None })
 }
 
 /// The log-probabilities that a request asked for.

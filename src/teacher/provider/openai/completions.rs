@@ -128,7 +128,7 @@ impl Api for CompletionsApi {
         let outcome = ending(&finish, &text);
         let tokens = captured(request, choice.logprobs, &text, outcome)?;
         let model = completion.model.unwrap_or_default();
-        Ok(Reply { outcome, text, finish, model, usage, token_ids: choice.token_ids, tokens })
+        Ok(Reply { outcome, text, finish, model, usage, token_ids: choice.token_ids, tokens, vector: None })
     }
 
     fn usage(&self, body: &[u8]) -> Option<Usage> {

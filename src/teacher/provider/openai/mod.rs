@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod completions;
+pub mod embeddings;
 pub mod log_probs;
 mod message;
 mod settings;
@@ -12,4 +13,5 @@ mod tests;
 
 pub use chat::{ChatApi, Dialect};
 pub use completions::CompletionsApi;
+pub use embeddings::EmbeddingsApi;
 pub use settings::{ApiConfig, OpenAi, ServedModel};

@@ -7,7 +7,7 @@ use stillhouse_data::model::TokenizerSource;
 use stillhouse_spec::{Config, Diagnostics, Execution, Node, Ref};
 use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 
-use super::{ChatApi, CompletionsApi, Dialect};
+use super::{ChatApi, CompletionsApi, Dialect, EmbeddingsApi};
 use crate::answers::AnswersConfig;
 use crate::batch::{BatchConfig, BatchOptions};
 use crate::provider::api::{Api, Auth};
@@ -133,6 +133,17 @@ impl Provider for OpenAi {
 
     fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
         server::forecast_requests(&self.server(), known, like_them, ahead)
+    }
+
+    fn embeddings(&self, together: usize) -> Option<Server> {
+        Some(Server {
+            family: "openai-embeddings",
+            api: Arc::new(EmbeddingsApi::new(self.model.name.clone(), together)),
+            // Vectors are cheap and come at once: they are not handed in as a batch, nor at its price.
+            limits: self.usage.limits(),
+            batch: None,
+            ..self.server()
+        })
     }
 
     fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {

@@ -118,6 +118,7 @@ impl Given {
             model: model.unwrap_or_default(),
             usage: Usage::default(),
             token_ids: None,
+            vector: None,
             tokens,
         };
         Ok(Some((reply, Origin { line: *number, source, terms })))

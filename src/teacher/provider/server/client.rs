@@ -8,8 +8,9 @@ use stillhouse_data::prompt::Message;
 use stillhouse_stage::{Class, Failure};
 use tokio_util::sync::CancellationToken;
 
+use super::gathering::Gathering;
 use crate::provider::api::{Api, Unusable};
-use crate::reply::Reply;
+use crate::reply::{Reply, Usage};
 use crate::request::Request;
 use crate::transport::breaker::{Down, Try};
 use crate::transport::budget::UsedUp;
@@ -53,6 +54,7 @@ pub struct Client {
     masked: AtomicU64,
     gave_log_probs: AtomicBool,
     without_log_probs: AtomicU32,
+    gathering: Gathering,
 }
 
 impl Client {
@@ -69,6 +71,7 @@ impl Client {
             masked: AtomicU64::new(0),
             gave_log_probs: AtomicBool::new(false),
             without_log_probs: AtomicU32::new(0),
+            gathering: Gathering::default(),
         }
     }
 
@@ -97,18 +100,35 @@ impl Client {
     }
 
     /// Asks, and tries again what is worth it. Once `closing` is cancelled nothing more is sent; what is on its way is
-    /// brought home.
+    /// brought home. Where the API takes several requests in one body, those that are asked at the same time go together.
     ///
     /// # Errors
     /// [`Unanswered`], with a [`Failure`] that names the teacher: of class [`Class::Budget`] where the budget has no room, of class
     /// [`Class::Interrupted`] where it was not sent because of `closing`.
     pub async fn ask(&self, request: &Request, closing: &CancellationToken) -> Result<Reply, Unanswered> {
-        if !self.api.takes_images() && request.messages.iter().any(Message::has_images) {
+        if self.api.together() > 1 {
+            return self.gathering.ask(self, request, closing).await;
+        }
+        let mut replies = self.ask_together(std::slice::from_ref(request), closing).await?;
+        replies.pop().ok_or_else(|| Failure::internal("a request has no reply").into())
+    }
+
+    /// Asks some requests in one body, as [`Client::ask`] asks one: they are tried again, refused and paid for together.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(super) async fn ask_together(
+        &self,
+        requests: &[Request],
+        closing: &CancellationToken,
+    ) -> Result<Vec<Reply>, Unanswered> {
+        let mut messages = requests.iter().flat_map(|request| &request.messages);
+        if !self.api.takes_images() && messages.any(Message::has_images) {
             let message = format!("{} is asked in a way that shows no images", self.endpoint.label());
             let hint = "ask a model that sees by a chat API, or take the images out";
             return Err(Failure::input(message).hint(hint).into());
         }
-        let estimate = estimate(request);
+        let estimate = estimate_all(requests);
         let mut place = self.waiting.place();
         let mut attempt = 1;
         loop {
@@ -120,15 +140,15 @@ impl Client {
             // Made when its turn has come: thousands of requests stand in line.
             let body = self
                 .api
-                .body(request)
+                .body_of_all(requests)
                 .map_err(|error| Failure::internal(format!("a request cannot be written: {error}")))?;
             let random = spread(&body, attempt);
             pass.send();
-            let fault = match self.exchange(body, request).await {
-                Ok(reply) => {
+            let fault = match self.exchange(body, requests).await {
+                Ok(replies) => {
                     turn.answered();
-                    pass.settle(Cost::Counted(reply.usage));
-                    return Ok(reply);
+                    pass.settle(cost_of(&replies));
+                    return Ok(replies);
                 }
                 Err((fault, cost)) => {
                     pass.settle(cost);
@@ -174,12 +194,13 @@ impl Client {
         Ok((pass, turn))
     }
 
-    async fn exchange(&self, body: Vec<u8>, request: &Request) -> Result<Reply, (Fault, Cost)> {
-        let most = if request.capture.is_some() { MOST_BYTES_CAPTURED } else { MOST_BYTES };
+    async fn exchange(&self, body: Vec<u8>, requests: &[Request]) -> Result<Vec<Reply>, (Fault, Cost)> {
+        let captured = requests.iter().any(|request| request.capture.is_some());
+        let most = if captured { MOST_BYTES_CAPTURED } else { MOST_BYTES };
         let answer = self.endpoint.post(self.api.path(), body, most).await?;
-        let read = self.read(&answer.body, request);
-        let used = read.as_ref().map_or_else(|(_, used)| *used, |reply| Cost::Counted(reply.usage));
-        self.governor.heed(&answer.allowances, used.tokens(estimate(request)), self.limits.max_wait);
+        let read = self.read_all(&answer.body, requests);
+        let used = read.as_ref().map_or_else(|(_, used)| *used, |replies| cost_of(replies));
+        self.governor.heed(&answer.allowances, used.tokens(estimate_all(requests)), self.limits.max_wait);
         read
     }
 
@@ -188,17 +209,28 @@ impl Client {
     /// # Errors
     /// If it is no reply, with what it cost all the same.
     pub fn read(&self, body: &[u8], request: &Request) -> Result<Reply, (Fault, Cost)> {
-        let mut reply = self.api.parse(body, request).map_err(|unusable| {
+        let replies = self.read_all(body, std::slice::from_ref(request))?;
+        let nothing = || (Fault::Garbled { what: "the reply is empty".to_owned() }, Cost::Unknown);
+        replies.into_iter().next().ok_or_else(nothing)
+    }
+
+    fn read_all(&self, body: &[u8], requests: &[Request]) -> Result<Vec<Reply>, (Fault, Cost)> {
+        let mut replies = self.api.parse_all(body, requests).map_err(|unusable| {
             let used = self.api.usage(body).map_or(Cost::Unknown, Cost::Counted);
             (self.unusable(unusable), used)
         })?;
+        replies.iter_mut().for_each(|reply| self.look_at(reply));
+        Ok(replies)
+    }
+
+    /// Notes what a reply says of the server, and takes the key out of it.
+    fn look_at(&self, reply: &mut Reply) {
         if reply.tokens.as_ref().is_some_and(|tokens| !tokens.is_empty()) {
             self.gave_log_probs.store(true, Ordering::Relaxed);
         }
-        if self.endpoint.mask(&mut reply) {
+        if self.endpoint.mask(reply) {
             self.masked.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(reply)
     }
 
     fn unusable(&self, unusable: Unusable) -> Fault {
@@ -250,7 +282,7 @@ impl Client {
 
     pub(crate) fn give_up(&self, attempts: u32, what: &str, garbled: bool) -> Failure {
         let hint = if garbled {
-            "is `base-url` the address of a chat API (it usually ends in `/v1`), with no proxy that breaks replies? what \
+            "is `base-url` the address of an API like OpenAI's (it usually ends in `/v1`), with no proxy that breaks replies? what \
              was answered is kept"
         } else {
             "what was answered is kept: run again when the server is well, or raise `limits.attempts`"
@@ -271,6 +303,22 @@ pub fn estimate(request: &Request) -> Estimate {
         |message: &Message| message.role.len() + message.content.len() + 16 + IMAGE_TOKENS * message.images().count();
     let tokens: usize = request.messages.iter().map(of).sum();
     Estimate { prompt: tokens as u64 + 16, completion: request.sampling.max_tokens.into() }
+}
+
+/// The same of several requests in one body.
+fn estimate_all(requests: &[Request]) -> Estimate {
+    requests.iter().map(estimate).fold(Estimate::default(), |sum, one| Estimate {
+        prompt: sum.prompt + one.prompt,
+        completion: sum.completion + one.completion,
+    })
+}
+
+/// What replies to one body took together.
+fn cost_of(replies: &[Reply]) -> Cost {
+    Cost::Counted(replies.iter().map(|reply| reply.usage).fold(Usage::default(), |sum, one| Usage {
+        prompt: sum.prompt.saturating_add(one.prompt),
+        completion: sum.completion.saturating_add(one.completion),
+    }))
 }
 
 /// A number from 0 to 1 that differs from request to request and from attempt to attempt.

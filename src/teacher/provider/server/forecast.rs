@@ -56,7 +56,7 @@ impl Missing<'_> {
     fn forecast(&self, server: &Server) -> Forecast {
         let input = self.prompts.tokens() + self.more;
         Forecast {
-            requests: self.requests,
+            requests: self.requests.div_ceil(server.api.together().max(1) as u64),
             tokens: Some(input + self.output),
             usd: server.limits.prices.map(|prices| prices.of(input, self.output)),
             counted_by: self.prompts.counted_by(),

@@ -3,6 +3,7 @@
 mod client;
 mod counting;
 mod forecast;
+mod gathering;
 mod image_tokens;
 mod run;
 mod session;

@@ -16,6 +16,7 @@ fn reply(text: &str) -> Reply {
         model: "m".to_owned(),
         usage: Usage { prompt: 1, completion: 3 },
         token_ids: Some(vec![1, 2]),
+        vector: None,
         tokens: Some(vec![TokenLogProbs { chosen, top: vec![] }]),
     }
 }

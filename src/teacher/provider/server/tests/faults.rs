@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn every_fault_that_stays_names_the_teacher_the_address_and_a_way_out() {
     const WELL: &str = "what was answered is kept: run again when the server is well, or raise `limits.attempts`";
-    const ADDRESS: &str = "is `base-url` the address of a chat API";
+    const ADDRESS: &str = "is `base-url` the address of an API like OpenAI's";
     type Case = (fn() -> Act, &'static str, &'static str, u64);
     let cases: [Case; 17] = [
         (|| Act::status(401, "{}"), "refused the key in TEACHER_API_KEY (401): {}", "is TEACHER_API_KEY set", 1),

@@ -1,0 +1,386 @@
+//! Drops rows that mean what a row kept before means, by the vectors of an embedding model.
+//!
+//! Up to `exact-rows` kept rows each row is compared with all of them: half the square of the rows, times the numbers of a
+//! vector, in products. Behind that only with rows that random hyperplanes bring together (see
+//! [`crate::embeddings::hyperplanes`]), which are compared exactly, too: nothing is dropped by chance, and a pair at the
+//! similarity is missed once in 1,000 times.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use stillhouse_stage::spec::{Config, Ref};
+use stillhouse_stage::{Cancel, Failure};
+
+use super::near_duplicate::Band;
+use super::{Filter, Judged, Pass, Place, Unknown, Verdict};
+use crate::embeddings::cosine::{Near, Units};
+use crate::embeddings::hyperplanes::Hyperplanes;
+use crate::embeddings::{EMBEDDINGS_FILE, EmbeddingReader, Embeddings};
+use crate::error::{DataError, DataResult};
+
+/// Drops rows whose vector points nearly where that of a row kept before points. A stage `[embeddings.X]` makes the vectors; which
+/// texts they stand for is said there.
+#[derive(Clone, Debug, Config)]
+pub struct SemanticDuplicate {
+    /// The stage that made the vectors.
+    #[config(parts = "embeddings.bin")]
+    pub embeddings: Ref<Embeddings>,
+    /// The cosine of two vectors from which their rows are duplicates.
+    #[config(default = 0.95, above = 0.0, max = 1.0)]
+    pub similarity: f64,
+    /// What becomes of rows whose text has no vector.
+    #[config(default = Unknown::Error)]
+    pub unknown: Unknown,
+    /// Up to so many kept rows a row is compared with every one of them. With more, only with those that hashing brings together,
+    /// which misses at most one pair in 1,000.
+    #[config(default = 50_000, min = 1)]
+    pub exact_rows: usize,
+}
+
+/// Rows that are compared with all kept ones at once, and then with each other.
+const STEP: usize = 256;
+/// Rows that one thread looks at together.
+const TOGETHER: usize = 64;
+/// What rounding to four bytes a number may take from a cosine.
+const ROUNDING: f64 = 1e-6;
+
+impl Filter for SemanticDuplicate {
+    fn start(&self, place: &Place<'_>) -> Result<Box<dyn Pass>, Failure> {
+        let artifact = place.input("embeddings")?;
+        let vectors = EmbeddingReader::open(&artifact.path(EMBEDDINGS_FILE)?)?;
+        let cancel = place.context()?.cancel().clone();
+        Ok(Box::new(Seen::new(self, vectors, artifact.stage, cancel)))
+    }
+
+    fn embeddings_field(&self) -> Option<&'static str> {
+        Some("embeddings")
+    }
+}
+
+/// The rows kept so far.
+struct Seen {
+    vectors: EmbeddingReader,
+    /// The stage that made them.
+    stage: String,
+    similarity: f64,
+    unknown: Unknown,
+    exact_rows: usize,
+    cancel: Cancel,
+    units: Units,
+    /// Source and line of each.
+    names: Vec<(u32, u64)>,
+    /// Once there are more than `exact_rows`.
+    hashed: Option<Hashed>,
+}
+
+/// What brings rows together.
+struct Hashed {
+    planes: Hyperplanes,
+    bands: Vec<Band>,
+}
+
+/// A row while it is compared.
+struct Compared {
+    unit: Vec<f32>,
+    keys: Vec<u32>,
+    near: Option<Near>,
+}
+
+impl Hashed {
+    fn of(units: &Units, width: usize, similarity: f64) -> Self {
+        let planes = Hyperplanes::new(width, similarity);
+        let bands = (0..planes.bands()).map(|_| Band::default()).collect();
+        let mut hashed = Self { planes, bands };
+        let keys: Vec<Vec<u32>> =
+            (0..units.len()).into_par_iter().map(|place| hashed.planes.keys(units.row(place))).collect();
+        for (keys, place) in keys.iter().zip(0..) {
+            hashed.insert(keys, place);
+        }
+        hashed
+    }
+
+    fn insert(&mut self, keys: &[u32], place: u32) {
+        self.bands.iter_mut().zip(keys).for_each(|(band, key)| band.insert(*key, place));
+    }
+
+    fn candidates(&self, keys: &[u32]) -> Vec<usize> {
+        let mut places = Vec::new();
+        for (band, key) in self.bands.iter().zip(keys) {
+            band.find(*key, |place| places.push(place as usize));
+        }
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+}
+
+impl Seen {
+    fn new(filter: &SemanticDuplicate, vectors: EmbeddingReader, stage: String, cancel: Cancel) -> Self {
+        let SemanticDuplicate { embeddings: _, similarity, unknown, exact_rows } = *filter;
+        let units = Units::new(vectors.width());
+        Self { vectors, stage, similarity, unknown, exact_rows, cancel, units, names: Vec::new(), hashed: None }
+    }
+
+    /// How many rows may be compared at once, so that each is compared exactly or by hashing whatever batches they come in.
+    fn step(&self) -> usize {
+        if self.hashed.is_some() { STEP } else { (self.exact_rows + 1).saturating_sub(self.units.len()).clamp(1, STEP) }
+    }
+
+    /// The vectors of rows; nothing for those that have none.
+    fn units_of(&self, rows: &[Judged<'_>]) -> DataResult<Vec<Option<Vec<f32>>>> {
+        let of = self.vectors.of();
+        let unit = |row: &Judged<'_>| match of.text(row.messages, row.completion) {
+            Some(text) => self.vectors.unit(&text),
+            None => Ok(None),
+        };
+        rows.par_iter().map(unit).collect()
+    }
+
+    /// The kept row that is most like each.
+    fn near_kept(&self, units: &[Vec<f32>]) -> Vec<Compared> {
+        // Filled up with zeros, as the kept ones are.
+        let mut filled = Units::new(self.vectors.width());
+        units.iter().for_each(|unit| filled.push(unit));
+        let rows: Vec<&[f32]> = (0..filled.len()).map(|place| filled.row(place)).collect();
+        let compared = |row: &&[f32]| match &self.hashed {
+            None => Compared { unit: row.to_vec(), keys: Vec::new(), near: None },
+            Some(hashed) => {
+                let keys = hashed.planes.keys(row);
+                let candidates = hashed.candidates(&keys);
+                let mut near = None;
+                for (cosine, place) in self.units.cosines(row, &candidates).into_iter().zip(&candidates) {
+                    Near::keep(&mut near, *place, cosine);
+                }
+                Compared { unit: row.to_vec(), keys, near }
+            }
+        };
+        let mut all: Vec<Compared> = rows.par_iter().map(compared).collect();
+        if self.hashed.is_none() {
+            let near: Vec<Option<Near>> =
+                rows.par_chunks(TOGETHER).flat_map_iter(|rows| self.units.nearest(rows)).collect();
+            all.iter_mut().zip(near).for_each(|(row, near)| row.near = near);
+        }
+        all
+    }
+
+    /// Judges a row after it was compared with what was kept before `first`.
+    fn settle(&mut self, row: &Judged<'_>, compared: Compared, new: &mut Vec<Vec<u32>>, first: usize) -> Verdict {
+        let Compared { unit, keys, mut near } = compared;
+        // Rows of the same step are looked at one by one: one decides about the next.
+        let meets = |others: &[u32]| self.hashed.is_none() || keys.iter().zip(others).any(|(a, b)| a == b);
+        let beside: Vec<usize> =
+            (first..).zip(new.iter()).filter(|(_, keys)| meets(keys)).map(|(place, _)| place).collect();
+        for (cosine, place) in self.units.cosines(&unit, &beside).into_iter().zip(beside) {
+            Near::keep(&mut near, place, cosine);
+        }
+        if let Some(Near { place, cosine }) = near.filter(|near| f64::from(near.cosine) + ROUNDING >= self.similarity) {
+            let (source, line) = self.names[place];
+            return Verdict::Drop(format!("cosine {cosine:.3} to row {source}:{line}, which stays"));
+        }
+        self.units.push(&unit);
+        self.names.push((row.source, row.line));
+        new.push(keys);
+        Verdict::Keep
+    }
+
+    fn judge_step(&mut self, rows: &[Judged<'_>]) -> DataResult<Vec<Verdict>> {
+        if self.cancel.is_cancelled() {
+            return Err(DataError::Cancelled);
+        }
+        if self.hashed.is_none() && self.units.len() > self.exact_rows {
+            self.hashed = Some(Hashed::of(&self.units, self.vectors.width(), self.similarity));
+        }
+        let units = self.units_of(rows)?;
+        let known: Vec<Vec<f32>> = units.iter().flatten().cloned().collect();
+        let mut compared = self.near_kept(&known).into_iter();
+        let (first, mut new) = (self.units.len(), Vec::new());
+        let mut verdicts = Vec::with_capacity(rows.len());
+        for (row, unit) in rows.iter().zip(units) {
+            verdicts.push(match unit.and_then(|_| compared.next()) {
+                Some(compared) => self.settle(row, compared, &mut new, first),
+                None => self.unknown(row)?,
+            });
+        }
+        if let Some(hashed) = &mut self.hashed {
+            new.iter().zip(first as u32..).for_each(|(keys, place)| hashed.insert(keys, place));
+        }
+        Ok(verdicts)
+    }
+
+    fn unknown(&self, row: &Judged<'_>) -> DataResult<Verdict> {
+        match self.unknown {
+            Unknown::Keep => Ok(Verdict::Keep),
+            Unknown::Drop => Ok(Verdict::Drop("its text has no vector".into())),
+            Unknown::Error => Err(DataError::File {
+                path: Path::new(&self.stage).join(EMBEDDINGS_FILE),
+                message: format!("there is no vector for the text of row {} of source {}", row.line, row.source),
+                hint: Some(
+                    "it embeds other texts, or a filter before this one changes them: put this one first, or say `unknown = \
+                     \"keep\"` or `\"drop\"`"
+                        .into(),
+                ),
+            }),
+        }
+    }
+}
+
+impl Pass for Seen {
+    fn judge(&mut self, rows: &[Judged<'_>]) -> DataResult<Vec<Verdict>> {
+        let mut verdicts = Vec::with_capacity(rows.len());
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(self.step().min(rest.len()));
+            verdicts.extend(self.judge_step(now)?);
+            rest = later;
+        }
+        Ok(verdicts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use stillhouse_stage::spec::{Diagnostics, Node};
+
+    use super::*;
+    use crate::embeddings::cosine::tests::random_unit;
+    use crate::embeddings::{Embedded, EmbeddingWriter, TextDigest};
+    use crate::filters::testing::judged;
+
+    const WIDTH: usize = 24;
+
+    /// Texts with a vector each: every third one is a slightly turned copy of one some places before it.
+    fn vectors(count: usize) -> (Vec<String>, Vec<Vec<f32>>) {
+        let mut vectors: Vec<Vec<f32>> = Vec::new();
+        for number in 0..count {
+            let fresh = random_unit(number as u64, WIDTH);
+            let vector = match number % 3 {
+                2 => vectors[number - 1 - number % 37 % number]
+                    .iter()
+                    .zip(&fresh)
+                    .map(|(old, new)| 5.0 * old + (number % 5) as f32 * 0.4 * new)
+                    .collect(),
+                _ => fresh,
+            };
+            vectors.push(vector);
+        }
+        ((0..count).map(|number| format!("text {number}")).collect(), vectors)
+    }
+
+    fn seen(folder: &Path, texts: &[String], vectors: &[Vec<f32>], similarity: f64, exact_rows: usize) -> Seen {
+        let path = folder.join(EMBEDDINGS_FILE);
+        let mut writer = EmbeddingWriter::create(&path, Embedded::Answer).unwrap();
+        for (text, vector) in texts.iter().zip(vectors) {
+            writer.add(TextDigest::of(text), vector).unwrap();
+        }
+        writer.finish().unwrap();
+        let config = json!({ "embeddings": "x", "similarity": similarity, "exact-rows": exact_rows });
+        let filter = SemanticDuplicate::decode(&Node::from_json(&config), &mut Diagnostics::default()).unwrap();
+        Seen::new(&filter, EmbeddingReader::open(&path).unwrap(), "embeddings.x".into(), Cancel::default())
+    }
+
+    fn rows(texts: &[String]) -> Vec<Judged<'_>> {
+        texts.iter().zip(1..).map(|(text, line)| Judged { line, ..judged(text) }).collect()
+    }
+
+    /// Row by row, in twice the precision.
+    fn naive(vectors: &[Vec<f32>], similarity: f64) -> Vec<Option<usize>> {
+        let unit = |vector: &Vec<f32>| {
+            let length = vector.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt();
+            vector.iter().map(|number| f64::from(*number) / length).collect::<Vec<f64>>()
+        };
+        let units: Vec<Vec<f64>> = vectors.iter().map(unit).collect();
+        let mut kept: Vec<usize> = Vec::new();
+        let mut dropped = Vec::new();
+        for (number, row) in units.iter().enumerate() {
+            let cosine = |other: &usize| row.iter().zip(&units[*other]).map(|(a, b)| a * b).sum::<f64>();
+            let near = kept.iter().copied().max_by(|a, b| cosine(a).total_cmp(&cosine(b)).then(b.cmp(a)));
+            let duplicate = near.filter(|near| cosine(near) >= similarity);
+            if duplicate.is_none() {
+                kept.push(number);
+            }
+            dropped.push(duplicate);
+        }
+        dropped
+    }
+
+    fn dropped(verdicts: &[Verdict]) -> Vec<Option<usize>> {
+        let line = |verdict: &Verdict| match verdict {
+            Verdict::Drop(why) => {
+                Some(why.split("row 0:").nth(1).unwrap().split(',').next().unwrap().parse::<usize>().unwrap() - 1)
+            }
+            _ => None,
+        };
+        verdicts.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_row_goes_when_a_kept_one_is_as_near_as_the_table_says_and_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (texts, vectors) = vectors(700);
+        let expected = naive(&vectors, 0.95);
+        let found = seen(folder.path(), &texts, &vectors, 0.95, 50_000).judge(&rows(&texts)).unwrap();
+        assert_eq!(dropped(&found), expected);
+        let gone = expected.iter().flatten().count();
+        assert!((100..300).contains(&gone), "{gone}");
+    }
+
+    #[test]
+    fn neither_batches_nor_threads_change_a_verdict_exactly_or_by_hashing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (texts, vectors) = vectors(420);
+        let rows = rows(&texts);
+        for exact_rows in [50_000, 100] {
+            let whole = seen(folder.path(), &texts, &vectors, 0.95, exact_rows).judge(&rows).unwrap();
+            for size in [1, 97] {
+                let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+                let mut pass = seen(folder.path(), &texts, &vectors, 0.95, exact_rows);
+                let parts: Vec<Verdict> =
+                    rows.chunks(size).flat_map(|chunk| one.install(|| pass.judge(chunk)).unwrap()).collect();
+                assert_eq!(parts, whole, "{exact_rows} {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn hashing_finds_what_comparing_all_finds_but_for_one_in_a_thousand() {
+        let folder = tempfile::tempdir().unwrap();
+        let (texts, vectors) = vectors(900);
+        let rows = rows(&texts);
+        let exact = dropped(&seen(folder.path(), &texts, &vectors, 0.95, 50_000).judge(&rows).unwrap());
+        let hashed = dropped(&seen(folder.path(), &texts, &vectors, 0.95, 1).judge(&rows).unwrap());
+        let (all, same) = (exact.iter().flatten().count(), exact.iter().zip(&hashed).filter(|(a, b)| a == b).count());
+        assert!(all > 150, "{all}");
+        assert!(same >= rows.len() - 1, "{} of {} verdicts differ", rows.len() - same, rows.len());
+    }
+
+    #[test]
+    fn equal_vectors_are_duplicates_at_a_similarity_of_1() {
+        let folder = tempfile::tempdir().unwrap();
+        let texts = ["a", "b", "c"].map(str::to_owned);
+        let vector = random_unit(1, WIDTH);
+        let longer = vector.iter().map(|number| 3.0 * number).collect();
+        let vectors = [vector, longer, random_unit(2, WIDTH)];
+        let found = seen(folder.path(), &texts, &vectors, 1.0, 10).judge(&rows(&texts)).unwrap();
+        assert_eq!(found, [Verdict::Keep, Verdict::Drop("cosine 1.000 to row 0:1, which stays".into()), Verdict::Keep]);
+    }
+
+    #[test]
+    fn a_row_without_a_vector_is_treated_as_the_table_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let texts = ["a", "b"].map(str::to_owned);
+        let pass = || seen(folder.path(), &texts[..1], &[random_unit(1, WIDTH)], 0.9, 10);
+        let error = pass().judge(&rows(&texts)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "embeddings.x/embeddings.bin: there is no vector for the text of row 2 of source 0"
+        );
+        assert!(error.hint().unwrap().contains("unknown"));
+        for (unknown, verdict) in
+            [(Unknown::Keep, Verdict::Keep), (Unknown::Drop, Verdict::Drop("its text has no vector".into()))]
+        {
+            let mut pass = Seen { unknown, ..pass() };
+            assert_eq!(pass.judge(&rows(&texts)).unwrap()[1], verdict);
+        }
+    }
+}
