@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use stillhouse_spec::{Config, Described, Diagnostics, Node};
 
 use crate::context::Context;
+use crate::explained::Explained;
 use crate::failure::Failure;
 use crate::forecast::{Ahead, Forecast};
 
@@ -124,9 +125,10 @@ pub trait StageKind: Kind {
         None
     }
 
-    /// What `why` says beside the comparison of recipes: how much of the work other settings could share, and why not more.
-    fn remarks(&self, view: &View<'_>) -> Vec<String> {
-        let _ = view;
+    /// What `why` says beside the comparison of recipes: how much of the work is there already, how much other settings could
+    /// share, and why not more. It may read all that the stage reads, and take a second.
+    fn remarks(&self, explained: &Explained<'_>) -> Vec<String> {
+        let _ = explained;
         Vec::new()
     }
 

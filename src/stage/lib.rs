@@ -38,6 +38,7 @@
 
 pub mod context;
 pub mod event;
+pub mod explained;
 pub mod failure;
 pub mod forecast;
 pub mod kind;
@@ -47,6 +48,7 @@ pub mod recipe;
 
 pub use context::{Artifact, Cancel, Context, EventSink};
 pub use event::{Event, How, StageEvent};
+pub use explained::{Against, Explained};
 pub use failure::{Class, Failure};
 pub use forecast::{Ahead, Forecast};
 pub use kind::{AnyConfig, Inherited, Kind, Needs, Outcome, Placement, StageKind, Surroundings, View};

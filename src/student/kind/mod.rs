@@ -5,9 +5,11 @@ mod config;
 mod failure;
 mod identity;
 mod initial;
+mod job;
 mod narrator;
 mod opening;
 mod run;
+mod sharing;
 mod stored;
 mod teacher;
 
@@ -15,7 +17,7 @@ pub use config::{BatchConfig, StudentConfig, Teachers};
 pub use initial::{Beginning, INITS, Initial, PretrainedModels};
 
 use stillhouse_spec::Diagnostics;
-use stillhouse_stage::{Context, Failure, Kind, Needs, Outcome, Placement, StageKind, View, kind};
+use stillhouse_stage::{Context, Explained, Failure, Kind, Needs, Outcome, Placement, StageKind, View, kind};
 
 /// The kind.
 pub struct Student;
@@ -44,9 +46,8 @@ impl StageKind for Student {
         Needs { placement: Placement::Worker, compute: true, device: true, ..Needs::default() }
     }
 
-    fn remarks(&self, view: &View<'_>) -> Vec<String> {
-        let Some(config) = view.config_as::<StudentConfig>() else { return Vec::new() };
-        vec![format!("with more steps it would share {}", config.shared())]
+    fn remarks(&self, explained: &Explained<'_>) -> Vec<String> {
+        sharing::remarks(explained)
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {
