@@ -162,6 +162,21 @@ pub struct Needs {
     pub device: bool,
     /// Bytes of memory it is expected to take; 0 when small.
     pub memory: u64,
+    /// The stages that it shares work with when they run one after another, not at once.
+    pub family: Option<Family>,
+}
+
+/// Stages of one kind that share work: each leaves in the store what the next can go on from. They run one after another,
+/// lowest order first of those that are ready. Of one family are those that give the same name and are equal in all
+/// settings, inputs, files and the seed, but for the settings that they say they may differ in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Keys of the table in which members may differ.
+    pub apart_from: &'static [&'static str],
+    /// What members have in common in these settings all the same.
+    pub name: String,
+    /// A member's place.
+    pub order: u64,
 }
 
 /// What a stage made, beyond the files it wrote.

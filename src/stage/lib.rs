@@ -51,7 +51,7 @@ pub use event::{Event, How, StageEvent};
 pub use explained::{Against, Explained};
 pub use failure::{Class, Failure};
 pub use forecast::{Ahead, Forecast};
-pub use kind::{AnyConfig, Inherited, Kind, Needs, Outcome, Placement, StageKind, Surroundings, View};
+pub use kind::{AnyConfig, Family, Inherited, Kind, Needs, Outcome, Placement, StageKind, Surroundings, View};
 pub use order::{Definition, FileInput, Input, WorkOrder};
 pub use recipe::Recipe;
 pub use stillhouse_spec as spec;

@@ -42,8 +42,9 @@ impl StageKind for Student {
         1
     }
 
-    fn needs(&self, _: &View<'_>) -> Needs {
-        Needs { placement: Placement::Worker, compute: true, device: true, ..Needs::default() }
+    fn needs(&self, view: &View<'_>) -> Needs {
+        let family = view.config_as::<StudentConfig>().and_then(StudentConfig::family);
+        Needs { placement: Placement::Worker, compute: true, device: true, family, ..Needs::default() }
     }
 
     fn remarks(&self, explained: &Explained<'_>) -> Vec<String> {
