@@ -12,6 +12,7 @@ pub mod experiment;
 pub mod files;
 pub mod logs;
 pub mod plan;
+pub mod remarks;
 pub mod resolve;
 pub mod run;
 pub mod schema;
@@ -19,7 +20,8 @@ pub mod why;
 pub mod worker;
 
 pub use experiment::{Experiment, Stage, StageId};
-pub use plan::{Decision, Plan, PlannedStage, plan, remarks};
+pub use plan::{Decision, Plan, PlannedStage, plan};
+pub use remarks::remarks;
 pub use resolve::resolve;
 pub use run::{RunOptions, RunSummary, Subscriber, run};
 pub use why::{Comparison, Explainer, Reason};

@@ -126,14 +126,8 @@ fn forecast(plan: &Plan, planned: &PlannedStage, experiment: &Experiment, store:
     stage.kind.forecast(&Ahead { view, inputs, mentioned, store, seed: stage.seed })
 }
 
-/// What a stage's kind says of how its work could be shared (see [`stillhouse_stage::StageKind::remarks`]).
-#[must_use]
-pub fn remarks(experiment: &Experiment, id: StageId) -> Vec<String> {
-    let stage = &experiment.graph[id];
-    stage.kind.remarks(&view(stage, &Definitions::of(stage)))
-}
-
-fn view<'a>(stage: &'a Stage, definitions: &'a Definitions<'a>) -> View<'a> {
+/// A stage as its kind looks at it.
+pub(crate) fn view<'a>(stage: &'a Stage, definitions: &'a Definitions<'a>) -> View<'a> {
     let table = &stage.table;
     View::new(&table.label, table.kind, table.config.as_ref(), table.at, definitions)
 }

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod dispatcher;
+mod families;
 mod resources;
 mod worker_process;
 

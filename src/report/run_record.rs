@@ -77,7 +77,7 @@ pub struct Progress {
 pub enum State {
     /// It works.
     Running,
-    /// Another run is making it.
+    /// Another run is making it, or another stage of this one goes first.
     Waiting {
         /// Which.
         holder: String,
@@ -149,6 +149,9 @@ impl RunRecord {
             }
             Event::StageWaiting { stage, holder } => {
                 self.stage(stage).state = State::Waiting { holder: holder.clone() };
+            }
+            Event::StageHeldBack { stage, behind } => {
+                self.stage(stage).state = State::Waiting { holder: behind.clone() };
             }
             Event::Stage { stage, said } => self.stage(stage).hear(said),
             Event::StageFinished { stage, key, output, how, seconds, metrics, names } => {

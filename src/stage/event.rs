@@ -58,6 +58,13 @@ pub enum Event {
         /// Who is making it.
         holder: String,
     },
+    /// A stage is held back behind another one of this run, so that it can go on from what that leaves.
+    StageHeldBack {
+        /// `kind.name`
+        stage: String,
+        /// The stage that goes first.
+        behind: String,
+    },
     /// Something that a stage said while working.
     Stage {
         /// `kind.name`

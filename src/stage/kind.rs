@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use stillhouse_spec::{Config, Described, Diagnostics, Node, Value};
 
 use crate::context::Context;
+use crate::explained::Explained;
 use crate::failure::Failure;
 use crate::forecast::{Ahead, Forecast};
 
@@ -124,9 +125,10 @@ pub trait StageKind: Kind {
         None
     }
 
-    /// What `why` says beside the comparison of recipes: how much of the work other settings could share, and why not more.
-    fn remarks(&self, view: &View<'_>) -> Vec<String> {
-        let _ = view;
+    /// What `why` says beside the comparison of recipes: how much of the work is there already, how much other settings could
+    /// share, and why not more. It may read all that the stage reads, and take a second.
+    fn remarks(&self, explained: &Explained<'_>) -> Vec<String> {
+        let _ = explained;
         Vec::new()
     }
 
@@ -160,6 +162,21 @@ pub struct Needs {
     pub device: bool,
     /// Bytes of memory it is expected to take; 0 when small.
     pub memory: u64,
+    /// The stages that it shares work with when they run one after another, not at once.
+    pub family: Option<Family>,
+}
+
+/// Stages of one kind that share work: each leaves in the store what the next can go on from. They run one after another,
+/// lowest order first of those that are ready. Of one family are those that give the same name and are equal in all
+/// settings, inputs, files and the seed, but for the settings that they say they may differ in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Keys of the table in which members may differ.
+    pub apart_from: &'static [&'static str],
+    /// What members have in common in these settings all the same.
+    pub name: String,
+    /// A member's place.
+    pub order: u64,
 }
 
 /// What a stage made, beyond the files it wrote.

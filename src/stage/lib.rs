@@ -38,6 +38,7 @@
 
 pub mod context;
 pub mod event;
+pub mod explained;
 pub mod failure;
 pub mod forecast;
 pub mod kind;
@@ -47,9 +48,10 @@ pub mod recipe;
 
 pub use context::{Artifact, Cancel, Context, EventSink};
 pub use event::{Event, How, Spent, StageEvent};
+pub use explained::{Against, Explained};
 pub use failure::{Class, Failure};
 pub use forecast::{Ahead, CountedBy, Forecast};
-pub use kind::{AnyConfig, Inherited, Kind, Needs, Outcome, Placement, StageKind, Surroundings, View};
+pub use kind::{AnyConfig, Family, Inherited, Kind, Needs, Outcome, Placement, StageKind, Surroundings, View};
 pub use order::{Definition, FileInput, Input, WorkOrder};
 pub use recipe::Recipe;
 pub use stillhouse_spec as spec;

@@ -31,7 +31,7 @@ pub fn run(command: &Why, global: &Global) -> Result<ExitCode, CliError> {
         ));
     };
     let why = Explainer::new(&plan, &experiment, &store, store.histories()?).why(stage)?;
-    let remarks = remarks(&experiment, *id);
+    let remarks = remarks(&plan, stage, &why, &experiment, &store)?;
     match global.format {
         Format::Json => {
             let mut value = why.to_json();

@@ -43,6 +43,7 @@ fn ending(event: &Event) -> Option<String> {
         // Why is said once, at the end, where it cannot be missed; so is what was skipped.
         Event::StageFailed { stage, seconds, .. } => Some(format!("failed   {stage}  {}", format::duration(*seconds))),
         Event::StageWaiting { stage, holder } => Some(format!("waiting  {stage}  {holder} is making the same")),
+        Event::StageHeldBack { stage, behind } => Some(format!("waiting  {stage}  goes on from what {behind} leaves")),
         Event::RunStopping { running: 0 } => None,
         Event::RunStopping { running } => {
             let stages = if *running == 1 { "1 stage goes".to_owned() } else { format!("{running} stages go") };

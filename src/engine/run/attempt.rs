@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use stillhouse_stage::{Cancel, Context, Definition, Failure, How, Input, Outcome, Placement, Recipe, WorkOrder};
+use stillhouse_stage::{Cancel, Context, Failure, How, Outcome, Placement, Recipe, WorkOrder};
 use stillhouse_store::{Digest, History, Key, Lease, LeaseOwner, Lookup, Published, RECORD_FORMAT, Record, Store};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -21,6 +21,7 @@ use super::worker_process::{self, ChildSlot};
 use crate::experiment::{Experiment, Stage, StageId};
 use crate::files::Files;
 use crate::plan::{Plan, PlannedStage, part_digest, recipe_of};
+use crate::remarks::work_order;
 use crate::why::Explainer;
 use crate::worker;
 use folder::Attempt;
@@ -95,7 +96,7 @@ impl Task {
         let started = Instant::now();
         self.check_inputs()?;
         let attempt = Attempt::create(&self.store, key)?;
-        let order = self.order(planned, &recipe, key, attempt.folder.clone())?;
+        let order = self.order(planned, &recipe, attempt.folder.clone())?;
         let watch = LeaseWatch::start(&lease, &self.cancel, &self.child);
         let outcome = self.execute(order);
         drop(watch);
@@ -180,34 +181,15 @@ impl Task {
         }
     }
 
-    fn order(&self, planned: &PlannedStage, recipe: &Recipe, key: Key, attempt: PathBuf) -> Result<WorkOrder, Failure> {
-        let stage = self.stage();
-        let definitions = stage.definitions.iter().map(|(path, table)| {
-            let (kind, name) = table.label.split_once('.').unwrap_or((&table.label, ""));
-            let config = table.body.to_json();
-            (path.clone(), Definition { kind: kind.to_owned(), name: name.to_owned(), config })
-        });
-        let inputs = stage.inputs.iter().filter_map(|(path, (upstream, _))| {
-            let (output, _) = self.outputs.get(upstream)?;
-            let stage = self.experiment.graph[*upstream].name.clone();
-            Some((path.clone(), Input { stage, output: *output }))
-        });
+    fn order(&self, planned: &PlannedStage, recipe: &Recipe, attempt: PathBuf) -> Result<WorkOrder, Failure> {
+        let output = |upstream| self.outputs.get(&upstream).map(|(output, _)| *output);
         let order = WorkOrder {
-            stage: stage.name.clone(),
-            kind: stage.kind.name().to_owned(),
-            key,
-            recipe: recipe.text(),
-            config: stage.table.body.to_json(),
-            definitions: definitions.collect(),
-            inputs: inputs.collect(),
-            files: planned.files.clone(),
-            seed: stage.seed,
             device: self.device.clone(),
             threads: self.threads,
             offline: self.options.offline,
-            store: self.store.root().to_owned(),
             attempt: attempt.clone(),
             run: self.run_id.clone(),
+            ..work_order(&self.experiment, planned, recipe, output, &self.store)
         };
         let text = serde_json::to_string_pretty(&order).map_err(|error| Failure::internal(error.to_string()))?;
         Failure::io(fs_err::write(attempt.join(worker::ORDER), text), "cannot write the work order")?;

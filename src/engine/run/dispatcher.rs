@@ -1,19 +1,20 @@
 //! The owner of a run's state: which stage waits, runs, is done; who gets which resource.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use stillhouse_stage::{Cancel, Class, Event, Failure, How, Needs, StageEvent, View};
+use stillhouse_stage::{Cancel, Class, Event, Failure, How, Needs, StageEvent};
 use stillhouse_store::{Digest, History, Key, Store};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::attempt::{self, Finished, Task};
+use super::families::{Families, Member};
 use super::resources::{Holding, Resources, available_memory};
 use super::worker_process::ChildSlot;
 use super::{RunOptions, RunSummary, Subscriber};
 use crate::experiment::{Experiment, StageId};
-use crate::plan::{Decision, Plan};
+use crate::plan::{Decision, Plan, view};
 use crate::resolve::references::Definitions;
 
 /// What attempts tell the dispatcher.
@@ -64,7 +65,10 @@ pub(crate) struct Dispatcher<'a> {
     resources: Resources,
     running: usize,
     /// What each stage needs, asked once.
-    needs: BTreeMap<StageId, Needs>,
+    needs: BTreeMap<StageId, (Needs, Option<Member>)>,
+    families: Families,
+    /// Stages of which it was said that others of their family go first.
+    held_back: BTreeSet<StageId>,
     /// Whether something became ready or free since stages were last started.
     changed: bool,
     history: History,
@@ -111,6 +115,8 @@ impl<'a> Dispatcher<'a> {
             resources,
             running: 0,
             needs: BTreeMap::new(),
+            families: Families::default(),
+            held_back: BTreeSet::new(),
             changed: true,
             history,
             stopping: None,
@@ -180,26 +186,48 @@ impl<'a> Dispatcher<'a> {
         if self.stopping.is_some() || !std::mem::take(&mut self.changed) {
             return;
         }
-        let mut waiting = std::mem::take(&mut self.ready);
-        let needs: Vec<Needs> = waiting.iter().map(|id| self.needs(*id)).collect();
-        let mut want_processors = needs.iter().filter(|needs| needs.compute).count();
+        let waiting = std::mem::take(&mut self.ready);
+        let (needs, members): (Vec<Needs>, Vec<Option<Member>>) = waiting.iter().map(|id| self.needs(*id)).unzip();
+        let ready: Vec<(StageId, Option<Member>)> = waiting.into_iter().zip(members).collect();
+        let first = self.families.first_of(&ready);
+        // Who is held back takes no part in sharing the processors.
+        let mut want_processors =
+            needs.iter().zip(&first).filter(|(needs, first)| needs.compute && first.is_none()).count();
         let uses_gpus = !self.options.gpus.is_empty() && self.options.device != "cpu";
         let mut left = Vec::new();
-        for (id, needs) in waiting.drain(..).zip(needs) {
+        for (((id, member), needs), first) in ready.into_iter().zip(needs).zip(first) {
+            if let Some(first) = first {
+                self.hold_back(id, first);
+                left.push(id);
+                continue;
+            }
             want_processors -= usize::from(needs.compute);
             match self.resources.take(&needs, uses_gpus, want_processors) {
-                Some(holding) => self.start(id, &needs, holding),
+                Some(holding) => {
+                    self.families.started(id, member);
+                    self.start(id, &needs, holding);
+                }
                 None => left.push(id),
             }
         }
         self.ready = left;
     }
 
-    fn needs(&mut self, id: StageId) -> Needs {
+    /// Says, once a stage, that another one of its family goes first.
+    fn hold_back(&mut self, id: StageId, first: StageId) {
+        if self.held_back.insert(id) {
+            let event = Event::StageHeldBack { stage: self.name(id), behind: self.name(first) };
+            self.emit(&event);
+        }
+    }
+
+    /// What a stage needs, its family apart.
+    fn needs(&mut self, id: StageId) -> (Needs, Option<Member>) {
         let stage = &self.experiment.graph[id];
         let known = self.needs.entry(id).or_insert_with(|| {
-            let (table, definitions) = (&stage.table, Definitions::of(stage));
-            stage.kind.needs(&View::new(&table.label, table.kind, table.config.as_ref(), table.at, &definitions))
+            let mut needs = stage.kind.needs(&view(stage, &Definitions::of(stage)));
+            let (family, planned) = (needs.family.take(), self.plan.stage(id));
+            (needs, family.zip(planned).map(|(family, planned)| Member::of(stage, planned, &family)))
         });
         known.clone()
     }
@@ -251,6 +279,7 @@ impl<'a> Dispatcher<'a> {
     fn ended(&mut self, id: StageId, result: Result<Finished, Failure>, seconds: f64) {
         self.running -= 1;
         self.changed = true;
+        self.families.ended(id);
         let next = if result.is_ok() { State::Done } else { State::Failed };
         if let Some(State::Running(running)) = self.states.insert(id, next) {
             self.resources.give_back(running.holding);

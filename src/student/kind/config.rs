@@ -2,6 +2,7 @@
 
 use stillhouse_data::model::TokenizerSource;
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Each, Execution, Node, OneOf, Origin, Ref, Target};
+use stillhouse_stage::Family;
 
 use super::initial::Initial;
 use crate::loss::{Loss, Reads, Weight};
@@ -99,6 +100,15 @@ impl StudentConfig {
         let (schedule, steps) = (&self.schedule.value, self.steps);
         let why = schedule.why_not_shared().map(|why| format!(": {why}")).unwrap_or_default();
         format!("{} of {steps} steps{why}", schedule.shared_steps(steps))
+    }
+
+    /// The trainings that begin as this one does, where that is at least half of its steps: who shares less is faster beside
+    /// the others than after them. With the shortest beginning first, each trains the steps that the one before did not:
+    /// the state where two part is the last that the first of them shares, which stays.
+    pub(super) fn family(&self) -> Option<Family> {
+        let schedule = &self.schedule.value;
+        let (name, order) = (schedule.beginning()?, schedule.shared_steps(self.steps));
+        (order >= self.steps.div_ceil(2)).then_some(Family { apart_from: &["steps", "schedule"], name, order })
     }
 
     /// What can be done with the checkpoint of a step at which the training had to stop.

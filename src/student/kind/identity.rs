@@ -120,7 +120,7 @@ fn losses(config: &StudentConfig) -> Canonical {
 }
 
 /// Settings as canonical JSON. Neither losses nor optimizers name files or other tables.
-fn canonical(described: Described) -> Canonical {
+pub(super) fn canonical(described: Described) -> Canonical {
     match described {
         Described::Value(value) => value,
         Described::Table(members) => {

@@ -5,9 +5,11 @@ mod config;
 mod failure;
 mod identity;
 mod initial;
+mod job;
 mod narrator;
 mod opening;
 mod run;
+mod sharing;
 mod stored;
 mod teacher;
 
@@ -15,7 +17,7 @@ pub use config::{BatchConfig, StudentConfig, Teachers};
 pub use initial::{Beginning, INITS, Initial, PretrainedModels};
 
 use stillhouse_spec::Diagnostics;
-use stillhouse_stage::{Context, Failure, Kind, Needs, Outcome, Placement, StageKind, View, kind};
+use stillhouse_stage::{Context, Explained, Failure, Kind, Needs, Outcome, Placement, StageKind, View, kind};
 
 /// The kind.
 pub struct Student;
@@ -40,13 +42,13 @@ impl StageKind for Student {
         1
     }
 
-    fn needs(&self, _: &View<'_>) -> Needs {
-        Needs { placement: Placement::Worker, compute: true, device: true, ..Needs::default() }
+    fn needs(&self, view: &View<'_>) -> Needs {
+        let family = view.config_as::<StudentConfig>().and_then(StudentConfig::family);
+        Needs { placement: Placement::Worker, compute: true, device: true, family, ..Needs::default() }
     }
 
-    fn remarks(&self, view: &View<'_>) -> Vec<String> {
-        let Some(config) = view.config_as::<StudentConfig>() else { return Vec::new() };
-        vec![format!("with more steps it would share {}", config.shared())]
+    fn remarks(&self, explained: &Explained<'_>) -> Vec<String> {
+        sharing::remarks(explained)
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {

@@ -5,16 +5,14 @@ use std::time::Instant;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
 use stillhouse_data::batch::BatchPlan;
-use stillhouse_data::dataset::{DatasetArtifact, HOLDOUT, TRAIN};
-use stillhouse_data::model_folder::ModelFolder;
-use stillhouse_data::tokenizer::Tokenizer;
+use stillhouse_data::dataset::{DatasetArtifact, HOLDOUT};
 use stillhouse_stage::{Context, Failure, Outcome};
 
 use super::config::StudentConfig;
-use super::identity::{Generation, TeacherIdentity, description};
 use super::initial::Beginning;
+use super::job::Job;
 use super::narrator::Narrator;
-use super::opening::{beginning, can_compute, fits_memory, same_tokenizer, stop_ids, weights_digest};
+use super::opening::can_compute;
 use super::teacher::TeacherBeside;
 use crate::backend::{CpuTape, Device, Inner, TrainBackend};
 use crate::device::{Chosen, DeviceChoice, choose};
@@ -22,12 +20,11 @@ use crate::device::{Chosen, DeviceChoice, choose};
 use crate::device::{NO_CUDA, WITH_CUDA};
 use crate::error::{Result, StudentError};
 use crate::init::fresh;
-use crate::loss::Loss;
-use crate::model::{Decoder, DecoderConfig};
+use crate::model::Decoder;
 use crate::throughput;
 use crate::trainer::{
     BatchSource, Coverage, DatasetSource, HoldoutSource, Keep, Losses, Method, OnPolicySampler, Options, Rollout,
-    StoredCheckpoints, Trained, Training, Validation, memory, peft_config, peft_names,
+    StoredCheckpoints, Trained, Validation, memory, peft_config, peft_names,
 };
 use crate::weights::{encode_tensors, read_model, write_model};
 
@@ -41,7 +38,9 @@ const MATCHED_ENOUGH: f64 = 0.5;
 pub(super) fn run(context: &Context) -> Result<Outcome, Failure> {
     let chosen = choose(&context.order().device)?;
     crate::cpu::prepare(context.order().threads);
-    let job = Job::open(context, &chosen)?;
+    let job = Job::open(context)?;
+    job.fits(&chosen)?;
+    let aligned = job.aligned()?;
     let started = Instant::now();
     let trained = match chosen.device {
         DeviceChoice::Cpu => job.train::<CpuTape>(&Default::default(), chosen.device)?,
@@ -53,89 +52,14 @@ pub(super) fn run(context: &Context) -> Result<Outcome, Failure> {
         DeviceChoice::Cuda(_) => return Err(Failure::environment(NO_CUDA).hint(WITH_CUDA)),
     };
     job.write(&trained)?;
-    Ok(job.outcome(&trained, &chosen, started.elapsed().as_secs_f64()))
+    Ok(job.outcome(&trained, aligned, &chosen, started.elapsed().as_secs_f64()))
 }
 
-/// Everything a training reads, opened and checked.
-struct Job<'a> {
-    context: &'a Context,
-    config: StudentConfig,
-    shape: DecoderConfig,
-    tokenizer: Tokenizer,
-    tokenizer_files: ModelFolder,
-    /// The weights it goes on from, if it does.
-    pretrained: Option<ModelFolder>,
-    /// The teacher beside it, if there is one.
-    teacher: Option<TeacherBeside>,
-    /// The share of the scored tokens that begin where one of the teacher's does; none where both have one tokenizer.
-    aligned: Option<f64>,
-    description: String,
-    length: usize,
-    /// Tokens that end a text which the student writes itself.
-    stop_ids: Vec<u32>,
-}
-
-impl<'a> Job<'a> {
-    fn open(context: &'a Context, chosen: &Chosen) -> Result<Self, Failure> {
-        let config: StudentConfig = context.config()?;
-        let artifact = context.input("data")?;
-        let data = DatasetArtifact::new(artifact.clone());
-        let tokenizer = data.tokenizer()?;
-        same_tokenizer(context, &tokenizer)?;
-        let longest = data.examples(TRAIN)?.lengths()?.into_iter().max().unwrap_or(1) as usize;
-        let length = config.batch.length.unwrap_or(longest.saturating_sub(1)).max(1);
-        let (shape, begins, pretrained) = beginning(context, &config, &tokenizer, length + 1)?;
-        let trains_everything = config.lora.is_none() && config.freeze.is_empty();
-        fits_memory(&shape, trains_everything, 0, chosen.device)?;
-        if length > shape.context {
-            return Err(Failure::input(format!(
-                "rows of {length} positions do not fit the model, whose longest sequence is {}",
-                shape.context
-            ))
-            .hint("a smaller `batch.length` (and dataset `max-length`), or a model with a longer context"));
-        }
-        let teacher = TeacherBeside::open(context, &config, &tokenizer, &shape, length)?;
-        if let Some(teacher) = &teacher {
-            fits_memory(&shape, trains_everything, teacher.bytes(config.precision), chosen.device)?;
-        }
-        let read = match &teacher {
-            _ if !Losses::new(losses(&config)).need_teacher() => None,
-            Some(teacher) => Some(teacher.identity(weights_digest(&teacher.folder)?)),
-            None if !Losses::new(losses(&config)).need_distributions() => None,
-            None => Some(TeacherIdentity::Signals(artifact.tree.part(&["signals"]).digest().to_string())),
-        };
-        let aligned = match &teacher {
-            Some(teacher) => teacher.aligned(context, &data.examples(TRAIN)?, "")?,
-            None => None,
-        };
-        if let Some(teacher) = teacher.as_ref().filter(|_| config.measures_across_tokenizers()) {
-            teacher.aligned(context, &data.examples(HOLDOUT)?, " of the held-out examples")?;
-        }
-        let measured = config.early_stop.is_some().then(|| artifact.tree.part(&[HOLDOUT]).digest().to_string());
-        let seed = context.seed();
-        let stop_ids = stop_ids(&tokenizer, pretrained.as_ref())?;
-        let generation = Generation { vocabulary: tokenizer.vocabulary(), stop_ids: &stop_ids };
-        let description = description(&config, &shape, &begins, seed, read.as_ref(), measured.as_deref(), &generation)?;
-        let tokenizer_files = data.tokenizer_files();
-        Ok(Self {
-            context,
-            config,
-            shape,
-            tokenizer,
-            tokenizer_files,
-            pretrained,
-            teacher,
-            aligned,
-            description,
-            length,
-            stop_ids,
-        })
-    }
-
+impl Job<'_> {
     fn train<B: TrainBackend>(&self, device: &Device<B>, choice: DeviceChoice) -> Result<Trained, Failure> {
         let Self { context, config, shape, .. } = self;
         can_compute::<B>(config.precision, device, choice, context)?;
-        let losses = Losses::new(losses(config));
+        let losses = self.losses();
         let mut source = self.source(&losses)?;
         let method = Method {
             freeze: &config.freeze,
@@ -154,30 +78,19 @@ impl<'a> Job<'a> {
         let operations = method.trains_everything().then(|| throughput::operations_per_token(shape, self.length));
         let operations =
             operations.and_then(|per_token| Some((per_token, throughput::peak(choice, config.precision)?)));
-        let training = Training {
-            description: &self.description,
-            config: shape,
-            losses,
-            optimizer: &config.optimizer,
-            schedule: config.schedule.value.as_ref(),
-            steps: config.steps,
-            clip: (config.clip > 0.0).then_some(config.clip),
-            micro_rows: *config.micro_batch,
-            checkpoint_every: *config.checkpoint_every,
-            options: Options {
-                method,
-                validation,
-                spike: config.spike.as_ref(),
-                on_policy: config.on_policy.as_ref().map(|rule| OnPolicySampler {
-                    rule,
-                    stop_ids: &self.stop_ids,
-                    vocabulary: self.tokenizer.vocabulary(),
-                }),
-                keep: Keep::clone(&config.keep),
-                // What is free now would be another number tomorrow, and rounding depends on the parts of a step.
-                memory: crate::cpu::memory_bytes().filter(|_| choice == DeviceChoice::Cpu).map(|bytes| bytes as u64),
-            },
-        };
+        let training = self.training(Options {
+            method,
+            validation,
+            spike: config.spike.as_ref(),
+            on_policy: config.on_policy.as_ref().map(|rule| OnPolicySampler {
+                rule,
+                stop_ids: &self.stop_ids,
+                vocabulary: self.tokenizer.vocabulary(),
+            }),
+            keep: Keep::clone(&config.keep),
+            // What is free now would be another number tomorrow, and rounding depends on the parts of a step.
+            memory: crate::cpu::memory_bytes().filter(|_| choice == DeviceChoice::Cpu).map(|bytes| bytes as u64),
+        });
         let checkpoints = StoredCheckpoints::new(context.store());
         let device_memory = || B::device_memory(device);
         let mut narrator = Narrator::new(context, *config.log_every, operations, &device_memory);
@@ -201,18 +114,7 @@ impl<'a> Job<'a> {
                  runs beside the student",
             ));
         }
-        let examples = data.examples(TRAIN)?;
-        let batch = &self.config.batch;
-        let (lengths, seed) = (examples.lengths()?, self.context.seed());
-        let plan = match batch.tokens {
-            Some(tokens) => BatchPlan::by_tokens(&lengths, tokens, seed)?,
-            None => {
-                // What the student writes takes as much of a row as it likes.
-                let pack = batch.pack && self.config.on_policy.is_none();
-                BatchPlan::new(&lengths, batch.rows, self.length, seed, pack)?
-            }
-        };
-        let source = DatasetSource::new(examples, plan, signals);
+        let source = self.batches(signals)?;
         let coverage = source.check(self.shape.vocabulary, self.tokenizer.digest(), losses)?;
         self.matched(&coverage)?;
         if coverage.examples < 1.0 {
@@ -315,7 +217,7 @@ impl<'a> Job<'a> {
         Ok(fs_err::write(self.context.out().join("rollouts.jsonl"), text)?)
     }
 
-    fn outcome(&self, trained: &Trained, chosen: &Chosen, seconds: f64) -> Outcome {
+    fn outcome(&self, trained: &Trained, aligned: Option<f64>, chosen: &Chosen, seconds: f64) -> Outcome {
         let Trained { checkpoint, resumed_from, tokens, seconds: training_seconds, .. } = trained;
         let mut metrics = Map::new();
         metrics.insert("parameters".into(), json!(self.shape.parameters()));
@@ -325,7 +227,7 @@ impl<'a> Job<'a> {
             metrics.insert("best-step".into(), json!(step));
             metrics.insert("validation".into(), json!(value));
         }
-        if let Some(share) = self.aligned {
+        if let Some(share) = aligned {
             metrics.insert("aligned".into(), json!(share));
         }
         if let Ok(meta) = fs_err::metadata(self.context.out().join("model.safetensors")) {
@@ -358,8 +260,4 @@ fn stopped(error: StudentError, config: &StudentConfig) -> Failure {
     let StudentError::Diverged { kept: Some(step), .. } = error else { return error.into() };
     let usual = error.hint().unwrap_or_default();
     Failure::from(error).hint(format!("{usual}; {}", config.use_of_checkpoint(step)))
-}
-
-fn losses(config: &StudentConfig) -> impl Iterator<Item = (&str, &dyn Loss)> {
-    config.loss.values.iter().map(|(name, loss)| (*name, loss.as_ref()))
 }

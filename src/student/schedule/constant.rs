@@ -2,7 +2,7 @@
 
 use stillhouse_spec::Config;
 
-use super::{Schedule, warm_up, warmup_complaint};
+use super::{Schedule, flat_after, warm_up, warmup_complaint};
 
 /// Warm-up, then constant. A longer training goes on where a shorter one ended.
 #[derive(Clone, Debug, Config)]
@@ -19,6 +19,10 @@ impl Schedule for Constant {
 
     fn shared_steps(&self, steps: u64) -> u64 {
         steps
+    }
+
+    fn beginning(&self) -> Option<String> {
+        flat_after(self.warmup)
     }
 
     fn why_not_shared(&self) -> Option<&'static str> {

@@ -31,6 +31,10 @@ impl Schedule for Cosine {
         (self.warmup + 1).min(steps)
     }
 
+    fn beginning(&self) -> Option<String> {
+        None
+    }
+
     fn why_not_shared(&self) -> Option<&'static str> {
         Some("a cosine depends on the number of steps; `wsd` and `constant` share what lies before")
     }

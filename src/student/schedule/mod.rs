@@ -30,11 +30,20 @@ pub trait Schedule: Component + Send + Sync {
     /// share this one's checkpoints. With less than all of them, a checkpoint there is worth keeping.
     fn shared_steps(&self, steps: u64) -> u64;
 
+    /// How all rates begin that a length or an end is then put to: trainings that are alike but for these, and give equal
+    /// words, share the steps before the first of their ends. None where the length matters from the beginning.
+    fn beginning(&self) -> Option<String>;
+
     /// Why a longer training can't share more, in words for `why`.
     fn why_not_shared(&self) -> Option<&'static str>;
 
     /// What does not fit a training of `steps` steps.
     fn complaint(&self, steps: u64) -> Option<String>;
+}
+
+/// See [`Schedule::beginning`].
+fn flat_after(warmup: u64) -> Option<String> {
+    Some(format!("flat after a warm-up of {warmup} steps"))
 }
 
 /// Linear warm-up: `(step + 1) / warmup`, then 1.
@@ -86,6 +95,14 @@ mod tests {
             assert_eq!(short[..shared], long[..shared], "{schedule:?}");
             assert!(shared == 20 || short[shared..] != long[shared..20], "{schedule:?}");
             assert_eq!(schedule.why_not_shared().is_none(), shared == 20);
+        }
+        let beginnings = schedules.map(|schedule| schedule.beginning());
+        assert!(beginnings[0] == beginnings[2] && beginnings[0].is_some(), "{beginnings:?}");
+        assert_eq!(beginnings[1], None);
+        let flat = [schedules[0], schedules[2]].map(|schedule| factors(schedule, 20));
+        assert_eq!(flat[0][..16], flat[1][..16]);
+        for other in [Constant { warmup: 4 }.beginning(), Wsd { warmup: 0, decay: 5, floor: 0.0 }.beginning()] {
+            assert!(other.is_some() && other != beginnings[0], "{other:?}");
         }
     }
 

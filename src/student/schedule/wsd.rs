@@ -2,7 +2,7 @@
 
 use stillhouse_spec::Config;
 
-use super::{Schedule, warm_up};
+use super::{Schedule, flat_after, warm_up};
 
 /// Warm-up, then constant, then a linear decay over the last steps (Hu et al., 2024). Trainings of different lengths
 /// share everything before the shorter one's decay.
@@ -31,6 +31,10 @@ impl Schedule for Wsd {
     fn shared_steps(&self, steps: u64) -> u64 {
         // The first step of the decay still has the factor 1.
         (steps.saturating_sub(self.decay) + 1).min(steps)
+    }
+
+    fn beginning(&self) -> Option<String> {
+        flat_after(self.warmup)
     }
 
     fn why_not_shared(&self) -> Option<&'static str> {

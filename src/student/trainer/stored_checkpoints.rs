@@ -46,6 +46,15 @@ impl<'a> StoredCheckpoints<'a> {
     pub fn new(store: &'a Store) -> Self {
         Self { store }
     }
+
+    /// What was measured up to the state with this key, without its weights; nothing where it is not there.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn measured(&self, key: &Key) -> Result<History> {
+        let meta = self.store.checkpoint(key)?.map(|manifest| read_meta(&manifest.meta).0).unwrap_or_default();
+        Ok(History { measured: numbers(meta.measured), best: None })
+    }
 }
 
 impl CheckpointStore for StoredCheckpoints<'_> {
@@ -74,15 +83,13 @@ impl CheckpointStore for StoredCheckpoints<'_> {
         else {
             return Ok(None);
         };
-        // JSON has no NaN: a measurement that was no number is written as null.
-        let measured = meta.measured.iter().map(|(step, value)| (*step, value.unwrap_or(f64::NAN))).collect();
         Ok(Some(Checkpoint {
             step: manifest.step,
             weights,
             projections: parts.remove(PROJECTIONS).unwrap_or_default(),
             optimizer: SavedState { first, second },
             average: parts.remove(AVERAGE),
-            history: History { measured, best: parts.remove(BEST) },
+            history: History { measured: numbers(meta.measured), best: parts.remove(BEST) },
             rollouts,
             figures,
             passing_for: meta.passing_for,
@@ -150,6 +157,11 @@ impl From<StoreError> for StudentError {
     fn from(error: StoreError) -> Self {
         Self::Store(Box::new(error))
     }
+}
+
+/// JSON has no NaN: a measurement that was no number is written as null.
+fn numbers(measured: Vec<(u64, Option<f64>)>) -> Vec<(u64, f64)> {
+    measured.into_iter().map(|(step, value)| (step, value.unwrap_or(f64::NAN))).collect()
 }
 
 /// What a manifest holds beside its files.

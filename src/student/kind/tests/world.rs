@@ -96,6 +96,16 @@ impl World {
         config: &Value,
         others: impl IntoIterator<Item = (&'static str, Input)>,
     ) -> Result<(Outcome, std::path::PathBuf), Failure> {
+        let context = self.context(config, others);
+        Student.run(&context).map(|outcome| (outcome, context.out()))
+    }
+
+    /// A student that is about to run.
+    pub(in crate::kind) fn context(
+        &self,
+        config: &Value,
+        others: impl IntoIterator<Item = (&'static str, Input)>,
+    ) -> Context {
         let mut inputs = BTreeMap::from([("data".to_owned(), self.data.clone())]);
         inputs.extend(others.into_iter().map(|(field, input)| (field.to_owned(), input)));
         let attempt = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
@@ -123,8 +133,7 @@ impl World {
             let digest = self.store.digest_of(path).unwrap().0;
             order.files.insert("init.pretrained.path".into(), FileInput { path: path.clone(), digest, members: None });
         }
-        let context = Context::new(order, self.store.clone(), self.heard.clone(), Cancel::default());
-        Student.run(&context).map(|outcome| (outcome, context.out()))
+        Context::new(order, self.store.clone(), self.heard.clone(), Cancel::default())
     }
 }
 
