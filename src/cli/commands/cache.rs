@@ -180,7 +180,8 @@ fn verify(store: &Store, global: &Global) -> Result<ExitCode, CliError> {
             render::data("everything is as it was written");
         } else if !report.is_sound() || !replies.damaged.is_empty() {
             render::words(
-                "hint: the next run makes what is missing again, and asks again what a damaged reply had answered",
+                "hint: the next run makes what is missing again, and asks again what a damaged reply had answered; \
+                 `stillhouse cache gc` takes damaged replies away",
             );
         }
     }
@@ -190,13 +191,14 @@ fn verify(store: &Store, global: &Global) -> Result<ExitCode, CliError> {
 fn gc(store: &Store, options: &Gc, global: &Global) -> Result<ExitCode, CliError> {
     let keep = options.keep_days.map(|days| Duration::from_secs(days.saturating_mul(86_400)));
     let report = store.gc(&GcOptions { dry_run: options.dry_run, keep, ..GcOptions::default() })?;
+    let mended = replies::mend(&store.replies_dir(), options.dry_run).map_err(Failure::from)?;
     if global.format == Format::Json {
         let value = json!({
             "dry-run": report.dry_run, "records": report.records.len(), "checkpoints": report.checkpoints.len(),
             "blobs": report.blobs, "bytes": report.blob_bytes, "kept-blobs": report.kept_blobs,
             "kept-bytes": report.kept_bytes, "temporary": report.temporary, "held": report.held,
             "grace-seconds": report.grace_seconds, "young-blobs": report.young_blobs, "young-bytes": report.young_bytes,
-            "young-temporary": report.young_temporary,
+            "young-temporary": report.young_temporary, "replies": mended,
         });
         render::data(&value.to_string());
         return Ok(ExitCode::SUCCESS);
@@ -212,6 +214,14 @@ fn gc(store: &Store, options: &Gc, global: &Global) -> Result<ExitCode, CliError
         report.kept_blobs,
         bytes(report.kept_bytes),
     ));
+    if mended.segments > 0 {
+        let replies::Mended { segments, bytes: damaged, replies, .. } = mended;
+        let (damaged, files) = (bytes(damaged), if segments == 1 { "1 file" } else { &format!("{segments} files") });
+        render::data(&format!("{verb} {damaged} of damaged replies from {files}; {replies} whole ones there stay"));
+    }
+    if mended.held > 0 {
+        render::data(&format!("{} files with damaged replies are being written to and stay as they are", mended.held));
+    }
     // Whoever sees garbage stay shall know why, and until when.
     let grace = duration(report.grace_seconds as f64);
     render::data(&match report.young_blobs + report.young_temporary {

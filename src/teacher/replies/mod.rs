@@ -30,6 +30,7 @@ mod index_file;
 #[cfg(test)]
 mod index_tests;
 mod indexed;
+mod mend;
 mod segment;
 mod store;
 #[cfg(test)]
@@ -39,6 +40,7 @@ mod writer;
 
 pub use entry::{Limit, RequestKey};
 pub use indexed::Every;
+pub use mend::{Mended, mend};
 pub use store::{Claim, Location, Mine, ReplyStore};
 pub use verify::{Damage, RepliesReport, WrongIndex, verify};
 

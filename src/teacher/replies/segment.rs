@@ -213,6 +213,24 @@ impl OwnSegment {
         Err(StoreError::io("write", directory, &full))
     }
 
+    /// Claims a segment that was not there before.
+    ///
+    /// # Errors
+    /// As [`OwnSegment::claim`].
+    pub fn fresh(directory: &Path) -> Result<Self, StoreError> {
+        let next = numbers(directory)?.last().map_or(0, |last| last + 1);
+        for number in next.. {
+            // One that appeared meanwhile has entries of its own, and is written on by whoever made it.
+            if let Some(own) = Self::try_claim(&directory.join(file_name(number)), number)?
+                && own.end == FILE_HEAD_BYTES
+            {
+                return Ok(own);
+            }
+        }
+        let full = io::Error::other("there is no number left for a further segment");
+        Err(StoreError::io("write", directory, &full))
+    }
+
     fn try_claim(path: &Path, number: u32) -> Result<Option<Self>, StoreError> {
         let failed = |action| move |error: io::Error| StoreError::io(action, path, &error);
         let file = OpenOptions::new()

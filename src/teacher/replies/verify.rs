@@ -188,7 +188,7 @@ pub(super) fn unreadable(file: &File, end: u64) -> std::io::Result<bool> {
 }
 
 /// What is wrong with an entry.
-fn check(file: &File, head: &Head, offset: u64) -> std::io::Result<Option<&'static str>> {
+pub(super) fn check(file: &File, head: &Head, offset: u64) -> std::io::Result<Option<&'static str>> {
     let body = segment::body(file, head, offset)?;
     Ok(match head.reply(&body) {
         Ok(_) => None,
