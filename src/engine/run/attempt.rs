@@ -205,12 +205,12 @@ impl Task {
             device: self.device.clone(),
             threads: self.threads,
             offline: self.options.offline,
+            less_at_once: false,
             store: self.store.root().to_owned(),
-            attempt: attempt.clone(),
+            attempt,
             run: self.run_id.clone(),
         };
-        let text = serde_json::to_string_pretty(&order).map_err(|error| Failure::internal(error.to_string()))?;
-        Failure::io(fs_err::write(attempt.join(worker::ORDER), text), "cannot write the work order")?;
+        worker::write_order(&order)?;
         Ok(order)
     }
 
@@ -219,15 +219,12 @@ impl Task {
             return Err(Failure::interrupted());
         }
         let sink = Arc::new(Voice::new(self.id, self.sender.clone()));
-        let attempt = order.attempt.clone();
         let mut outcome = match self.placement {
             Placement::Inline => {
                 let context = Context::new(order, self.store.clone(), sink.clone(), self.cancel.clone());
                 worker::execute(&context, self.options.kinds)?
             }
-            Placement::Worker => {
-                worker_process::run(&self.options.worker, &attempt, &*sink, &self.child, &self.cancel)?
-            }
+            Placement::Worker => worker_process::run(&self.options.worker, order, &*sink, &self.child, &self.cancel)?,
         };
         outcome.resumed |= sink.resumed.load(Ordering::Relaxed);
         Ok(outcome)

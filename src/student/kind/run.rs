@@ -8,7 +8,7 @@ use stillhouse_data::batch::BatchPlan;
 use stillhouse_data::dataset::{DatasetArtifact, HOLDOUT, TRAIN};
 use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_data::tokenizer::Tokenizer;
-use stillhouse_stage::{Context, Failure, Outcome};
+use stillhouse_stage::{AtRisk, Context, Failure, Outcome};
 
 use super::config::StudentConfig;
 use super::identity::{Generation, TeacherIdentity, description};
@@ -26,8 +26,8 @@ use crate::loss::Loss;
 use crate::model::{Decoder, DecoderConfig};
 use crate::throughput;
 use crate::trainer::{
-    BatchSource, Coverage, DatasetSource, HoldoutSource, Keep, Losses, Method, OnPolicySampler, Options, Rollout,
-    StoredCheckpoints, Trained, Training, Validation, memory, peft_config, peft_names,
+    BatchSource, Coverage, DatasetSource, HoldoutSource, Holds, Keep, Losses, Method, OnPolicySampler, Options,
+    Rollout, StoredCheckpoints, Trained, Training, Validation, memory, peft_config, peft_names,
 };
 use crate::weights::{encode_tensors, read_model, write_model};
 
@@ -85,8 +85,16 @@ impl<'a> Job<'a> {
         let longest = data.examples(TRAIN)?.lengths()?.into_iter().max().unwrap_or(1) as usize;
         let length = config.batch.length.unwrap_or(longest.saturating_sub(1)).max(1);
         let (shape, begins, pretrained) = beginning(context, &config, &tokenizer, length + 1)?;
-        let trains_everything = config.lora.is_none() && config.freeze.is_empty();
-        fits_memory(&shape, trains_everything, 0, chosen.device)?;
+        let method = method(&config, context.seed());
+        let alone = Holds {
+            config: &shape,
+            method: &method,
+            optimizer: &config.optimizer,
+            teacher: None,
+            reads_distributions: false,
+            keeps_best: config.early_stop.is_some(),
+        };
+        fits_memory(&alone, chosen.device)?;
         if length > shape.context {
             return Err(Failure::input(format!(
                 "rows of {length} positions do not fit the model, whose longest sequence is {}",
@@ -96,7 +104,7 @@ impl<'a> Job<'a> {
         }
         let teacher = TeacherBeside::open(context, &config, &tokenizer, &shape, length)?;
         if let Some(teacher) = &teacher {
-            fits_memory(&shape, trains_everything, teacher.bytes(config.precision), chosen.device)?;
+            fits_memory(&Holds { teacher: Some(&teacher.shape), ..alone }, chosen.device)?;
         }
         let read = match &teacher {
             _ if !Losses::new(losses(&config)).need_teacher() => None,
@@ -137,14 +145,7 @@ impl<'a> Job<'a> {
         can_compute::<B>(config.precision, device, choice, context)?;
         let losses = Losses::new(losses(config));
         let mut source = self.source(&losses)?;
-        let method = Method {
-            freeze: &config.freeze,
-            lora: config.lora.as_ref(),
-            seed: context.seed(),
-            ema: config.ema,
-            gradient_checkpointing: *config.gradient_checkpointing,
-            precision: config.precision,
-        };
+        let method = method(config, context.seed());
         let mut holdout = config.early_stop.is_some().then(|| self.holdout(&losses)).transpose()?;
         let validation = config.early_stop.as_ref().zip(holdout.as_mut()).map(|(rule, source)| {
             let batches = source.batches();
@@ -176,8 +177,12 @@ impl<'a> Job<'a> {
                 keep: Keep::clone(&config.keep),
                 // What is free now would be another number tomorrow, and rounding depends on the parts of a step.
                 memory: crate::cpu::memory_bytes().filter(|_| choice == DeviceChoice::Cpu).map(|bytes| bytes as u64),
+                less_at_once: context.order().less_at_once,
             },
         };
+        // Until the first step is computed, fewer rows at once are no help.
+        let doing = "loading the student and what it goes on from".to_owned();
+        context.at_risk(&AtRisk { doing, hint: SMALLER_STUDENT.to_owned(), less_is_possible: false });
         let checkpoints = StoredCheckpoints::new(context.store());
         let device_memory = || B::device_memory(device);
         let mut narrator = Narrator::new(context, *config.log_every, operations, &device_memory);
@@ -349,6 +354,10 @@ impl<'a> Job<'a> {
     }
 }
 
+/// What takes less memory than a student that has no room.
+const SMALLER_STUDENT: &str = "a smaller model, `lora` or `freeze` (the optimizer holds two numbers for each weight that is trained), or a \
+    machine with more memory";
+
 /// What takes less memory than a teacher that has no room beside its student.
 const SMALLER_TEACHER: &str = "a smaller teacher, `precision = \"bf16\"`, signals that were captured before in place of a teacher beside the \
     student, or `--device cpu`";
@@ -358,6 +367,18 @@ fn stopped(error: StudentError, config: &StudentConfig) -> Failure {
     let StudentError::Diverged { kept: Some(step), .. } = error else { return error.into() };
     let usual = error.hint().unwrap_or_default();
     Failure::from(error).hint(format!("{usual}; {}", config.use_of_checkpoint(step)))
+}
+
+/// What of the student is trained, and how.
+fn method(config: &StudentConfig, seed: u64) -> Method<'_> {
+    Method {
+        freeze: &config.freeze,
+        lora: config.lora.as_ref(),
+        seed,
+        ema: config.ema,
+        gradient_checkpointing: *config.gradient_checkpointing,
+        precision: config.precision,
+    }
 }
 
 fn losses(config: &StudentConfig) -> impl Iterator<Item = (&str, &dyn Loss)> {
