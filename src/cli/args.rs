@@ -322,16 +322,16 @@ pub struct Generate {
     #[arg(long)]
     pub raw: bool,
     /// Divides the logits; 0 takes the most likely token.
-    #[arg(long, default_value_t = 0.7, value_parser = at_least_zero)]
+    #[arg(long, default_value_t = 0.7, value_parser = at_least_zero, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Choose among the K most likely tokens only.
     #[arg(long, value_name = "K")]
     pub top_k: Option<usize>,
     /// Choose among the most likely tokens that have this much probability together.
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Leave out tokens less than this part as likely as the most likely one.
-    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
     pub min_p: f32,
     /// At most so many new tokens.
     #[arg(long, value_name = "N", default_value_t = 256)]
@@ -348,13 +348,16 @@ pub struct Generate {
 }
 
 fn at_least_zero(text: &str) -> Result<f32, String> {
-    let number: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("must be a number from 0".into()) }
+    number_to(text, f32::INFINITY).ok_or_else(|| "must be a number from 0".to_owned())
 }
 
 fn share(text: &str) -> Result<f32, String> {
-    let number = at_least_zero(text)?;
-    if number <= 1.0 { Ok(number) } else { Err("must be a number from 0 to 1".into()) }
+    number_to(text, 1.0).ok_or_else(|| "must be a number from 0 to 1".to_owned())
+}
+
+/// A number from 0 to `most`, if that is what a text says.
+fn number_to(text: &str, most: f32) -> Option<f32> {
+    text.parse().ok().filter(|number: &f32| number.is_finite() && (0.0..=most).contains(number))
 }
 
 /// `init`

@@ -45,6 +45,9 @@ pub struct Retokenised {
     /// For each of the original tokens which of the others begins at the same byte, never the first: nothing is read before
     /// it, so it is not predicted.
     pub partners: Vec<Option<usize>>,
+    /// How many of the original tokens that are scored begin behind the last of the others, because these are so many and no
+    /// more.
+    pub behind: usize,
 }
 
 impl Retokeniser {
@@ -140,8 +143,12 @@ impl Retokeniser {
         }
         let predicted = |partner: &usize| (1..self.longest).contains(partner);
         let partners = align(&ours, &theirs.starts).into_iter().map(|partner| partner.filter(predicted)).collect();
+        // Where the first token begins that is left out; one that begins nowhere comes before one that does.
+        let left_out = theirs.starts.get(self.longest..).unwrap_or_default().iter().flatten().min();
+        let behind = |start: &Option<usize>| start.zip(left_out).is_some_and(|(start, left_out)| start >= *left_out);
+        let behind = ours.iter().zip(scored).filter(|(start, scored)| **scored && behind(start)).count();
         theirs.tokens.truncate(self.longest);
-        Ok(Retokenised { tokens: theirs.tokens, partners })
+        Ok(Retokenised { tokens: theirs.tokens, partners, behind })
     }
 
     /// Writes a text without special tokens, in parts between the borders.

@@ -127,6 +127,7 @@ impl Bench {
             device: "cpu".into(),
             threads: 2,
             offline: true,
+            less_at_once: false,
             store: self.store.root().to_owned(),
             attempt,
             run: "test".into(),

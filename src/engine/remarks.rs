@@ -93,6 +93,7 @@ pub(crate) fn work_order(
         device: "cpu".to_owned(),
         threads: 1,
         offline: true,
+        less_at_once: false,
         store: store.root().to_owned(),
         attempt: PathBuf::new(),
         run: String::new(),

@@ -73,6 +73,12 @@ pub(crate) fn execute(context: &Context, kinds: &[&'static dyn Kind]) -> Result<
     })
 }
 
+/// Writes the order into its attempt's folder.
+pub(crate) fn write_order(order: &WorkOrder) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(order).map_err(|error| Failure::internal(error.to_string()))?;
+    Failure::io(fs_err::write(order.attempt.join(ORDER), text), "cannot write the work order")
+}
+
 fn write_result(attempt: &Path, result: &WorkResult) -> Result<(), Failure> {
     let text = serde_json::to_string(result).map_err(|error| Failure::internal(error.to_string()))?;
     let unfinished = attempt.join("result.json.part");

@@ -10,6 +10,7 @@ use stillhouse_store::{Digest, Store, Tree};
 use crate::event::StageEvent;
 use crate::failure::Failure;
 use crate::order::WorkOrder;
+use crate::risk::AtRisk;
 
 /// Where a stage's events go.
 pub trait EventSink: Send + Sync {
@@ -183,6 +184,11 @@ impl Context {
     #[must_use]
     pub fn cancel(&self) -> &Cancel {
         &self.cancel
+    }
+
+    /// Notes what is about to be done that may take more memory than there is, in place of what was noted before.
+    pub fn at_risk(&self, risk: &AtRisk) {
+        risk.note(&self.order.attempt);
     }
 
     /// Says something.

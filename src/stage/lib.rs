@@ -45,6 +45,7 @@ pub mod kind;
 pub mod order;
 pub mod process;
 pub mod recipe;
+pub mod risk;
 
 pub use context::{Artifact, Cancel, Context, EventSink};
 pub use event::{Event, How, Spent, StageEvent};
@@ -54,5 +55,6 @@ pub use forecast::{Ahead, CountedBy, Forecast};
 pub use kind::{AnyConfig, Family, Inherited, Kind, Needs, Outcome, Placement, StageKind, Surroundings, View};
 pub use order::{Definition, FileInput, Input, WorkOrder};
 pub use recipe::Recipe;
+pub use risk::AtRisk;
 pub use stillhouse_spec as spec;
 pub use stillhouse_store as store;

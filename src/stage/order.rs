@@ -33,6 +33,10 @@ pub struct WorkOrder {
     pub threads: usize,
     /// Whether the network is off limits.
     pub offline: bool,
+    /// A worker ran out of memory over this order and had noted that less at once is possible ([`AtRisk`](crate::AtRisk)):
+    /// the kind shall do half as much at once, where that changes no result but for rounding.
+    #[serde(default)]
+    pub less_at_once: bool,
     /// The store.
     pub store: PathBuf,
     /// The attempt's folder: scratch, log, output.

@@ -59,6 +59,14 @@ pub enum StudentError {
         /// Which tensor and why.
         message: String,
     },
+    /// The head is said to be the embedding, but another one is stored.
+    #[error(
+        "config.json of {label} says that the head is the embedding, but the weights hold another `lm_head.weight`"
+    )]
+    OtherHead {
+        /// The model folder.
+        label: String,
+    },
     /// A weight is not a number.
     #[error("tensor `{tensor}` of {label} holds {count} values that are not finite, the first is element {first}")]
     NotFinite {
@@ -145,6 +153,11 @@ impl StudentError {
                 Some("was it copied whole? a Git LFS pointer is a few lines of text instead of the file".into())
             }
             Self::Weights { .. } => Some("are config.json and the weights of the same model?".into()),
+            Self::OtherHead { .. } => Some(
+                "put `\"tie_word_embeddings\": false` into config.json where that head was trained, or take the tensor out of \
+                 the weights"
+                    .into(),
+            ),
             Self::NotFinite { .. } => {
                 Some("these weights can't be used; get them again, or take an earlier checkpoint".into())
             }
@@ -182,7 +195,7 @@ impl StudentError {
 impl From<StudentError> for LmError {
     fn from(error: StudentError) -> Self {
         let kind = match &error {
-            StudentError::Device { .. } => LmErrorKind::Device,
+            StudentError::Device { .. } | StudentError::OutOfMemory { .. } => LmErrorKind::Device,
             StudentError::Cancelled => LmErrorKind::Cancelled,
             StudentError::Io { .. } | StudentError::Store(_) => LmErrorKind::Internal,
             _ => LmErrorKind::Input,

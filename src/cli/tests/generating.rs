@@ -51,6 +51,9 @@ fn what_can_not_be_done_is_said_with_what_to_do() {
         (vec![long.as_str()], 64, "reads at most", "room for one more"),
         (vec!["x", "--system", "Be brief."], 64, "no chat template", "into the prompt"),
         (vec!["x", "--temperature=-1"], 64, "must be a number from 0", ""),
+        (vec!["x", "--temperature", "-1"], 64, "invalid value '-1'", "must be a number from 0"),
+        (vec!["x", "--top-p", "-0.5"], 64, "invalid value '-0.5'", "must be a number from 0 to 1"),
+        (vec!["x", "--min-p", "-1"], 64, "invalid value '-1'", "must be a number from 0 to 1"),
         (vec!["x", "--top-p", "1.5"], 64, "from 0 to 1", ""),
     ] {
         let ran = generate(&arguments);

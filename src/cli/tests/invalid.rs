@@ -18,6 +18,7 @@ fn each_fault_is_said_under_its_characters_with_a_hint() {
         std::fs::write(place.join("experiment.toml"), std::fs::read(&fixture).unwrap()).unwrap();
         place.write("prompts.txt", "one\ntwo\n");
         place.write("other.toml", "include = \"experiment.toml\"\n");
+        write_models(&place);
         let ran = place.run(&["check", "experiment.toml"]);
         assert_eq!(ran.code, Some(1), "{}: {}", fixture.display(), ran.stderr);
         assert!(ran.stdout.is_empty(), "words go to standard error");
@@ -30,6 +31,24 @@ fn each_fault_is_said_under_its_characters_with_a_hint() {
         seen += 1;
     }
     assert!(seen >= 20, "only {seen} fixtures");
+}
+
+/// A model, and some that can't be read.
+fn write_models(place: &Place) {
+    let whole = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart-teacher");
+    let config = std::fs::read_to_string(whole.join("config.json")).unwrap();
+    let tokenizer = std::fs::read_to_string(whole.join("tokenizer.json")).unwrap();
+    for (name, config) in [
+        ("tiny", config.clone()),
+        ("bare", config.clone()),
+        ("mamba", config.replace("LlamaForCausalLM", "MambaForCausalLM")),
+        ("broken", config[..config.len() / 2].to_owned()),
+        ("capped", config.replacen('{', "{ \"final_logit_softcapping\": 30.0,", 1)),
+    ] {
+        place.write(&format!("models/{name}/config.json"), &config);
+        place.write(&format!("models/{name}/tokenizer.json"), &tokenizer);
+    }
+    std::fs::copy(whole.join("model.safetensors"), place.join("models/tiny/model.safetensors")).unwrap();
 }
 
 #[test]

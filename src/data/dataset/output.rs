@@ -92,7 +92,14 @@ fn reasons(passed: &Passed) -> String {
         .filter(|(_, rows)| **rows > 0)
         .map(|(why, rows)| format!("{rows} {why}"))
         .collect();
-    format!("of {read} rows were dropped: {}", if dropped.is_empty() { "none".into() } else { dropped.join(", ") })
+    let count: u64 = passed.dropped.counts.values().sum();
+    let why = dropped.join(", ");
+    match (read, count) {
+        (_, 0) => format!("none of {read} was dropped"),
+        (1, _) => format!("the only one was dropped ({why})"),
+        (read, count) if read == count => format!("all {read} were dropped ({why})"),
+        _ => format!("{count} of {read} were dropped ({why})"),
+    }
 }
 
 /// What to do about a dataset of nothing depends on why there is nothing.

@@ -203,7 +203,7 @@ fn answers_that_say_nothing_make_no_dataset() {
     answers(&mut fixture.bench, "silent", &silent, None);
     assert_eq!(
         fixture.refuse(json!({ "mix": [{ "answers": "silent" }] })),
-        "no row is left to train on: of 3 rows were dropped: 3 empty | the teacher said nothing: change the prompts or \
+        "no row is left to train on: all 3 were dropped (3 empty) | the teacher said nothing: change the prompts or \
          `sampling` of the answers, or add sources"
     );
     answers(&mut fixture.bench, "none", &[], None);
@@ -309,7 +309,7 @@ fn what_is_wrong_is_said_with_its_place() {
     let short = fixture.jsonl(&[("a", "b"), ("c", "d")]);
     assert_eq!(
         fixture.refuse(json!({ "mix": [{ "jsonl": short }], "filters": [{ "length": { "min-tokens": 50 } }] })),
-        "no row is left to train on: of 2 rows were dropped: 2 length | loosen the filters, raise `max-length`, or add sources"
+        "no row is left to train on: all 2 were dropped (2 length) | loosen the filters, raise `max-length`, or add sources"
     );
     for document in ["line", "whole"] {
         let blank = fixture.bench.file("blank.txt", "\n \n\n");

@@ -149,7 +149,9 @@ fn a_text_that_is_longer_than_the_other_may_read_has_no_partners_at_its_end() {
     let tokens = retokeniser.from.encode("<s>abcd", false).unwrap();
     let rewritten = retokeniser.rewrite(&tokens, &all(&tokens)).unwrap();
     assert_eq!(rewritten.partners, [None, Some(1), Some(2), None, None]);
-    assert_eq!(rewritten.tokens.len(), 3);
+    assert_eq!((rewritten.tokens.len(), rewritten.behind), (3, 2));
+    let scored: Vec<bool> = (0..tokens.len()).map(|place| place != 4).collect();
+    assert_eq!(retokeniser.rewrite(&tokens, &scored).unwrap().behind, 1, "of those that are scored");
 }
 
 #[test]

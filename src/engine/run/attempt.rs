@@ -191,8 +191,7 @@ impl Task {
             run: self.run_id.clone(),
             ..work_order(&self.experiment, planned, recipe, output, &self.store)
         };
-        let text = serde_json::to_string_pretty(&order).map_err(|error| Failure::internal(error.to_string()))?;
-        Failure::io(fs_err::write(attempt.join(worker::ORDER), text), "cannot write the work order")?;
+        worker::write_order(&order)?;
         Ok(order)
     }
 
@@ -201,15 +200,12 @@ impl Task {
             return Err(Failure::interrupted());
         }
         let sink = Arc::new(Voice::new(self.id, self.sender.clone()));
-        let attempt = order.attempt.clone();
         let mut outcome = match self.placement {
             Placement::Inline => {
                 let context = Context::new(order, self.store.clone(), sink.clone(), self.cancel.clone());
                 worker::execute(&context, self.options.kinds)?
             }
-            Placement::Worker => {
-                worker_process::run(&self.options.worker, &attempt, &*sink, &self.child, &self.cancel)?
-            }
+            Placement::Worker => worker_process::run(&self.options.worker, order, &*sink, &self.child, &self.cancel)?,
         };
         outcome.resumed |= sink.resumed.load(Ordering::Relaxed);
         Ok(outcome)

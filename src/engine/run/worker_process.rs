@@ -1,14 +1,16 @@
-//! The engine's side of a worker process: start it, pass on what it says, read its result.
+//! The engine's side of a worker process: start it, pass on what it says, read its result. One that runs out of memory is
+//! started once more where it had noted that it can do less at once.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use stillhouse_stage::{Cancel, Class, EventSink, Failure, Outcome, StageEvent, process};
+use stillhouse_stage::{AtRisk, Cancel, Class, EventSink, Failure, Outcome, StageEvent, WorkOrder, process};
 
-use crate::worker::{RESULT, WorkResult};
+use crate::worker::{self, RESULT, WorkResult};
 
 /// How worker processes are started: the program and the arguments before the attempt's folder.
 #[derive(Clone, Debug)]
@@ -32,15 +34,89 @@ impl ChildSlot {
     }
 }
 
-/// Runs the order in `attempt` in a worker process and waits for it.
+/// Why there is no outcome.
+enum Ended {
+    /// It failed and said so, or nothing is known that would help.
+    Failed(Failure),
+    /// It ran out of memory, as far as can be told from outside: how it ended.
+    OutOfMemory(String),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Runs an order that lies in its attempt's folder in a worker process and waits for it. Should the process run out of
+/// memory while less at once is possible, it is started once more and told so; what it kept in the store is not done again.
 pub(crate) fn run(
+    worker: &WorkerProgram,
+    order: WorkOrder,
+    sink: &dyn EventSink,
+    slot: &ChildSlot,
+    cancel: &Cancel,
+) -> Result<Outcome, Failure> {
+    let attempt = order.attempt.clone();
+    let how = match once(worker, &attempt, sink, slot, cancel) {
+        Ok(outcome) => return Ok(outcome),
+        Err(Ended::Failed(failure)) => return Err(failure),
+        Err(Ended::OutOfMemory(how)) => how,
+    };
+    let risk = AtRisk::noted(&attempt);
+    let Some(risk) = risk.as_ref().filter(|risk| risk.less_is_possible && !order.less_at_once) else {
+        return Err(out_of_memory(&attempt, risk.as_ref(), &how));
+    };
+    let message = format!("out of memory {}: {how}; it is tried once more with less at once", risk.doing);
+    sink.send(StageEvent::Warning { message });
+    clear(&attempt)?;
+    worker::write_order(&WorkOrder { less_at_once: true, ..order })?;
+    once(worker, &attempt, sink, slot, cancel).map_err(|ended| match ended {
+        Ended::Failed(failure) => failure,
+        Ended::OutOfMemory(how) => out_of_memory(&attempt, AtRisk::noted(&attempt).as_ref(), &how),
+    })
+}
+
+/// The failure of a stage whose worker had no room.
+fn out_of_memory(attempt: &Path, risk: Option<&AtRisk>, how: &str) -> Failure {
+    let Some(AtRisk { doing, hint, .. }) = risk else {
+        let failure = Failure::environment(format!("the worker process ended early: {how}"));
+        return with_last_line(failure, &attempt.join("log"));
+    };
+    Failure::environment(format!("out of memory {doing}: {how}")).hint(hint)
+}
+
+fn with_last_line(failure: Failure, log: &Path) -> Failure {
+    match process::last_line(log) {
+        Some(line) => failure.hint(format!("its last line was: {line}")),
+        None => failure,
+    }
+}
+
+/// Removes what a worker left half-made, but for its log.
+fn clear(attempt: &Path) -> Result<(), Failure> {
+    AtRisk::forget(attempt);
+    for folder in ["out", "scratch"].map(|name| attempt.join(name)) {
+        if folder.exists() {
+            Failure::io(fs_err::remove_dir_all(&folder), "cannot clear the attempt's folder")?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts the process and waits for it.
+fn once(
     worker: &WorkerProgram,
     attempt: &Path,
     sink: &dyn EventSink,
     slot: &ChildSlot,
     cancel: &Cancel,
-) -> Result<Outcome, Failure> {
+) -> Result<Outcome, Ended> {
+    if cancel.is_cancelled() {
+        return Err(Failure::interrupted().into());
+    }
     let log = attempt.join("log");
+    let logged = fs_err::metadata(&log).map_or(0, |meta| meta.len());
     // The worker opens it too: both append.
     let errors = fs_err::OpenOptions::new().create(true).append(true).open(&log);
     let errors = Failure::io(errors, "cannot write the log")?;
@@ -64,23 +140,49 @@ pub(crate) fn run(
     let status = status?;
     match fs_err::read_to_string(attempt.join(RESULT)).ok().and_then(|text| serde_json::from_str(&text).ok()) {
         Some(WorkResult::Made(outcome)) => Ok(outcome),
-        Some(WorkResult::Failed(failure)) => Err(failure),
-        None if cancel.is_cancelled() => Err(Failure::interrupted()),
+        Some(WorkResult::Failed(failure)) => Err(failure.into()),
+        None if cancel.is_cancelled() => Err(Failure::interrupted().into()),
         None if status.code() == Some(i32::from(Class::Environment.exit_code())) => Err(Failure::environment(format!(
             "the worker process could not write its result below {}",
             attempt.display()
         ))
-        .hint("is the disk full? Free some space (`stillhouse cache gc`), then run again: what is done is kept")),
-        None => {
-            let failure = Failure::new(
-                Class::Environment,
-                format!("the worker process ended early: {}", process::describe(status)),
-            );
-            Err(match process::last_line(&log) {
-                Some(line) => failure.hint(format!("its last line was: {line}")),
-                None => failure,
-            })
+        .hint("is the disk full? Free some space (`stillhouse cache gc`), then run again: what is done is kept")
+        .into()),
+        None => Err(match for_want_of_memory(status, &log, logged) {
+            Some(how) => Ended::OutOfMemory(how),
+            None => {
+                let message = format!("the worker process ended early: {}", process::describe(status));
+                with_last_line(Failure::environment(message), &log).into()
+            }
+        }),
+    }
+}
+
+/// What programs write before they abort because no memory was given to them: Rust's own words, then C++'s.
+const NO_ROOM: &[&str] = &["memory allocation of", "bad_alloc", "out of memory", "cannot allocate memory"];
+/// What is read of a log to find them.
+const LOG_TAIL: u64 = 64 << 10;
+
+/// How a process ended that most likely ran out of memory; none where it ended otherwise. Nobody here sends SIGKILL without
+/// having asked to stop before, and it is how the system ends a process that takes too much. An allocation that fails aborts
+/// the process, after a word about it in its log, which began at `logged` bytes.
+fn for_want_of_memory(status: ExitStatus, log: &Path, logged: u64) -> Option<String> {
+    match status.signal()? {
+        libc::SIGKILL => Some(process::describe(status)),
+        libc::SIGABRT => {
+            let mut file = fs_err::File::open(log).ok()?;
+            let length = file.metadata().ok()?.len();
+            file.seek(SeekFrom::Start(logged.max(length.saturating_sub(LOG_TAIL)))).ok()?;
+            let mut said = Vec::new();
+            file.read_to_end(&mut said).ok()?;
+            let said = String::from_utf8_lossy(&said);
+            let line = said.lines().rev().find(|line| {
+                let line = line.to_lowercase();
+                NO_ROOM.iter().any(|words| line.contains(words))
+            });
+            line.map(|line| line.trim().chars().take(300).collect())
         }
+        _ => None,
     }
 }
 
@@ -95,3 +197,6 @@ fn pass_on(mut output: impl BufRead, sink: &dyn EventSink) {
         line.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

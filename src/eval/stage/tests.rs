@@ -81,6 +81,7 @@ impl World {
             device: "cpu".into(),
             threads: 2,
             offline: true,
+            less_at_once: false,
             store: store.root().to_owned(),
             attempt,
             run: "test".into(),

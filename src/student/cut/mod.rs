@@ -63,7 +63,9 @@ fn sound(cut: &Cut, node: &Node, report: &mut Diagnostics) {
     }
     if let Some(layers) = layers {
         if layers.is_empty() {
-            report.push(Diagnostic::error(at("layers"), "no layer stays"));
+            report.push(
+                Diagnostic::error(at("layers"), "no layer stays").hint("name at least one, or leave `layers` out"),
+            );
         }
         if let Some(pair) = layers.windows(2).find(|pair| pair[0] >= pair[1]) {
             let message = format!("layer {} stands before layer {}", pair[0], pair[1]);

@@ -13,7 +13,7 @@ impl From<StudentError> for Failure {
             StudentError::Store(error) => return (*error).into(),
             StudentError::Io { source, .. } => Self { message, ..Self::from(source) },
             StudentError::Diverged { .. } => Self::new(Class::Training, message),
-            StudentError::Device { .. } => Self::environment(message),
+            StudentError::Device { .. } | StudentError::OutOfMemory { .. } => Self::environment(message),
             StudentError::Cancelled => return Self::interrupted(),
             _ => Self::input(message),
         };

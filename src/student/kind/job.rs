@@ -14,7 +14,7 @@ use super::teacher::TeacherBeside;
 use crate::device::Chosen;
 use crate::loss::Loss;
 use crate::model::DecoderConfig;
-use crate::trainer::{DatasetSource, Losses, Options, Training, Trajectory};
+use crate::trainer::{DatasetSource, Holds, Losses, Method, Options, Training, Trajectory};
 
 /// Everything a training reads, opened and checked.
 pub(super) struct Job<'a> {
@@ -81,14 +81,33 @@ impl<'a> Job<'a> {
         })
     }
 
+    /// What of the student is trained, and how.
+    pub(super) fn method(&self) -> Method<'_> {
+        let config = &self.config;
+        Method {
+            freeze: &config.freeze,
+            lora: config.lora.as_ref(),
+            seed: self.context.seed(),
+            ema: config.ema,
+            gradient_checkpointing: *config.gradient_checkpointing,
+            precision: config.precision,
+        }
+    }
+
     /// Refuses what this machine has too little memory for.
     pub(super) fn fits(&self, chosen: &Chosen) -> Result<(), Failure> {
-        let trains_everything = self.config.lora.is_none() && self.config.freeze.is_empty();
-        fits_memory(&self.shape, trains_everything, 0, chosen.device)?;
+        let method = self.method();
+        let alone = Holds {
+            config: &self.shape,
+            method: &method,
+            optimizer: &self.config.optimizer,
+            teacher: None,
+            reads_distributions: false,
+            keeps_best: self.config.early_stop.is_some(),
+        };
+        fits_memory(&alone, chosen.device)?;
         match &self.teacher {
-            Some(teacher) => {
-                fits_memory(&self.shape, trains_everything, teacher.bytes(self.config.precision), chosen.device)
-            }
+            Some(teacher) => fits_memory(&Holds { teacher: Some(&teacher.shape), ..alone }, chosen.device),
             None => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 mod check;
 mod config;
 mod failure;
+mod folders;
 mod identity;
 mod initial;
 mod job;
@@ -33,6 +34,9 @@ impl Kind for Student {
         check::teacher(view, report);
         check::layers(view, report);
         check::cut(view, report);
+        check::trained_weights(view, report);
+        check::rows(view, report);
+        folders::readable(view, report);
     }
 }
 

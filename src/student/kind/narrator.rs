@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde_json::{Map, json};
-use stillhouse_stage::{Context, StageEvent};
+use stillhouse_stage::{AtRisk, Context, StageEvent};
 
 use crate::backend::DeviceMemory;
 use crate::trainer::{Measured, Observer, StepReport, memory};
@@ -18,6 +18,8 @@ pub(super) struct Narrator<'a> {
     device_memory: &'a dyn Fn() -> Option<DeviceMemory>,
     /// When the first step of this run ended, and which it was.
     first: Option<(Instant, u64)>,
+    /// What was noted last: most steps are like the one before.
+    noted: Option<AtRisk>,
 }
 
 impl<'a> Narrator<'a> {
@@ -27,7 +29,7 @@ impl<'a> Narrator<'a> {
         operations: Option<(f64, f64)>,
         device_memory: &'a dyn Fn() -> Option<DeviceMemory>,
     ) -> Self {
-        Self { context, every: every.max(1), operations, device_memory, first: None }
+        Self { context, every: every.max(1), operations, device_memory, first: None, noted: None }
     }
 
     /// Seconds to the last step, at the pace of this run so far.
@@ -84,6 +86,14 @@ impl Observer for Narrator<'_> {
 
     fn warn(&mut self, message: String) {
         self.context.warn(message);
+    }
+
+    fn at_risk(&mut self, doing: String, hint: &str, less_is_possible: bool) {
+        let risk = AtRisk { doing, hint: hint.to_owned(), less_is_possible };
+        if self.noted.as_ref() != Some(&risk) {
+            self.context.at_risk(&risk);
+            self.noted = Some(risk);
+        }
     }
 
     fn is_cancelled(&self) -> bool {

@@ -13,6 +13,7 @@ use crate::device::DeviceChoice;
 use crate::error::{Result, StudentError};
 use crate::model::{DecoderConfig, bytes_in_words, read_config};
 use crate::precision::Precision;
+use crate::trainer::Holds;
 
 /// Tokens that end a text of the student: as when it is used, see [`Tokenizer::stop_ids`].
 pub(super) fn stop_ids(tokenizer: &Tokenizer, pretrained: Option<&ModelFolder>) -> Result<Vec<u32>, Failure> {
@@ -103,27 +104,21 @@ pub(super) fn can_compute<B: TrainBackend>(
     Ok(())
 }
 
-/// Refuses a model that this machine can't train beside a teacher of so many bytes (0: none), before it takes the memory and
-/// is killed for it. Weights, gradients and moments are f32 in every precision.
-pub(super) fn fits_memory(
-    shape: &DecoderConfig,
-    trains_everything: bool,
-    teacher: usize,
-    device: DeviceChoice,
-) -> Result<(), Failure> {
-    // What is frozen has neither gradient nor moments.
-    let needed = if trains_everything { shape.training_bytes() } else { shape.training_bytes() / 4 };
-    let needed = needed.saturating_add(teacher);
+/// Refuses a training whose weights and all that goes with them have no room in this machine, before it takes the memory
+/// and is killed for it.
+pub(super) fn fits_memory(holds: &Holds<'_>, device: DeviceChoice) -> Result<(), Failure> {
+    let needed = usize::try_from(holds.without_rows()?.total()).unwrap_or(usize::MAX);
     let there = crate::cpu::memory_bytes().unwrap_or(usize::MAX);
     if device != DeviceChoice::Cpu || needed <= there {
         return Ok(());
     }
-    let beside = if teacher > 0 { " beside its teacher" } else { "" };
-    let (parameters, needed, there) = (shape.parameters(), bytes_in_words(needed), bytes_in_words(there));
+    let beside = if holds.teacher.is_some() { " beside its teacher" } else { "" };
+    let (parameters, needed, there) = (holds.config.parameters(), bytes_in_words(needed), bytes_in_words(there));
+    let fewer = if holds.method.trains_everything() { "`lora` or `freeze`, " } else { "" };
     Err(Failure::input(format!(
         "a student of {parameters} parameters{beside} takes {needed} and more to train, this machine has {there}"
     ))
-    .hint("fewer layers or a smaller width in `init`, or another machine"))
+    .hint(format!("{fewer}fewer layers or a smaller width in `init`, or another machine")))
 }
 
 fn pretrained_folder(context: &Context, field: &str) -> Result<ModelFolder, Failure> {

@@ -6,7 +6,7 @@ use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
 use stillhouse_data::batch::BatchPlan;
 use stillhouse_data::dataset::{DatasetArtifact, HOLDOUT};
-use stillhouse_stage::{Context, Failure, Outcome};
+use stillhouse_stage::{AtRisk, Context, Failure, Outcome};
 
 use super::config::StudentConfig;
 use super::initial::Beginning;
@@ -23,7 +23,7 @@ use crate::init::fresh;
 use crate::model::Decoder;
 use crate::throughput;
 use crate::trainer::{
-    BatchSource, Coverage, DatasetSource, HoldoutSource, Keep, Losses, Method, OnPolicySampler, Options, Rollout,
+    BatchSource, Coverage, DatasetSource, HoldoutSource, Keep, Losses, OnPolicySampler, Options, Rollout,
     StoredCheckpoints, Trained, Validation, memory, peft_config, peft_names,
 };
 use crate::weights::{encode_tensors, read_model, write_model};
@@ -61,14 +61,7 @@ impl Job<'_> {
         can_compute::<B>(config.precision, device, choice, context)?;
         let losses = self.losses();
         let mut source = self.source(&losses)?;
-        let method = Method {
-            freeze: &config.freeze,
-            lora: config.lora.as_ref(),
-            seed: context.seed(),
-            ema: config.ema,
-            gradient_checkpointing: *config.gradient_checkpointing,
-            precision: config.precision,
-        };
+        let method = self.method();
         let mut holdout = config.early_stop.is_some().then(|| self.holdout(&losses)).transpose()?;
         let validation = config.early_stop.as_ref().zip(holdout.as_mut()).map(|(rule, source)| {
             let batches = source.batches();
@@ -90,7 +83,11 @@ impl Job<'_> {
             keep: Keep::clone(&config.keep),
             // What is free now would be another number tomorrow, and rounding depends on the parts of a step.
             memory: crate::cpu::memory_bytes().filter(|_| choice == DeviceChoice::Cpu).map(|bytes| bytes as u64),
+            less_at_once: context.order().less_at_once,
         });
+        // Until the first step is computed, fewer rows at once are no help.
+        let doing = "loading the student and what it goes on from".to_owned();
+        context.at_risk(&AtRisk { doing, hint: SMALLER_STUDENT.to_owned(), less_is_possible: false });
         let checkpoints = StoredCheckpoints::new(context.store());
         let device_memory = || B::device_memory(device);
         let mut narrator = Narrator::new(context, *config.log_every, operations, &device_memory);
@@ -250,6 +247,10 @@ impl Job<'_> {
         }
     }
 }
+
+/// What takes less memory than a student that has no room.
+const SMALLER_STUDENT: &str = "a smaller model, `lora` or `freeze` (the optimizer holds two numbers for each weight that is trained), or a \
+    machine with more memory";
 
 /// What takes less memory than a teacher that has no room beside its student.
 const SMALLER_TEACHER: &str = "a smaller teacher, `precision = \"bf16\"`, signals that were captured before in place of a teacher beside the \

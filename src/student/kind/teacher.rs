@@ -27,10 +27,8 @@ pub(super) struct TeacherBeside {
     shared: usize,
     /// What writes the student's text in its tokens, where these are others.
     retokeniser: Option<Arc<Retokeniser>>,
-    /// Its longest sequence.
-    context: usize,
-    /// Its weights.
-    parameters: usize,
+    /// Its shape.
+    pub shape: DecoderConfig,
 }
 
 impl TeacherBeside {
@@ -67,20 +65,14 @@ impl TeacherBeside {
             own.vocabulary_fits(&folder.label, shape.vocabulary)?;
             // The last token of a sequence is predicted and never read.
             let retokeniser = Some(Arc::new(Retokeniser::new(tokenizer.clone(), own, shape.context + 1)?));
-            let parameters = shape.parameters();
-            return Ok(Some(Self { folder, shared: 0, retokeniser, context: shape.context, parameters }));
+            return Ok(Some(Self { folder, shared: 0, retokeniser, shape }));
         }
         tokenizer.vocabulary_fits(&folder.label, shape.vocabulary)?;
         // One tokenizer, so ids that only one of them has are padding, which no text ever holds.
         let shared = shape.vocabulary.min(student.vocabulary);
-        let beside = Self { folder, shared, retokeniser: None, context: shape.context, parameters: shape.parameters() };
+        let beside = Self { folder, shared, retokeniser: None, shape };
         beside.fits("rows", length, "a smaller `batch.length` (and dataset `max-length`)")?;
         Ok(Some(beside))
-    }
-
-    /// Bytes of its weights.
-    pub(super) fn bytes(&self, precision: Precision) -> usize {
-        self.parameters.saturating_mul(precision.bytes())
     }
 
     /// What it is known by in a trajectory: its weights, and how it reads the student's text where its tokens are others.
@@ -92,8 +84,8 @@ impl TeacherBeside {
     }
 
     /// The share of the scored tokens that begin where one of its own does, over all examples or a thousand spread over
-    /// them; none where both have one tokenizer, or there is no example. A low share is said to the user. `part` is what
-    /// messages say of whose tokens these are.
+    /// them; none where both have one tokenizer, or there is no example. A low share is said to the user, and texts for which
+    /// it has no room. `part` is what messages say of whose tokens these are.
     ///
     /// # Errors
     /// Text that its tokenizer has no tokens for; not one token to compare at.
@@ -105,11 +97,12 @@ impl TeacherBeside {
     ) -> Result<Option<f64>, Failure> {
         // That there is no example is told by those who need one.
         let Some(retokeniser) = self.retokeniser.as_ref().filter(|_| !examples.is_empty()) else { return Ok(None) };
-        let (mut scored, mut met) = (0usize, 0usize);
+        let (mut scored, mut met, mut behind) = (0usize, 0usize, 0usize);
         for place in (0..examples.len()).step_by(examples.len().div_ceil(LOOKED_AT).max(1)) {
             let example = examples.get(place)?;
             let rewritten = retokeniser.rewrite(&example.tokens, &example.scored)?;
             scored += example.scored_tokens();
+            behind += rewritten.behind;
             met += rewritten
                 .partners
                 .iter()
@@ -117,18 +110,9 @@ impl TeacherBeside {
                 .filter(|(partner, is)| **is && partner.is_some())
                 .count();
         }
-        let label = &self.folder.label;
-        if met == 0 {
-            return Err(Failure::input(format!("not one scored token{part} begins where one of {label}'s does"))
-                .hint("do both tokenizers write the same text? is the teacher's context long enough?"));
-        }
-        let share = met as f64 / scored as f64;
-        if share < LOW_SHARE {
-            context.warn(format!(
-                "only {:.1} % of the scored tokens{part} begin where one of {label}'s does: the other positions learn nothing from it",
-                share * 100.0
-            ));
-        }
+        let met = Met { scored, met, behind, room: self.shape.context };
+        let (share, warnings) = met.judged(&self.folder.label, part)?;
+        warnings.into_iter().for_each(|warning| context.warn(warning));
         Ok(Some(share))
     }
 
@@ -137,12 +121,11 @@ impl TeacherBeside {
     /// # Errors
     /// It does not; with the hint.
     pub(super) fn fits(&self, rows: &str, length: usize, hint: &str) -> Result<(), Failure> {
-        if length <= self.context || self.retokeniser.is_some() {
+        if length <= self.shape.context || self.retokeniser.is_some() {
             return Ok(());
         }
-        let Self { folder, context, .. } = self;
-        let message =
-            format!("{rows} of {length} positions do not fit {}, whose longest sequence is {context}", folder.label);
+        let (label, context) = (&self.folder.label, self.shape.context);
+        let message = format!("{rows} of {length} positions do not fit {label}, whose longest sequence is {context}");
         Err(Failure::input(message).hint(hint))
     }
 
@@ -167,6 +150,55 @@ impl TeacherBeside {
     }
 }
 
+/// How well a teacher with other tokens meets the student's.
+#[derive(Debug, Clone, Copy)]
+struct Met {
+    /// Scored tokens of the student.
+    scored: usize,
+    /// Those that begin where one of the teacher's does.
+    met: usize,
+    /// Those for which it has no room.
+    behind: usize,
+    /// Its longest sequence.
+    room: usize,
+}
+
+impl Met {
+    /// The share of the scored tokens that it meets, and what there is to say of it.
+    fn judged(self, label: &str, part: &str) -> Result<(f64, Vec<String>), Failure> {
+        let Self { scored, met, behind, room } = self;
+        if met == 0 && behind > 0 {
+            return Err(Failure::input(format!(
+                "{label} has room for none of the scored tokens{part}: its longest sequence has {room} of its own"
+            ))
+            .hint(LONGER_TEACHER));
+        }
+        if met == 0 {
+            return Err(Failure::input(format!("not one scored token{part} begins where one of {label}'s does"))
+                .hint("do both tokenizers write the same text?"));
+        }
+        let share = met as f64 / scored as f64;
+        let mut warnings = Vec::new();
+        if behind > 0 {
+            let percent = behind as f64 / scored as f64 * 100.0;
+            warnings.push(format!(
+                "{percent:.1} % of the scored tokens{part} lie behind the longest sequence of {label}, {room} of its own tokens, \
+                 and learn nothing from it; what helps is {LONGER_TEACHER}"
+            ));
+        }
+        // Of those that it has room for.
+        if (met as f64) < LOW_SHARE * (scored - behind) as f64 {
+            warnings.push(format!(
+                "only {:.1} % of the scored tokens{part} begin where one of {label}'s does: the other positions learn nothing from it",
+                share * 100.0
+            ));
+        }
+        Ok((share, warnings))
+    }
+}
+
+/// What to do about texts for which a teacher has no room.
+const LONGER_TEACHER: &str = "a smaller `max-length` of the dataset, or a teacher with a longer context";
 /// Examples that are looked at for how well both tokenizers meet.
 const LOOKED_AT: usize = 1_000;
 /// A share of positions to compare at that is worth a warning.

@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Most weights of a model: 2³⁶, whose training takes a tebibyte in f32 (see [`DecoderConfig::training_bytes`]).
+use crate::trainer::training_bytes;
+
+/// Most weights of a model: 2³⁶, whose training takes a tebibyte in f32 (see [`training_bytes`]).
 const MOST_PARAMETERS: usize = 1 << 36;
+/// Most layers of a model: more than anybody trains, and few enough to be listed.
+const MOST_LAYERS: usize = 1 << 16;
 
 /// Everything that fixes a decoder's computation beside its weights.
 ///
@@ -140,11 +144,6 @@ impl DecoderConfig {
         total(&[size(&[self.layers, layer]), embeddings, self.hidden])
     }
 
-    /// Bytes that training it takes at least: weight, gradient and AdamW's two means of every parameter, in f32.
-    pub fn training_bytes(&self) -> usize {
-        self.parameters().saturating_mul(16)
-    }
-
     /// Whether the numbers fit each other.
     ///
     /// # Errors
@@ -181,8 +180,11 @@ impl DecoderConfig {
             return Err(format!(
                 "describes a model of {} parameters, whose training takes {} and more",
                 in_words(self.parameters(), 1000.0, &["", " thousand", " million", " billion", " trillion"]),
-                bytes_in_words(self.training_bytes()),
+                bytes_in_words(training_bytes(self.parameters())),
             ));
+        }
+        if self.layers > MOST_LAYERS {
+            return Err(format!("describes a model of {} layers; at most {MOST_LAYERS} can be", self.layers));
         }
         Ok(())
     }

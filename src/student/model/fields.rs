@@ -20,6 +20,55 @@ pub(super) struct Defaults {
     pub context: usize,
 }
 
+/// Fields that change what some architectures compute, with the value at which they change nothing; none where only
+/// null does. No family here computes any of them, and a model read without would be another.
+const NOT_COMPUTED: &[(&str, Option<Neutral>)] = &[
+    // Gemma 2: tanh over attention scores and logits.
+    ("attn_logit_softcapping", None),
+    ("final_logit_softcapping", None),
+    // OLMo, DBRX: queries, keys and values are cut off.
+    ("clip_qkv", None),
+    // Cohere, Granite, MiniCPM: constant factors.
+    ("logit_scale", Some(Neutral::Number(1.0))),
+    ("logits_scaling", Some(Neutral::Number(1.0))),
+    ("embedding_multiplier", Some(Neutral::Number(1.0))),
+    ("residual_multiplier", Some(Neutral::Number(1.0))),
+    ("lm_head_multiplier", Some(Neutral::Number(1.0))),
+    ("scale_emb", Some(Neutral::Number(1.0))),
+    ("scale_depth", None),
+    // Granite, Gemma: attention scores are not divided by the root of the head's width.
+    ("attention_multiplier", None),
+    ("query_pre_attn_scalar", None),
+    // Rotations over neighbours, over several axes, or in some layers only.
+    ("rope_interleaved", Some(Neutral::Flag(false))),
+    ("use_mrope", Some(Neutral::Flag(false))),
+    ("no_rope_layers", None),
+    // ALiBi in place of rotations; attention and feed-forward block side by side.
+    ("alibi", Some(Neutral::Flag(false))),
+    ("parallel_attn", Some(Neutral::Flag(false))),
+    ("use_parallel_residual", Some(Neutral::Flag(false))),
+    // Experts.
+    ("num_local_experts", Some(Neutral::Number(0.0))),
+    ("num_experts", Some(Neutral::Number(0.0))),
+    ("n_routed_experts", Some(Neutral::Number(0.0))),
+];
+
+/// A value at which a field changes nothing.
+#[derive(Debug, Clone, Copy)]
+enum Neutral {
+    Number(f64),
+    Flag(bool),
+}
+
+impl Neutral {
+    fn is(self, value: &Value) -> bool {
+        match self {
+            Self::Number(neutral) => value.as_f64() == Some(neutral),
+            Self::Flag(neutral) => value.as_bool() == Some(neutral),
+        }
+    }
+}
+
 /// A window's width where `sliding_window` is left out (not where it is null), in every family that has one.
 const DEFAULT_WINDOW: usize = 4096;
 
@@ -38,6 +87,7 @@ impl<'a> Fields<'a> {
         if self.get("quantization_config").is_some() {
             return Err("has `quantization_config`; only weights in F32, F16 and BF16 can be read".into());
         }
+        self.all_computed()?;
         let hidden = self.size("hidden_size")?;
         let heads = self.size("num_attention_heads")?;
         let (rope_theta, rope_scaling) = self.rope()?;
@@ -141,6 +191,18 @@ impl<'a> Fields<'a> {
             Some(value) => one(value).into_iter().collect(),
             None => Vec::new(),
         }
+    }
+
+    /// Whether nothing is asked for that is not computed here.
+    fn all_computed(&self) -> Result<(), String> {
+        for (name, neutral) in NOT_COMPUTED {
+            if let Some(value) = self.get(name).filter(|value| !neutral.is_some_and(|neutral| neutral.is(value))) {
+                return Err(format!(
+                    "has `{name}` = {value}, which changes what the model computes and is not supported"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn must_be(&self, name: &str, supported: &str) -> Result<(), String> {

@@ -11,6 +11,7 @@ pub mod qwen2;
 pub mod qwen3;
 mod rotary;
 mod shape;
+mod tensors;
 mod written;
 
 pub use cache::KeyValueCache;

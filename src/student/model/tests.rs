@@ -122,6 +122,16 @@ fn a_field_that_changes_the_model_is_not_ignored() {
         ),
         (LLAMA3, json!({ "partial_rotary_factor": 0.5 }), "only whole heads can be rotated"),
         (LLAMA3, json!({ "quantization_config": { "bits": 4 } }), "has `quantization_config`"),
+        (
+            LLAMA3,
+            json!({ "final_logit_softcapping": 30.0 }),
+            "has `final_logit_softcapping` = 30.0, which changes what",
+        ),
+        (QWEN2, json!({ "attn_logit_softcapping": 50 }), "has `attn_logit_softcapping` = 50, which changes what"),
+        (QWEN3, json!({ "num_experts": 8 }), "has `num_experts` = 8"),
+        (MISTRAL, json!({ "logits_scaling": 0.5 }), "has `logits_scaling` = 0.5"),
+        (LLAMA3, json!({ "rope_interleaved": true }), "has `rope_interleaved` = true"),
+        (LLAMA3, json!({ "num_hidden_layers": 70_000 }), "describes a model of 70000 layers"),
         (LLAMA3, json!({ "hidden_size": 1 << 20, "num_hidden_layers": 1000 }), "describes a model of"),
         (MISTRAL, json!({ "hidden_size": u64::MAX, "vocab_size": u64::MAX }), "describes a model of"),
         (MISTRAL, json!({ "sliding_window": 0 }), "has `sliding_window` = 0"),
@@ -142,6 +152,17 @@ fn a_field_that_changes_the_model_is_not_ignored() {
         let error = error.unwrap_or_else(|| panic!("{changes} is taken")).to_string();
         assert!(error.starts_with("m/config.json ") && error.contains(word), "{changes}: {error}");
     }
+}
+
+#[test]
+fn a_field_at_the_value_that_changes_nothing_is_taken() {
+    let plain = config(LLAMA3, json!({}));
+    let neutral = json!({
+        "rope_interleaved": false, "logits_scaling": 1.0, "logit_scale": 1, "num_experts": 0, "alibi": false,
+    });
+    assert_eq!(config(LLAMA3, neutral), plain);
+    let text = LLAMA3.replacen('{', "{ \"final_logit_softcapping\": null,", 1);
+    assert_eq!(read_config("m", &text).unwrap().1, plain);
 }
 
 #[test]

@@ -71,6 +71,16 @@ pub struct OptimizerStep {
     pub step: u64,
 }
 
+impl Optimizer {
+    /// How many running means it keeps of a weight.
+    pub fn means(&self, parameter: &Parameter<'_>) -> usize {
+        match self {
+            Self::Muon(_) if Muon::orthogonalises(parameter) => 1,
+            Self::Adamw(_) | Self::Muon(_) => 2,
+        }
+    }
+}
+
 impl UpdateRule for Optimizer {
     fn lr(&self) -> f64 {
         match self {

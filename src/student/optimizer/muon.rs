@@ -41,6 +41,13 @@ pub struct Muon {
 const COEFFICIENTS: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
 const ITERATIONS: usize = 5;
 
+impl Muon {
+    /// Whether a weight is one of the layers' matrices; everything else follows AdamW.
+    pub(super) fn orthogonalises(parameter: &Parameter<'_>) -> bool {
+        parameter.shape.len() == 2 && parameter.name.contains("layers.")
+    }
+}
+
 impl UpdateRule for Muon {
     fn lr(&self) -> f64 {
         self.lr
@@ -55,7 +62,7 @@ impl UpdateRule for Muon {
         step: &OptimizerStep,
     ) -> Tensor<B, 1> {
         let &Parameter { name, shape } = parameter;
-        let (&[rows, columns], true) = (shape, name.contains("layers.")) else {
+        let (&[rows, columns], true) = (shape, Self::orthogonalises(parameter)) else {
             // The schedule's factor is the same for both rates.
             let step = OptimizerStep { lr: step.lr / self.lr * self.adamw.lr, ..*step };
             return self.adamw.update(parameter, weight, gradient, state, &step);

@@ -65,29 +65,20 @@ struct Adapter<B: Kernels> {
 ///
 /// # Errors
 /// A target that the model does not have.
-pub(super) fn targets(shapes: &Shapes, lora: &Lora) -> Result<BTreeSet<String>> {
+pub(crate) fn targets(shapes: &Shapes, lora: &Lora) -> Result<BTreeSet<String>> {
+    for target in &lora.targets {
+        has_target(shapes, target)?;
+    }
     let projections: IndexMap<&String, &str> =
         shapes.keys().filter_map(|name| Some((name, projection_of(name)?))).collect();
-    let mut known: Vec<&str> = projections.values().copied().collect();
-    known.sort_unstable();
-    known.dedup();
-    for target in &lora.targets {
-        if !known.contains(&target.as_str()) {
-            let hint = did_you_mean(target, known.iter().copied())
-                .map_or_else(|| format!("there are {}", list(&known)), |name| format!("did you mean `{name}`?"));
-            return Err(StudentError::training(
-                format!("`lora.targets` names `{target}`, which the model does not have"),
-                hint,
-            ));
-        }
-    }
     let chosen: BTreeSet<String> = projections
         .iter()
         .filter(|(_, projection)| lora.targets.iter().any(|target| target == *projection))
         .map(|(name, _)| (*name).clone())
         .collect();
     if chosen.is_empty() {
-        return Err(StudentError::training("`lora.targets` is empty", format!("choose from {}", list(&known))));
+        let hint = format!("choose from {}", list(&known_targets(shapes)));
+        return Err(StudentError::training("`lora.targets` is empty", hint));
     }
     // From the smaller side on, thin matrices are no thinner than what they stand for.
     let side = |name: &String| shapes.get(name).and_then(|shape| shape.iter().min()).copied().unwrap_or(0);
@@ -100,9 +91,40 @@ pub(super) fn targets(shapes: &Shapes, lora: &Lora) -> Result<BTreeSet<String>> 
     Ok(chosen)
 }
 
+/// Whether a model has projections of this name.
+///
+/// # Errors
+/// It has none.
+pub(crate) fn has_target(shapes: &Shapes, target: &str) -> Result<()> {
+    let known = known_targets(shapes);
+    if known.contains(&target) {
+        return Ok(());
+    }
+    let hint = did_you_mean(target, known.iter().copied())
+        .map_or_else(|| format!("there are {}", list(&known)), |name| format!("did you mean `{name}`?"));
+    Err(StudentError::training(format!("`lora.targets` names `{target}`, which the model does not have"), hint))
+}
+
+fn known_targets(shapes: &Shapes) -> Vec<&str> {
+    let known: BTreeSet<&str> = shapes.keys().filter_map(|name| projection_of(name)).collect();
+    known.into_iter().collect()
+}
+
 /// `model.layers.0.self_attn.q_proj.weight` → `q`
 fn projection_of(name: &str) -> Option<&str> {
     name.strip_suffix("_proj.weight")?.rsplit('.').next()
+}
+
+/// Shapes of the thin matrices beside chosen ones.
+pub(super) fn thin_shapes(shapes: &Shapes, chosen: &BTreeSet<String>, lora: &Lora) -> Shapes {
+    let thin = |(name, shape): (&String, &Vec<usize>)| match shape.as_slice() {
+        [rows, columns] if chosen.contains(name) => {
+            let (down, up) = (vec![lora.rank, *columns], vec![*rows, lora.rank]);
+            vec![(format!("{name}{DOWN}"), down), (format!("{name}{UP}"), up)]
+        }
+        _ => Vec::new(),
+    };
+    shapes.iter().flat_map(thin).collect()
 }
 
 impl<B: Kernels> Adapters<B> {

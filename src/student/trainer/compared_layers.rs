@@ -39,6 +39,8 @@ pub(super) struct ComparedPair {
 pub struct Misfit {
     /// The pair at fault, where one is written.
     pub at: Option<Origin>,
+    /// Else the key at fault, below the student's table.
+    pub key: String,
     /// What is wrong.
     pub message: String,
     /// What to do.
@@ -83,8 +85,9 @@ impl ComparedLayers {
                 misfits.push(no_teacher(name));
                 continue;
             };
+            misfits.extend(of_widths(name, hidden.projection, student, teacher));
             for (number, pair) in pairs(hidden, student, teacher).into_iter().enumerate() {
-                misfits.extend(misfits_of(name, hidden.projection, &pair, student, teacher));
+                misfits.extend(misfits_of(name, &pair, student, teacher));
                 let map = format!("projections.{name}.{number}.weight");
                 found.push((name, pair, (hidden.projection == Projection::Learned).then_some(map)));
             }
@@ -126,6 +129,7 @@ impl ComparedLayers {
 pub(crate) fn no_teacher(loss: &str) -> Misfit {
     Misfit {
         at: None,
+        key: format!("loss.{loss}"),
         message: format!("`{loss}` compares with the hidden states of a teacher beside the student, and none is named"),
         hint: "add `teacher = \"…\"`, a teacher with `provider = \"local\"`; no data holds hidden states".into(),
     }
@@ -140,13 +144,7 @@ fn pairs(hidden: &HiddenLayers, student: &DecoderConfig, teacher: &DecoderConfig
 }
 
 /// What is wrong with a pair.
-fn misfits_of(
-    loss: &str,
-    projection: Projection,
-    pair: &LayerPair,
-    student: &DecoderConfig,
-    teacher: &DecoderConfig,
-) -> Vec<Misfit> {
+fn misfits_of(loss: &str, pair: &LayerPair, student: &DecoderConfig, teacher: &DecoderConfig) -> Vec<Misfit> {
     let mut misfits = Vec::new();
     let at = Some(pair.at).filter(|at| *at != LayerPair::new(0, 0).at);
     for (who, number, config) in [("student", pair.student, student), ("teacher", pair.teacher, teacher)] {
@@ -155,19 +153,22 @@ fn misfits_of(
             let s = if layers == 1 { "" } else { "s" };
             let message = format!("`{loss}` compares layer {number} of the {who}, which has {layers} layer{s}");
             let hint = format!("layers count from 0, the embedding, to {layers}, what the final norm reads");
-            misfits.push(Misfit { at, message, hint });
+            misfits.push(Misfit { at, key: format!("loss.{loss}.layers"), message, hint });
         }
     }
-    if projection == Projection::None && student.hidden != teacher.hidden {
-        let (student, teacher) = (student.hidden, teacher.hidden);
-        misfits.push(Misfit {
-            at,
-            message: format!(
-                "`{loss}` with `projection = \"none\"` needs equal widths, but the student's hidden states have {student} \
-                 numbers and the teacher's {teacher}"
-            ),
-            hint: "take `projection = \"learned\"`".into(),
-        });
-    }
     misfits
+}
+
+/// Widths that differ without a map between them.
+fn of_widths(loss: &str, projection: Projection, student: &DecoderConfig, teacher: &DecoderConfig) -> Option<Misfit> {
+    let (student, teacher) = (student.hidden, teacher.hidden);
+    (projection == Projection::None && student != teacher).then(|| Misfit {
+        at: None,
+        key: format!("loss.{loss}.projection"),
+        message: format!(
+            "`{loss}` with `projection = \"none\"` needs equal widths, but the student's hidden states have {student} \
+             numbers and the teacher's {teacher}"
+        ),
+        hint: "take `projection = \"learned\"`".into(),
+    })
 }

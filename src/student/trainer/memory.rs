@@ -4,15 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use stillhouse_data::batch::Batch;
 
-use super::head::CHUNK_ELEMENTS;
-use super::state::Method;
 use crate::error::{Result, StudentError};
-use crate::model::DecoderConfig;
 
 /// Positions on a device at once where the user chooses nothing.
 const POSITIONS: usize = 8192;
 
-/// How many rows are on the device at once.
+/// How many rows are on the device at once. The rounding of a step depends on it, and so do a result's last bits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct MicroRows {
     /// What the user chose; 0 chooses.
@@ -21,41 +18,44 @@ pub(super) struct MicroRows {
 }
 
 impl MicroRows {
-    pub(super) fn new(chosen: usize) -> Self {
-        Self { chosen, halved: false }
+    /// `halved` where a worker process before this one ran out of memory.
+    pub(super) fn new(chosen: usize, halved: bool) -> Self {
+        Self { chosen, halved }
     }
 
     /// Rows of this batch at once.
     pub(super) fn of(&self, batch: &Batch) -> usize {
-        let rows = if self.chosen > 0 { self.chosen } else { POSITIONS.div_ceil(batch.length.max(1)) };
-        let rows = rows.min(batch.rows).max(1);
+        let rows = self.before(batch);
         if self.halved { rows.div_ceil(2) } else { rows }
+    }
+
+    /// Rows of this batch at once if memory never ran out.
+    pub(super) fn before(&self, batch: &Batch) -> usize {
+        let rows = if self.chosen > 0 { self.chosen } else { POSITIONS.div_ceil(batch.length.max(1)) };
+        rows.min(batch.rows).max(1)
+    }
+
+    /// Whether they can be halved: once, where there are several.
+    pub(super) fn can_halve(&self, batch: &Batch) -> bool {
+        !self.halved && self.of(batch) > 1
+    }
+
+    /// Whether they can be halved, whatever the batch.
+    pub(super) fn may_halve(&self) -> bool {
+        !self.halved && self.chosen != 1
     }
 
     /// Halves the rows; false where that was done before or changes nothing.
     pub(super) fn halve(&mut self, batch: &Batch) -> bool {
-        let can = !self.halved && self.of(batch) > 1;
+        let can = self.can_halve(batch);
         self.halved |= can;
         can
     }
 }
 
-/// Bytes that a step needs beyond the weights, roughly: gradients and moments in f32, what every layer holds for its
-/// backward pass in the training's precision, and a chunk of logits three times in f32. So it is with the logits of a
-/// teacher beside it over `teacher` tokens, 0 where none are computed.
-pub(super) fn estimate(config: &DecoderConfig, rows: usize, length: usize, method: &Method<'_>, teacher: usize) -> u64 {
-    let (queries, keys) = (config.heads * config.head_width, config.kv_heads * config.head_width);
-    let layer = 4 * config.hidden + 2 * queries + 2 * keys + 3 * config.intermediate;
-    let held = match method.gradient_checkpointing {
-        true => config.layers * config.hidden + 3 * layer,
-        false => (config.layers + 2) * layer,
-    };
-    // A chunk has so many positions that the wider of both fits.
-    let widest = config.vocabulary.max(teacher).max(1);
-    let chunk = |width: usize| (rows * length * width).min(CHUNK_ELEMENTS * width / widest);
-    let logits = (chunk(config.vocabulary) + chunk(teacher)) * 3;
-    (4 * (3 * config.parameters() + logits) + method.precision.bytes() * rows * length * held) as u64
-}
+/// What takes less memory in forward and backward, wherever the training runs.
+pub(super) const FEWER_AT_ONCE: &str =
+    "a smaller `micro-batch`, `gradient-checkpointing = true`, shorter rows, or a machine with more memory";
 
 /// Bytes of memory that this process holds; none where the system does not say.
 pub fn resident() -> Option<u64> {
@@ -75,7 +75,9 @@ const WORDS: &[&str] =
 /// Runs `work`; a panic for want of memory becomes an error with what was said. Backends have no other way to say so.
 /// Every other panic goes on.
 ///
-/// On the processor the system ends a process that takes too much without a word: nothing can be caught there.
+/// On the processor an allocation that fails ends the process, and so does the system where it takes too much: nothing can be
+/// caught there. What is done then is noted beforehand ([`Observer::at_risk`](super::run::Observer::at_risk)), and the engine
+/// starts another process that takes half as much at once.
 pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     // What `work` changes is dropped with it, or changed only when all is done, so nothing half done is seen afterwards.
     catch_unwind(AssertUnwindSafe(work)).or_else(|panic| {
@@ -119,28 +121,15 @@ mod tests {
             positions: vec![],
             placements: vec![],
         };
-        let mut rows = MicroRows::new(0);
+        let mut rows = MicroRows::new(0, false);
         assert_eq!(rows.of(&batch), 4, "8192 positions");
-        assert!(rows.halve(&batch) && rows.of(&batch) == 2);
-        assert!(!rows.halve(&batch) && rows.of(&batch) == 2);
-        assert_eq!(MicroRows::new(9).of(&batch), 6);
-        assert!(!MicroRows::new(1).halve(&batch));
-    }
-
-    #[test]
-    fn a_teacher_with_more_tokens_takes_the_memory_of_a_chunk_and_the_student_less() {
-        let text = include_str!("../tests/golden/llama-gqa-tied/config.json");
-        let config = crate::model::read_config("m", text).unwrap().1;
-        let needed = |vocabulary: usize, teacher: usize| {
-            let config = DecoderConfig { vocabulary, ..config.clone() };
-            let beyond_logits = 4 * 3 * config.parameters() as u64;
-            estimate(&config, 64, 4096, &Method::default(), teacher) - beyond_logits
-        };
-        let chunk = 4 * 3 * CHUNK_ELEMENTS as u64;
-        // 4,096 positions of 4,096 tokens fill a chunk; beside 64 times as many tokens only 64 positions do.
-        let held = needed(4096, 0) - chunk;
-        assert_eq!(needed(4096, 4096), held + 2 * chunk);
-        assert_eq!(needed(4096, 64 * 4096), held + chunk + chunk / 64);
+        assert!(rows.may_halve() && rows.halve(&batch) && rows.of(&batch) == 2);
+        assert!(!rows.may_halve() && !rows.halve(&batch) && rows.of(&batch) == 2);
+        assert_eq!(MicroRows::new(9, false).of(&batch), 6);
+        assert!(!MicroRows::new(1, false).halve(&batch));
+        // A second worker begins where the first one would have gone on.
+        let second = MicroRows::new(0, true);
+        assert_eq!((second.of(&batch), second.before(&batch), second.can_halve(&batch)), (2, 4, false));
     }
 
     #[test]

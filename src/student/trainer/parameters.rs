@@ -15,7 +15,7 @@ use crate::weights::{each_parameter, flat, shaped, with_parameters};
 pub(super) type FlatWeights<B> = IndexMap<String, Tensor<B, 1>>;
 
 /// Name and shape of every weight, in the order of the module's fields.
-pub(super) type Shapes = IndexMap<String, Vec<usize>>;
+pub(crate) type Shapes = IndexMap<String, Vec<usize>>;
 
 /// Names and shapes of a module's weights.
 pub(super) fn shapes<B: Backend, M: Module<B>>(module: &M) -> Shapes {
@@ -78,23 +78,28 @@ pub(super) fn on_tape<B: AutodiffBackend, M: Module<B>>(
 ///
 /// # Errors
 /// A pattern that fits no weight, or patterns that leave nothing to train.
-pub(super) fn trained(shapes: &Shapes, freeze: &[String]) -> Result<BTreeSet<String>> {
+pub(crate) fn trained(shapes: &Shapes, freeze: &[String]) -> Result<BTreeSet<String>> {
     let mut trained: BTreeSet<String> = shapes.keys().cloned().collect();
     for pattern in freeze {
-        let frozen: Vec<&String> =
-            shapes.iter().filter(|(name, shape)| fits(pattern, name, shape)).map(|(name, _)| name).collect();
-        if frozen.is_empty() {
-            return Err(StudentError::training(
-                format!("`freeze` names `{pattern}`, which no weight fits"),
-                hint(pattern, shapes),
-            ));
-        }
-        frozen.into_iter().for_each(|name| _ = trained.remove(name));
+        fits_some(shapes, pattern)?;
+        trained.retain(|name| shapes.get(name).is_none_or(|shape| !fits(pattern, name, shape)));
     }
     if trained.is_empty() {
         return Err(StudentError::training("`freeze` leaves no weight to train", "name fewer of them"));
     }
     Ok(trained)
+}
+
+/// Whether a pattern of `freeze` fits a weight.
+///
+/// # Errors
+/// It fits none.
+pub(crate) fn fits_some(shapes: &Shapes, pattern: &str) -> Result<()> {
+    if shapes.iter().any(|(name, shape)| fits(pattern, name, shape)) {
+        return Ok(());
+    }
+    let message = format!("`freeze` names `{pattern}`, which no weight fits");
+    Err(StudentError::training(message, hint(pattern, shapes)))
 }
 
 /// Patterns that stand for several weights.

@@ -9,7 +9,8 @@ use super::guard::{Spike, SpikeGuard};
 use super::keeper::{Keep, Keeper};
 use super::live_teacher::LiveTeacher;
 use super::losses::Losses;
-use super::memory::{self, MicroRows};
+use super::memory::{self, FEWER_AT_ONCE, MicroRows};
+use super::need::{Holds, StepSize};
 use super::on_policy::{OnPolicySampler, Rollout};
 use super::source::BatchSource;
 use super::state::{Computed, Method, State, StepReport};
@@ -35,6 +36,11 @@ pub trait Observer {
     }
     /// Something the user should know.
     fn warn(&mut self, message: String);
+    /// What comes next may take more memory than there is: in words that follow "out of memory", with what takes less, and
+    /// whether another process would do less of it at once.
+    fn at_risk(&mut self, doing: String, hint: &str, less_is_possible: bool) {
+        let _ = (doing, hint, less_is_possible);
+    }
     /// Whether to stop at the next step, with a checkpoint.
     fn is_cancelled(&self) -> bool;
 }
@@ -78,6 +84,9 @@ pub struct Options<'a> {
     pub keep: Keep,
     /// Bytes of memory that the step may take, where that is known before: a step that would take more gets smaller parts.
     pub memory: Option<u64>,
+    /// Take half as many rows at once as otherwise, because a process that did not ran out of memory. The result is that of
+    /// such a number of rows: rounding depends on it.
+    pub less_at_once: bool,
 }
 
 /// What a training made.
@@ -124,7 +133,7 @@ impl Training<'_, '_> {
         checkpoints: &dyn CheckpointStore,
         observer: &mut dyn Observer,
         device: &Device<B>,
-        fresh: impl FnOnce() -> Result<Decoder<Inner<B>>>,
+        fresh: impl Fn() -> Result<Decoder<Inner<B>>>,
     ) -> Result<Trained> {
         self.run_beside::<B>(None, source, checkpoints, observer, device, fresh)
     }
@@ -140,7 +149,7 @@ impl Training<'_, '_> {
         checkpoints: &dyn CheckpointStore,
         observer: &mut dyn Observer,
         device: &Device<B>,
-        fresh: impl FnOnce() -> Result<Decoder<Inner<B>>>,
+        fresh: impl Fn() -> Result<Decoder<Inner<B>>>,
     ) -> Result<Trained> {
         let beside = teacher.as_ref().map(LiveTeacher::config);
         let compared = ComparedLayers::of(&self.losses, self.config, beside)?;
@@ -183,7 +192,7 @@ impl Training<'_, '_> {
         checkpoints: &dyn CheckpointStore,
         observer: &mut dyn Observer,
         device: &Device<B>,
-        fresh: impl FnOnce() -> Result<Decoder<Inner<B>>>,
+        fresh: impl Fn() -> Result<Decoder<Inner<B>>>,
     ) -> Result<(State<B>, u64)> {
         let method = &self.options.method;
         let begin = |model| -> Result<State<B>> {
@@ -206,13 +215,30 @@ impl Training<'_, '_> {
                 limit = end;
                 continue;
             }
-            observer.resumed(step, self.steps);
             // What is not trained is in no checkpoint: it is where the training began.
             let model = match method.trains_everything() {
                 true => Decoder::empty(self.config, device),
                 false => fresh()?,
             };
-            return Ok((begin(model)?.take_up(&checkpoint, device)?, step));
+            let state = begin(model)?;
+            let taken_up = match checkpoint.step == step {
+                true => state.take_up(&checkpoint, device).map_err(|error| error.to_string()),
+                false => {
+                    Err(format!("what is kept as the checkpoint of step {step} is one of step {}", checkpoint.step))
+                }
+            };
+            match taken_up {
+                Ok(state) => {
+                    observer.resumed(step, self.steps);
+                    return Ok((state, step));
+                }
+                // Under this key only this training's state can be right: whatever else lies there is of no use to anybody.
+                Err(why) => {
+                    observer.warn(format!("{why}; an earlier one is taken"));
+                    checkpoints.remove(key)?;
+                    limit = step - 1;
+                }
+            }
         }
     }
 
@@ -235,12 +261,12 @@ impl Training<'_, '_> {
         let mut keeper = Keeper::new(&self.options.keep, trajectory, checkpoints, self.checkpoint_every, always);
         keeper.take_over(resumed_from, &state.history.measured)?;
         let mut guard = SpikeGuard::new(self.options.spike);
-        let mut micro_rows = MicroRows::new(self.micro_rows);
+        let mut micro_rows = MicroRows::new(self.micro_rows, self.options.less_at_once);
         let (mut tokens, mut last) = (0, None);
         loop {
             // Before the first step too: an interrupted run may have ended before this.
             let weights = self.losses.at(state.steps().saturating_sub(1));
-            let measured = self.measured(&mut state, &weights, &micro_rows);
+            let measured = self.measured(&mut state, &weights, &micro_rows, observer);
             let measured = measured.map_err(|error| keeper.save_whole(error, &state, resumed_from))?;
             if let Some(measured) = &measured {
                 observer.measured(state.steps(), measured);
@@ -263,7 +289,7 @@ impl Training<'_, '_> {
                     self.fit_into_memory(&batch, state.teacher.as_ref(), &mut micro_rows, observer);
                 }
                 began = Instant::now();
-                let (batch, written) = self.written(&state, trajectory, batch)?;
+                let (batch, written) = self.written(&state, trajectory, batch, observer)?;
                 let losses = self.losses.at(state.steps());
                 let computed = self.computed(&state, &batch, &losses, &mut guard, &mut micro_rows, observer)?;
                 Ok((batch, written, computed))
@@ -309,10 +335,12 @@ impl Training<'_, '_> {
         state: &State<B>,
         trajectory: &Trajectory,
         batch: StepBatch,
+        observer: &mut dyn Observer,
     ) -> Result<(StepBatch, Vec<Rollout>)> {
         match (&self.options.on_policy, trajectory.key(state.steps())) {
             (Some(sampler), Some(key)) => {
                 let doing = format!("writing completions for step {}", state.steps() + 1);
+                observer.at_risk(doing.clone(), SHORTER_TEXTS, false);
                 memory::with_room(doing, SHORTER_TEXTS, || sampler.mix(state, self.config, key, batch))
             }
             _ => Ok((batch, Vec::new())),
@@ -325,9 +353,13 @@ impl Training<'_, '_> {
         state: &mut State<B>,
         losses: &Losses<'_>,
         micro_rows: &MicroRows,
+        observer: &mut dyn Observer,
     ) -> Result<Option<Measured>> {
         let Some(validation) = &self.options.validation else { return Ok(None) };
         let doing = format!("measuring on held-out data after step {}", state.steps());
+        if validation.is_due(state) {
+            observer.at_risk(doing.clone(), FEWER_AT_ONCE, micro_rows.may_halve());
+        }
         memory::with_room(doing, FEWER_ROWS, || validation.after_step(state, losses, |batch| micro_rows.of(batch)))
     }
 
@@ -343,10 +375,11 @@ impl Training<'_, '_> {
     ) -> Result<Computed<B>> {
         let computed = loop {
             let rows = micro_rows.of(&batch.batch);
+            let doing = format!("with {rows} rows of {} positions at once", batch.batch.length);
+            observer.at_risk(doing.clone(), FEWER_AT_ONCE, micro_rows.can_halve(&batch.batch));
             match memory::caught(|| state.compute(batch, losses, rows)) {
                 Ok(computed) => break computed?,
                 Err(reason) if !micro_rows.halve(&batch.batch) => {
-                    let doing = format!("with {rows} rows of {} positions at once", batch.batch.length);
                     return Err(StudentError::OutOfMemory { doing, reason, hint: FEWER_ROWS.into() });
                 }
                 Err(reason) => {
@@ -372,11 +405,25 @@ impl Training<'_, '_> {
         micro_rows: &mut MicroRows,
         observer: &mut dyn Observer,
     ) {
+        let (before, fewer) = (micro_rows.before(&batch.batch), micro_rows.of(&batch.batch));
+        if fewer < before {
+            observer.warn(format!(
+                "goes on with {fewer} rows at once in place of {before}; `micro-batch` sets how many, and rounding depends on it"
+            ));
+        }
         let Some(there) = self.options.memory else { return };
         let (rows, length) = (micro_rows.of(&batch.batch), batch.batch.length);
-        let teacher = teacher.filter(|_| self.losses.read_distributions());
-        let teacher = teacher.map_or(0, |teacher| teacher.config().vocabulary);
-        let needed = memory::estimate(self.config, rows, length, &self.options.method, teacher);
+        let holds = Holds {
+            config: self.config,
+            method: &self.options.method,
+            optimizer: self.optimizer,
+            teacher: teacher.map(LiveTeacher::config),
+            reads_distributions: self.losses.read_distributions(),
+            keeps_best: self.options.validation.is_some(),
+        };
+        // Names that the model does not have were refused before the first step.
+        let Ok(need) = holds.in_step(StepSize { rows, of_rows: batch.batch.rows, length }) else { return };
+        let needed = need.total();
         if needed <= there {
             return;
         }

@@ -15,7 +15,7 @@ use super::live_teacher::{LiveHidden, LiveTeacher};
 use super::losses::{LossPart, Losses};
 use super::on_policy::Rollout;
 use super::parameters::{Shapes, flat_weights, on_tape, shapes, trained};
-use super::trained::check_shapes;
+use super::trained::{check_moments, check_shapes};
 use super::validation::History;
 use crate::backend::{Device, Inner, TrainBackend};
 use crate::error::{Result, StudentError};
@@ -172,6 +172,10 @@ impl<B: TrainBackend> State<B> {
             average.weights = to_device(&saved, device);
         }
         check_shapes(checkpoint, "projections", &checkpoint.projections, &self.hidden.shapes())?;
+        if let Some(best) = &checkpoint.history.best {
+            check_shapes(checkpoint, "best weights", best, &shapes)?;
+        }
+        check_moments(checkpoint, &shapes.into_iter().chain(self.hidden.shapes()).collect())?;
         self.hidden.set(to_device(&checkpoint.projections, device));
         self = self.set_trained(to_device(&checkpoint.weights, device));
         self.optimizer = OptimizerState::restore(&checkpoint.optimizer, device);

@@ -100,12 +100,35 @@ fn owned((name, shape): (&String, &Vec<usize>)) -> (String, Vec<usize>) {
     (name.clone(), shape.clone())
 }
 
+/// The error of a checkpoint that holds what this model and this way to train it have no place for.
+fn foreign(checkpoint: &Checkpoint, what: &str, message: String) -> Result<()> {
+    let hint = "it belongs to another model; `stillhouse cache verify` finds damaged entries";
+    Err(StudentError::training(format!("the {what} of the checkpoint of step {} {message}", checkpoint.step), hint))
+}
+
+/// The optimizer's means of a checkpoint against what is trained. A rule may keep only one of a weight.
+pub(super) fn check_moments(checkpoint: &Checkpoint, shapes: &Shapes) -> Result<()> {
+    for (name, mean) in checkpoint.optimizer.first.iter().chain(&checkpoint.optimizer.second) {
+        let foreign = |message| foreign(checkpoint, "optimizer's means", message);
+        let there = mean.data.len();
+        match shapes.get(name).map(|shape| shape.iter().product::<usize>()) {
+            None => return foreign(format!("hold `{name}`, for which there is no place")),
+            Some(size) if size != there => {
+                return foreign(format!("hold {there} numbers for `{name}`, where {size} belong"));
+            }
+            Some(_) => {}
+        }
+    }
+    // Before the first step there is none.
+    match shapes.keys().find(|name| checkpoint.step > 0 && !checkpoint.optimizer.first.contains_key(*name)) {
+        Some(name) => foreign(checkpoint, "optimizer's means", format!("lack `{name}`")),
+        None => Ok(()),
+    }
+}
+
 /// Values of a checkpoint against what the model has.
 pub(super) fn check_shapes(checkpoint: &Checkpoint, what: &str, values: &NamedValues, shapes: &Shapes) -> Result<()> {
-    let foreign = |message: String| {
-        let hint = "it belongs to another model; `stillhouse cache verify` finds damaged entries";
-        Err(StudentError::training(format!("the {what} of the checkpoint of step {} {message}", checkpoint.step), hint))
-    };
+    let foreign = |message| foreign(checkpoint, what, message);
     for (name, shape) in shapes {
         match values.get(name) {
             None => return foreign(format!("lack `{name}`")),

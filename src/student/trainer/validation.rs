@@ -83,8 +83,7 @@ impl Validation<'_> {
         losses: &Losses<'_>,
         rows: impl Fn(&Batch) -> usize,
     ) -> Result<Option<Measured>> {
-        let measured = state.history.measured.last().is_some_and(|(step, _)| *step == state.steps());
-        if !state.steps().is_multiple_of(self.rule.every) || measured || state.steps() == 0 {
+        if !self.is_due(state) {
             return Ok(None);
         }
         let parts = self.measure(state, losses, rows)?;
@@ -107,6 +106,12 @@ impl Validation<'_> {
         }
         state.history.measured.push((state.steps(), value));
         Ok(Some(Measured { loss, parts, value, is_best }))
+    }
+
+    /// Whether this step is one to measure at and was not yet.
+    pub(super) fn is_due<B: TrainBackend>(&self, state: &State<B>) -> bool {
+        let measured = state.history.measured.last().is_some_and(|(step, _)| *step == state.steps());
+        state.steps().is_multiple_of(self.rule.every) && !measured && state.steps() > 0
     }
 
     /// The error of a measurement without a position: 0 would be the best of all.

@@ -9,7 +9,7 @@ mod walk;
 mod write;
 
 pub use gradients::{NamedGradients, take_gradients};
-pub use read::{LoadedModel, read_model};
+pub use read::{LoadedModel, look_at, read_model};
 pub use values::{NamedValues, Values, load_into, take_values};
 pub(crate) use walk::{each_parameter, flat, shaped, with_parameters};
 pub use write::{encode_tensors, write_model};

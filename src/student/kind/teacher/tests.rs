@@ -211,6 +211,9 @@ fn what_a_teacher_must_be_is_said_before_anything_runs() {
         fs_err::create_dir_all(copy).unwrap();
         let text = fs_err::read_to_string(folder.join("tokenizer.json")).unwrap();
         fs_err::write(copy.join("tokenizer.json"), text.replace(from, to)).unwrap();
+        for name in ["config.json", "model.safetensors"] {
+            fs_err::copy(folder.join(name), copy.join(name)).unwrap();
+        }
     }
     let said = |student: Value, model: Option<&'static str>, second: &Path| {
         let complaints = tables(&student, model, [&folder, second]).complaints();

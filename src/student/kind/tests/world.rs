@@ -123,6 +123,7 @@ impl World {
             device: "cpu".into(),
             threads: 2,
             offline: true,
+            less_at_once: false,
             store: self.store.root().to_owned(),
             attempt,
             run: "test".into(),

@@ -67,6 +67,58 @@ fn a_misshapen_tensor_is_named_with_both_shapes() {
 }
 
 #[test]
+fn another_head_than_the_embedding_is_not_left_out_without_a_word() {
+    const HEAD: &str = "lm_head.weight";
+    let with_head = |change: fn(&mut Vec<f32>)| {
+        move |weights: &mut NamedValues| {
+            let embedding = weights["model.embed_tokens.weight"].clone();
+            let mut data = embedding.data.to_vec();
+            change(&mut data);
+            weights.insert(HEAD.into(), Values::new(embedding.shape, data));
+        }
+    };
+    let error = complaint(with_head(|data| data[7] += 0.5));
+    assert_eq!(
+        error,
+        "config.json of model.tiny says that the head is the embedding, but the weights hold another `lm_head.weight`"
+    );
+    let narrow = complaint(|weights| {
+        weights.insert(HEAD.into(), Values::new(vec![2], vec![0.0; 2]));
+    });
+    assert_eq!(narrow, error);
+    // The embedding once more is no other head.
+    let copy = tempfile::tempdir().unwrap();
+    let mut weights = take_values(&load::<Flex>(MODEL).decoder);
+    with_head(|_| ())(&mut weights);
+    fs_err::copy(golden(MODEL).join("config.json"), copy.path().join("config.json")).unwrap();
+    fs_err::write(copy.path().join("model.safetensors"), encode_tensors(&weights).unwrap()).unwrap();
+    assert!(read(copy.path()).is_ok());
+}
+
+/// What `check` can see without reading a number is what reading the folder would say.
+#[test]
+fn a_look_at_the_heads_of_the_files_finds_what_does_not_fit() {
+    use stillhouse_student::weights::look_at;
+    let copy = tempfile::tempdir().unwrap();
+    fs_err::copy(golden(MODEL).join("config.json"), copy.path().join("config.json")).unwrap();
+    let looked = || {
+        let folder = ModelFolder { label: "model.tiny".into(), ..ModelFolder::open(copy.path()).unwrap() };
+        look_at(&folder).err().map(|error| error.to_string())
+    };
+    assert_eq!(looked().unwrap(), "model.tiny has no model.safetensors");
+    let file = copy.path().join("model.safetensors");
+    let whole = fs_err::read(golden(MODEL).join("model.safetensors")).unwrap();
+    fs_err::write(&file, &whole).unwrap();
+    assert_eq!(looked(), None);
+    fs_err::write(&file, &whole[..whole.len() - 1]).unwrap();
+    assert!(looked().unwrap().contains("not a readable safetensors file"), "{:?}", looked());
+    let mut weights = take_values(&load::<Flex>(MODEL).decoder);
+    weights.shift_remove("model.norm.weight");
+    fs_err::write(&file, encode_tensors(&weights).unwrap()).unwrap();
+    assert!(looked().unwrap().ends_with("there is no tensor `model.norm.weight`"), "{:?}", looked());
+}
+
+#[test]
 fn values_that_are_not_finite_are_counted() {
     let error = complaint(|weights| {
         let mut values = vec![1.0; 48];

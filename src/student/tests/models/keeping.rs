@@ -247,3 +247,71 @@ fn a_checkpoint_of_another_model_is_refused_by_name() {
     let error = refused(&stillhouse_student::model::DecoderConfig { layers: 1, ..tiny });
     assert!(error.to_string().contains("for which there is no place"), "{error}");
 }
+
+/// Keeps what it is warned of.
+#[derive(Default)]
+struct Warned {
+    resumed: Option<u64>,
+    warnings: Vec<String>,
+}
+
+impl Observer for Warned {
+    fn resumed(&mut self, step: u64, _: u64) {
+        self.resumed = Some(step);
+    }
+    fn stepped(&mut self, _: &StepReport, _: u64, _: f64) {}
+    fn warn(&mut self, message: String) {
+        self.warnings.push(message);
+    }
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_foreign_checkpoint_is_set_aside_and_an_earlier_one_taken() {
+    let keep = || Options { keep: Keep { last: 9, ..Keep::default() }, ..Options::default() };
+    let train = |checkpoints: &InMemory, observer: &mut dyn Observer| {
+        train_with(&constant(6, 2), &Optimizer::Adamw(adamw(3e-3)), keep(), checkpoints, observer).unwrap()
+    };
+    let undisturbed = InMemory::default();
+    let whole = train(&undisturbed, &mut Watcher::default());
+    let of = |step: u64| {
+        let states = undisturbed.0.borrow();
+        let (key, state) = states.iter().find(|(_, state)| state.step == step).unwrap();
+        (*key, state.clone())
+    };
+    let (last, state) = of(6);
+    let name = state.weights.keys().next().unwrap().clone();
+    let without_a_weight = {
+        let mut state = state.clone();
+        state.weights.shift_remove(&name);
+        state
+    };
+    let without_a_mean = {
+        let mut state = state.clone();
+        state.optimizer.first.shift_remove(&name);
+        state
+    };
+    let with_a_short_mean = {
+        let mut state = state.clone();
+        state.optimizer.second[&name].data = vec![0.0; 3].into();
+        state
+    };
+    for (planted, said) in [
+        (of(4).1, "what is kept as the checkpoint of step 6 is one of step 4".to_owned()),
+        (without_a_weight, format!("the weights of the checkpoint of step 6 lack `{name}`")),
+        (without_a_mean, format!("the optimizer's means of the checkpoint of step 6 lack `{name}`")),
+        (with_a_short_mean, format!("the optimizer's means of the checkpoint of step 6 hold 3 numbers for `{name}`")),
+    ] {
+        let checkpoints = InMemory(undisturbed.0.clone());
+        checkpoints.0.borrow_mut().insert(last, planted);
+        let mut warned = Warned::default();
+        let again = train(&checkpoints, &mut warned);
+        let [warning] = &warned.warnings[..] else { panic!("{:?}", warned.warnings) };
+        assert!(warning.starts_with(&said) && warning.ends_with("an earlier one is taken"), "{warning}");
+        assert_eq!(warned.resumed, Some(4));
+        assert!(again.weights == whole.weights, "{said}");
+        assert!(checkpoints.0.borrow()[&last].weights == state.weights, "made again");
+    }
+}

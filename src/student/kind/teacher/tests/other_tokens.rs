@@ -99,13 +99,33 @@ fn a_teacher_that_meets_few_tokens_or_none_is_told() {
     let (outcome, _) = world.run(&beside(2, json!({ "uld": {} }))).unwrap();
     let share = outcome.metrics["aligned"].as_f64().unwrap();
     assert!(0.0 < share && share < 0.5, "{share}");
-    let percent = format!("only {:.1} % of the scored tokens begin where one of teacher.bard's does", share * 100.0);
-    assert!(world.warnings().iter().any(|warning| warning.starts_with(&percent)), "{:?}", world.warnings());
+    let [warning] = &world.warnings()[..] else { panic!("{:?}", world.warnings()) };
+    let percent = format!(
+        "{:.1} % of the scored tokens lie behind the longest sequence of teacher.bard, 2 of",
+        100.0 - share * 100.0
+    );
+    assert!(warning.starts_with(&percent) && warning.ends_with("a teacher with a longer context"), "{warning}");
     context(1);
     install(&mut world, &other);
     let failure = world.run(&beside(2, json!({ "uld": {} }))).err().unwrap();
-    assert_eq!(failure.message, "not one scored token begins where one of teacher.bard's does");
+    let message = "teacher.bard has room for none of the scored tokens: its longest sequence has 1 of its own";
+    assert_eq!(failure.message, message);
     assert!(failure.hint.unwrap().contains("context"));
+}
+
+#[test]
+fn tokens_that_begin_elsewhere_are_told_from_texts_that_are_too_long() {
+    use super::super::Met;
+    let judged = |met, behind| Met { scored: 100, met, behind, room: 64 }.judged("teacher.t", "");
+    let warned = |met, behind| judged(met, behind).unwrap().1.join(" | ");
+    assert_eq!(warned(60, 0), "");
+    assert!(warned(40, 0).starts_with("only 40.0 % of the scored tokens begin where one of teacher.t's does"));
+    // Of the 60 that it has room for, 40 are met.
+    assert!(warned(40, 40).starts_with("40.0 % of the scored tokens lie behind") && !warned(40, 40).contains("only"));
+    assert!(warned(20, 40).contains(" | only 20.0 %"));
+    let refused = |behind| judged(0, behind).err().unwrap();
+    assert!(refused(0).message.starts_with("not one scored token begins where"), "{}", refused(0).message);
+    assert!(refused(1).message.starts_with("teacher.t has room for none of the scored tokens"));
 }
 
 #[test]
@@ -128,7 +148,7 @@ fn held_out_text_that_never_meets_the_teachers_tokens_is_refused_where_it_is_mea
         let failure = measured(loss, metric).err().unwrap();
         assert_eq!(
             failure.message,
-            "not one scored token of the held-out examples begins where one of teacher.bard's does"
+            "teacher.bard has room for none of the scored tokens of the held-out examples: its longest sequence has 3 of its own"
         );
     }
     let (outcome, _) = measured(uld(), "cross-entropy").unwrap();
