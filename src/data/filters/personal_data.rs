@@ -110,7 +110,7 @@ fn is_reserved(address: &str) -> bool {
     let last = domain.rsplit('.').next().unwrap_or_default();
     let below =
         |example: &&str| domain.strip_suffix(*example).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    RESERVED.contains(&last) || EXAMPLES.iter().any(|example| below(&example))
+    RESERVED.contains(&last) || EXAMPLES.iter().any(below)
 }
 
 /// Whether what begins here goes on from nothing: no digit, letter or point before it.

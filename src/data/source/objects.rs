@@ -23,6 +23,9 @@ pub struct Object {
     pub fields: Map<String, Value>,
 }
 
+/// The members of an object, in order.
+pub type Members = Vec<(String, Json)>;
+
 impl ObjectReader {
     /// Opens a file.
     pub fn open(path: &Path) -> DataResult<Self> {
@@ -45,7 +48,7 @@ impl ObjectReader {
     ///
     /// # Errors
     /// Those of [`Self::next_object`].
-    pub fn next_members(&mut self) -> DataResult<Option<(u64, Vec<(String, Json)>)>> {
+    pub fn next_members(&mut self) -> DataResult<Option<(u64, Members)>> {
         let path = self.lines.path().to_path_buf();
         while let Some(line) = self.lines.next_line()? {
             if line.text.trim().is_empty() {
