@@ -185,10 +185,10 @@ pub struct Show {
 #[derive(Debug, Args)]
 pub struct Rows {
     /// So many rows of a dataset, in order.
-    #[arg(long, value_name = "N", conflicts_with_all = ["sample", "why"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["sample", "why"], value_parser = at_least_one)]
     pub rows: Option<usize>,
     /// So many rows of a dataset, by chance, the same each time.
-    #[arg(long, value_name = "N", conflicts_with_all = ["dropped", "why", "skip"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["dropped", "why", "skip"], value_parser = at_least_one)]
     pub sample: Option<usize>,
     /// The rows that a dataset left out, with the reason.
     #[arg(long, conflicts_with = "why")]
@@ -411,9 +411,28 @@ fn in_words(text: &str) -> (String, String) {
     (message, rest.join("; "))
 }
 
+/// A number of rows to look at: of none there is nothing to see.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_at_no_rows_is_refused() {
+        let parsed = |line: &str| Arguments::try_parse_from(line.split(' '));
+        assert!(parsed("stillhouse show dataset.d --rows 1").is_ok());
+        for option in ["--rows", "--sample"] {
+            let error = parsed(&format!("stillhouse show dataset.d {option} 0")).unwrap_err().to_string();
+            assert!(error.contains("must be at least 1"), "{error}");
+        }
+    }
 
     #[test]
     fn json_is_known_to_be_wanted_where_nothing_else_is_understood() {

@@ -153,8 +153,9 @@ impl Kind for Prompts {
 
 impl StageKind for Prompts {
     // 1: the first.
+    // 2: a field that is null is empty text in a template and not the word `None`; lists and objects are JSON.
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {

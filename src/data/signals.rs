@@ -41,11 +41,11 @@ pub use compact::Compact;
 pub use draw::draw;
 pub use encoding::{ENCODINGS, Encoding, Form, Plain};
 pub use hidden::HiddenPrecision;
-pub use quality::{Divergence, Exact, Quality};
+pub use quality::{Captured, Divergence, Exact, Quality};
 pub use reader::SignalReader;
 pub use select::{Selection, most_likely, top_p};
 pub use signal::{Says, Signal};
-pub use trial::{Trial, Tried};
+pub use trial::{Against, Trial, Tried};
 pub use writer::{SignalWriter, Size};
 
 /// The file of an artifact's signals.

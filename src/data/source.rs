@@ -2,20 +2,24 @@
 //! that turn a row into text.
 
 mod csv;
+mod json;
 mod lines;
 mod objects;
 mod parquet;
 mod plain_file;
+mod printing;
 mod template;
 
 use std::path::Path;
 
 pub use csv::CsvReader;
+pub use json::Json;
 pub use lines::{Line, LineReader, MAX_LINE};
 pub use objects::{Object, ObjectReader};
 pub use parquet::ParquetReader;
 pub use plain_file::open_plain_file;
 pub use template::RowTemplate;
+pub(crate) use template::hint_for_missing;
 
 use crate::error::DataResult;
 

@@ -79,14 +79,17 @@ fn facts(record: &Record, files: &Tree) -> Grid {
     grid
 }
 
-/// The encodings that an `answers` stage tried on its first answers, taken out of its metrics.
+/// The encodings that a stage tried on its first answers, taken out of its metrics: `answers` on a local teacher's, `dataset` on
+/// what a server told.
 fn encodings(metrics: &mut Value) -> Grid {
     let mut grid = Grid::new(["encoding", "k", "bytes/token", "KL mean", "KL max", "rounding KL mean", "mass outside"]);
     let tried = metrics.get_mut("signals").and_then(Value::as_object_mut).and_then(|it| it.remove("encodings"));
     for row in tried.as_ref().and_then(Value::as_array).into_iter().flatten() {
         let number = |name: &str| leaf(&row[name]);
+        let encoding = row["encoding"].as_str().unwrap_or("–");
+        let of = if row["against"] == "captured" { ", against what was captured" } else { "" };
         grid.row([
-            row["encoding"].as_str().unwrap_or("–").to_owned(),
+            format!("{encoding}{of}"),
             number("k"),
             number("bytes-per-token"),
             number("kl-mean"),
@@ -164,6 +167,9 @@ mod tests {
         assert_eq!(grid.rows.len(), 1);
         assert_eq!(grid.rows[0][..3], ["compact kl 0.001", "50", "77.4"]);
         assert_eq!(metrics, json!({ "signals": { "positions": 7 } }));
+        let mut metrics = json!({ "signals": { "encodings": [
+            { "encoding": "12 draws", "k": 6.5, "bytes-per-token": 13.8, "against": "captured" }] } });
+        assert_eq!(encodings(&mut metrics).rows[0][..4], ["12 draws, against what was captured", "6.5", "13.8", "–"]);
         assert!(encodings(&mut json!({ "rows": 3 })).rows.is_empty());
     }
 }

@@ -136,7 +136,8 @@ pub struct Evaluated {
     /// Which of its rows.
     #[config(default = Split::Holdout)]
     pub split: Split,
-    /// A file: of JSON lines (`.jsonl`) every line is a row with all its strings, of any other file every line.
+    /// A file: of JSON lines (`.jsonl`) every line is a row with all its strings, in their order and each answer behind what is
+    /// asked; of any other file every line.
     pub file: Option<FilePath>,
 }
 

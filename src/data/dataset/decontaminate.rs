@@ -12,11 +12,11 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use stillhouse_stage::{Context, Failure};
 
 use super::config::{DatasetConfig, Decontamination};
 use super::dropped::DroppedRow;
+use super::evaluated;
 use super::gate::Passed;
 use super::select::Parts;
 use crate::error::DataResult;
@@ -100,18 +100,16 @@ impl Evaluations {
 
     fn add_row(&mut self, row: &Row) {
         let reference = row.reference.as_deref().filter(|reference| *reference != row.completion);
-        let text = text(row);
-        self.add([text.as_str()].into_iter().chain(reference));
+        let texts = [text(row)].into_iter().chain(reference.map(|reference| with_answer(row, reference)));
+        self.add(texts.collect::<Vec<_>>().iter().map(String::as_str));
     }
 
-    /// JSON lines are rows, all their strings together; of another file every line that is not blank is one.
+    /// JSON lines are rows, see [`evaluated`]; of another file every line that is not blank is one.
     fn add_file(&mut self, path: &Path) -> DataResult<()> {
         if path.extension().is_some_and(|ending| ending == "jsonl") {
             let mut objects = ObjectReader::open(path)?;
-            while let Some(object) = objects.next_object()? {
-                let mut strings = Vec::new();
-                object.fields.values().for_each(|value| collect_strings(value, &mut strings));
-                self.add([strings.join("\n").as_str()].into_iter());
+            while let Some((_, members)) = objects.next_members()? {
+                self.add(evaluated::texts(&members).iter().map(String::as_str));
             }
             return Ok(());
         }
@@ -206,19 +204,14 @@ impl Evaluations {
     }
 }
 
-fn collect_strings<'v>(value: &'v Value, out: &mut Vec<&'v str>) {
-    match value {
-        Value::String(text) => out.push(text),
-        Value::Array(items) => items.iter().for_each(|item| collect_strings(item, out)),
-        Value::Object(members) => members.values().for_each(|member| collect_strings(member, out)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
 /// What is compared of a row: its turns but for instructions, and its completion.
 fn text(row: &Row) -> String {
+    with_answer(row, &row.completion)
+}
+
+fn with_answer(row: &Row, answer: &str) -> String {
     let turns = row.messages.iter().filter(|message| message.role != "system").map(|message| message.content.as_str());
-    turns.chain([row.completion.as_str()]).collect::<Vec<_>>().join("\n")
+    turns.chain([answer]).collect::<Vec<_>>().join("\n")
 }
 
 /// Hands out the rows at `places`, which ascend, some at a time.

@@ -51,7 +51,8 @@ pub(super) fn write(
         .iter()
         .map(|source| source.signals.as_ref().filter(|signals| signals.header().tokenizer == tokenizer.digest()))
         .collect();
-    let mut signals = Signals::create(config.signals.as_ref(), &readers, &out)?;
+    let captured: Vec<bool> = sources.iter().map(|source| source.matched.is_some()).collect();
+    let mut signals = Signals::create(config.signals.as_ref(), &readers, &captured, &out)?;
     let vectors = vectors(config, context)?;
     let mut sample = Sample::of(passed, &parts.train, vectors.as_ref());
     let train = write_part(passed, &parts.train, &out.join(TRAIN), &mut signals, &mut sample)?;

@@ -7,18 +7,22 @@ use super::config::SignalsConfig;
 use super::statistics::SignalStatistics;
 use crate::error::{DataError, DataResult};
 use crate::signals::{
-    Exact, Form, Precision, Quality, SIGNALS_FILE, Says, Selection, SequenceKey, Signal, SignalHeader, SignalReader,
-    SignalWriter, TopK,
+    Captured, Exact, Form, Precision, Quality, SIGNALS_FILE, Says, Selection, SequenceKey, Signal, SignalHeader,
+    SignalReader, SignalWriter, TopK, Trial,
 };
 
-/// Positions at which what is kept is compared with whole distributions: the first ones.
+/// Positions at which what is kept is compared with what was stored: the first ones.
 const MEASURED_POSITIONS: u64 = 1024;
 
 /// The signals of all sources, those of kept rows only.
 pub(super) struct Signals<'a> {
     readers: &'a [Option<&'a SignalReader>],
+    /// Which sources are a server's: nobody tried encodings on what it told before it was in tokens with ids.
+    captured: &'a [bool],
     writer: Option<SignalWriter>,
     vocabulary: u32,
+    positions: u64,
+    trial: Option<Trial>,
     anew: Option<Anew>,
 }
 
@@ -26,24 +30,27 @@ pub(super) struct Signals<'a> {
 struct Anew {
     selection: Selection,
     form: Form,
-    positions: u64,
     quality: Quality,
+    captured_quality: Quality,
 }
 
 impl<'a> Signals<'a> {
     pub(super) fn create(
         config: Option<&SignalsConfig>,
         readers: &'a [Option<&'a SignalReader>],
+        captured: &'a [bool],
         out: &Path,
     ) -> DataResult<Self> {
         let anew = config.map(|config| Anew {
             selection: config.selection(),
             form: config.form(),
-            positions: 0,
             quality: Quality::default(),
+            captured_quality: Quality::default(),
         });
         let headers: Vec<&SignalHeader> = readers.iter().flatten().map(|reader| reader.header()).collect();
-        let Some(first) = headers.first() else { return Ok(Self { readers, writer: None, vocabulary: 0, anew }) };
+        let Some(first) = headers.first() else {
+            return Ok(Self { readers, captured, writer: None, vocabulary: 0, positions: 0, trial: None, anew });
+        };
         if let Some(other) = headers.iter().find(|header| header.vocabulary != first.vocabulary) {
             return Err(DataError::invalid(
                 format!(
@@ -57,7 +64,10 @@ impl<'a> Signals<'a> {
         let header = SignalHeader { teachers: teachers.into_iter().cloned().collect(), ..(*first).clone() };
         let form = anew.as_ref().map_or(Form::Plain(Precision::default()), |anew| anew.form);
         let writer = SignalWriter::with_form(&out.join(SIGNALS_FILE), header, form)?;
-        Ok(Self { readers, writer: Some(writer), vocabulary: first.vocabulary, anew })
+        let vocabulary = first.vocabulary;
+        let servers = captured.contains(&true);
+        let trial = servers.then(|| Trial::on_captured(vocabulary, MEASURED_POSITIONS as usize));
+        Ok(Self { readers, captured, writer: Some(writer), vocabulary, positions: 0, trial, anew })
     }
 
     /// Copies what the row's source has under `known` (a key for each of its teachers) to the row's own tokens, which
@@ -74,6 +84,14 @@ impl<'a> Signals<'a> {
                     continue;
                 }
                 let key = SequenceKey::of(teacher, tokens);
+                let told = signal.len().min(positions);
+                if let Some(trial) = self.trial.as_mut().filter(|_| self.captured[source as usize])
+                    && trial.wants(told)
+                {
+                    (0..told).for_each(|place| trial.take_captured(0, &signal.position(place)));
+                    trial.end_sequence(0, key)?;
+                }
+                self.positions += told as u64;
                 match &mut self.anew {
                     None => writer.copy(key, &signal, positions)?,
                     Some(anew) => {
@@ -90,11 +108,20 @@ impl<'a> Signals<'a> {
     pub(super) fn finish(self) -> DataResult<Option<SignalStatistics>> {
         let Some(writer) = self.writer else { return Ok(None) };
         let size = writer.finish()?;
-        Ok(self.anew.map(|Anew { form, positions, quality, .. }| SignalStatistics {
-            encoding: form.to_string(),
-            positions,
-            bytes_per_token: size.bytes as f64 / positions.max(1) as f64,
-            quality: (quality.measured > 0).then_some(quality),
+        let encodings = self.trial.map(Trial::finish).transpose()?.unwrap_or_default();
+        if self.anew.is_none() && encodings.is_empty() {
+            return Ok(None);
+        }
+        let measured = |quality: Quality| (quality.measured > 0).then_some(quality);
+        let (quality, captured_quality) =
+            self.anew.as_ref().map_or((None, None), |anew| (measured(anew.quality), measured(anew.captured_quality)));
+        Ok(Some(SignalStatistics {
+            encoding: self.anew.map_or_else(|| "as stored".to_owned(), |anew| anew.form.to_string()),
+            positions: self.positions,
+            bytes_per_token: size.bytes as f64 / self.positions.max(1) as f64,
+            quality,
+            captured_quality,
+            encodings,
         }))
     }
 }
@@ -136,10 +163,13 @@ impl Anew {
             let Some(kept) = self.selection.of_kept(&stored, key, predicted, &mut order) else { continue };
             if signal.is_dense() && self.quality.measured < MEASURED_POSITIONS {
                 self.quality.count(&Exact::new(&stored.log_probs), &self.form.reconstructed(&kept, vocabulary));
+            } else if !stored.ids.is_empty() && self.captured_quality.measured < MEASURED_POSITIONS {
+                let said = Captured::new(&stored, vocabulary);
+                let made = self.form.reconstructed(&kept, vocabulary);
+                self.captured_quality.count_divergence(said.divergence(&made));
             }
             made.push(kept);
         }
-        self.positions += made.len() as u64;
         Ok(made)
     }
 }

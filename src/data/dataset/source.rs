@@ -226,8 +226,17 @@ impl OpenSource {
         let row = |object: Object| {
             let system = system.as_ref().map(|system| system.render(path, &object)).transpose()?;
             let system = system.filter(|text| !text.trim().is_empty()).map(Message::system);
-            let messages: Vec<Message> =
-                system.into_iter().chain([Message::user(prompt.render(path, &object)?)]).collect();
+            let asked = prompt.render(path, &object)?;
+            if asked.trim().is_empty() {
+                return Err(DataError::Row {
+                    path: path.clone(),
+                    line: object.line,
+                    column: None,
+                    message: "the prompt comes out empty".into(),
+                    hint: Some("remove the row, or use other fields in `prompt`; plain text is a source `text`".into()),
+                });
+            }
+            let messages: Vec<Message> = system.into_iter().chain([Message::user(asked)]).collect();
             let completion = completion.render(path, &object)?;
             Ok(RawRow {
                 source: self.number,

@@ -15,7 +15,7 @@ use crate::batch::BatchPlan;
 use crate::error::{DataError, DataResult};
 use crate::example::Example;
 use crate::server_tokens::Matched;
-use crate::signals::Quality;
+use crate::signals::{Quality, Tried};
 use crate::tokenizer::Tokenizer;
 
 /// The artifact's file of figures.
@@ -66,6 +66,12 @@ pub struct SignalStatistics {
     /// What is lost, where whole distributions were stored to compare with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
+    /// The same where only the most likely tokens were stored: against those, and all others as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub captured_quality: Option<Quality>,
+    /// What each encoding would take and cost of what a server told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encodings: Vec<Tried>,
 }
 
 /// A part in figures.

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use stillhouse_stage::spec::suggest::{did_you_mean, list};
+use stillhouse_stage::spec::suggest::list;
 
 pub(super) use super::image::Images;
 use crate::error::{DataError, DataResult};
 use crate::prompt::{ImageUrl, Message, Part};
-use crate::source::Object;
+use crate::source::{Object, hint_for_missing};
 
 /// Finds the conversation of a row.
 pub(super) struct Conversation {
@@ -48,10 +48,7 @@ impl Conversation {
         let field = &self.field;
         let Some(value) = row.fields.get(field) else {
             let have: Vec<&str> = row.fields.keys().map(String::as_str).collect();
-            let hint = match did_you_mean(field, have.iter().copied()) {
-                Some(close) => format!("did you mean `{close}`? the row has {}", list(&have)),
-                None => format!("the row has {}", list(&have)),
-            };
+            let hint = hint_for_missing(field, &have).unwrap_or_else(|| format!("the row has {}", list(&have)));
             return Err(Fault::new(format!("the row has no field `{field}`, which `messages` names"), hint));
         };
         // Formats without lists keep a conversation as JSON.

@@ -141,7 +141,7 @@ impl Fill {
         // A conversation that brings instructions of its own keeps them.
         let own = messages.iter().any(|message| message.role == "system");
         let system = if own { None } else { render(&self.system)?.filter(|text| !text.trim().is_empty()) };
-        let reference = render(&self.reference)?.or(told);
+        let reference = render(&self.reference)?.filter(|text| !text.trim().is_empty()).or(told);
         Ok(Prompt::new(system.map(Message::system).into_iter().chain(messages).collect(), reference))
     }
 }

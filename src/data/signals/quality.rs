@@ -1,8 +1,11 @@
 //! What keeping a part of a distribution costs, measured where the whole one is at hand.
 
+mod captured;
+
 use serde::{Deserialize, Serialize};
 
 use super::TopK;
+pub use captured::Captured;
 
 /// Least mass that tokens outside a kept part are taken to have together, as the losses take it.
 const SMALLEST_REST: f64 = 1e-7;
@@ -66,7 +69,7 @@ fn finite(log: f64) -> f64 {
     if log == f64::NEG_INFINITY { 0.0 } else { log }
 }
 
-/// What [`Exact::divergence`] finds.
+/// What [`Exact::divergence`] and [`Captured::divergence`] find.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Divergence {
     /// Over the whole vocabulary.
@@ -98,7 +101,11 @@ pub struct Quality {
 impl Quality {
     /// Counts a position.
     pub fn count(&mut self, exact: &Exact<'_>, kept: &TopK) {
-        let Divergence { whole, kept, outside } = exact.divergence(kept);
+        self.count_divergence(exact.divergence(kept));
+    }
+
+    /// Counts a position whose divergence is known.
+    pub fn count_divergence(&mut self, Divergence { whole, kept, outside }: Divergence) {
         self.measured += 1;
         let share = 1.0 / self.measured as f64;
         self.kl_mean += (whole - self.kl_mean) * share;

@@ -14,8 +14,9 @@ use super::plain_file::open_plain_file;
 use super::{Object, Rows};
 use crate::error::{DataError, DataResult};
 
-/// Reads a UTF-8 file of records whose first one names the fields. Line ends are `\n` or `\r\n`; a field in quotes may
-/// hold delimiters, line ends and doubled quotes; blank lines are skipped, and so is a byte-order mark.
+/// Reads a UTF-8 file of records whose first one names the fields. Line ends are `\n` or `\r\n`, or `\r` in a file that begins
+/// without a `\n`; a field in quotes may hold delimiters, line ends and doubled quotes; blank lines are skipped, and so is a
+/// byte-order mark.
 pub struct CsvReader {
     bytes: Bytes,
     delimiter: u8,
@@ -40,13 +41,13 @@ struct Place {
 
 impl Place {
     /// The place behind some bytes that begin here.
-    fn behind(mut self, bytes: &[u8]) -> Self {
-        bytes.iter().for_each(|byte| self.step(*byte));
+    fn behind(mut self, bytes: &[u8], line_end: u8) -> Self {
+        bytes.iter().for_each(|byte| self.step(*byte, line_end));
         self
     }
 
-    fn step(&mut self, byte: u8) {
-        if byte == b'\n' {
+    fn step(&mut self, byte: u8, line_end: u8) {
+        if byte == line_end {
             *self = Self { line: self.line + 1, column: 1 };
         } else if byte & 0xC0 != 0x80 {
             // Every byte of a character but the first begins with the bits 10.
@@ -89,10 +90,18 @@ impl CsvReader {
             let place = record.fields.get(wanted).map_or(record.end, |(_, place)| *place);
             let delimiter = self.delimiter.escape_ascii();
             let hint = format!("a field that holds `{delimiter}`, a quote or a line end stands in quotes: \"…\"");
+            let one = self.header.first().filter(|_| wanted == 1);
+            let hint = match one.and_then(|one| Some((one, delimiter_in(one)?))) {
+                Some((one, fitting)) => {
+                    format!("the header has one field, `{one}`: is `{}` the `delimiter`?", fitting.escape_default())
+                }
+                _ if found == 1 => format!("is `{delimiter}` the `delimiter`? {hint}"),
+                _ => hint,
+            };
             return Err(self.bytes.fault(
                 place,
                 format!("the row has {found} fields, the header {wanted}"),
-                Some(if found == 1 { format!("is `{delimiter}` the `delimiter`? {hint}") } else { hint }),
+                Some(hint),
             ));
         }
         let line = record.start.line;
@@ -124,6 +133,12 @@ impl Rows for CsvReader {
     }
 }
 
+/// What else may stand between the fields that a header names, where it has only one: the delimiters in use, the most likely
+/// first.
+pub(super) fn delimiter_in(header: &str) -> Option<char> {
+    [';', '\t', '|', ','].into_iter().find(|delimiter| header.contains(*delimiter))
+}
+
 /// The bytes of the file, with the place of the next one.
 struct Bytes {
     path: PathBuf,
@@ -132,6 +147,8 @@ struct Bytes {
     filled: usize,
     at: usize,
     place: Place,
+    /// `\n`, whether or not a `\r` stands before it, or `\r` alone.
+    line_end: u8,
     /// The bytes of the record that is being read.
     raw: Vec<u8>,
 }
@@ -140,9 +157,21 @@ impl Bytes {
     fn open(path: &Path) -> DataResult<Self> {
         let file = open_plain_file(path)?;
         let place = Place { line: 1, column: 1 };
-        let mut bytes =
-            Self { path: path.to_path_buf(), file, chunk: vec![0; 1 << 16], filled: 0, at: 0, place, raw: Vec::new() };
+        let mut bytes = Self {
+            path: path.to_path_buf(),
+            file,
+            chunk: vec![0; 1 << 16],
+            filled: 0,
+            at: 0,
+            place,
+            line_end: b'\n',
+            raw: Vec::new(),
+        };
         bytes.peek()?;
+        let begin = &bytes.chunk[..bytes.filled];
+        if begin.contains(&b'\r') && !begin.contains(&b'\n') {
+            bytes.line_end = b'\r';
+        }
         if bytes.chunk[..bytes.filled].starts_with(b"\xef\xbb\xbf") {
             bytes.at = 3;
         }
@@ -160,7 +189,7 @@ impl Bytes {
     /// Takes the byte that was peeked at.
     fn take(&mut self, byte: u8) {
         self.at += 1;
-        self.place.step(byte);
+        self.place.step(byte, self.line_end);
         self.raw.push(byte);
     }
 
@@ -185,14 +214,14 @@ impl Bytes {
             let last = loop {
                 match self.peek()? {
                     None => break true,
-                    Some(b'\n') => {
+                    Some(byte) if byte == self.line_end => {
                         // Of `\r\n` both are the line's end.
                         if carriage {
                             field.pop();
                         } else {
                             end = self.place;
                         }
-                        self.take(b'\n');
+                        self.take(byte);
                         break true;
                     }
                     Some(byte) if byte == delimiter => {
@@ -209,7 +238,7 @@ impl Bytes {
             };
             fields.push((field, place));
             if last {
-                let end = if self.raw.ends_with(b"\n") { end } else { self.place };
+                let end = if self.raw.ends_with(&[self.line_end]) { end } else { self.place };
                 return Ok(Some(Record { fields, start, end }));
             }
         }
@@ -240,7 +269,7 @@ impl Bytes {
                 Some(byte) if byte == delimiter => return Ok(()),
                 Some(_) => {
                     // Where the field was meant to end nobody knows: reading goes on with the next line.
-                    while let Some(byte) = self.peek()?.filter(|byte| *byte != b'\n') {
+                    while let Some(byte) = self.peek()?.filter(|byte| *byte != self.line_end) {
                         self.take(byte);
                         self.not_endless(opened)?;
                     }
@@ -262,7 +291,7 @@ impl Bytes {
     /// The fields as text.
     fn texts(&self, record: Record) -> DataResult<Vec<(String, Place)>> {
         if let Err(error) = std::str::from_utf8(&self.raw) {
-            let place = record.start.behind(&self.raw[..error.valid_up_to()]);
+            let place = record.start.behind(&self.raw[..error.valid_up_to()], self.line_end);
             let hint = "save the file as UTF-8, for instance with iconv";
             return Err(self.fault(place, "not valid UTF-8".into(), Some(hint.into())));
         }

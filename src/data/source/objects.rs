@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::Rows;
 use super::lines::LineReader;
+use super::{Json, Rows};
 use crate::error::{DataError, DataResult};
 
 /// Reads a file of one JSON object a line; blank lines are skipped.
@@ -23,6 +23,9 @@ pub struct Object {
     pub fields: Map<String, Value>,
 }
 
+/// The members of an object, in order.
+pub type Members = Vec<(String, Json)>;
+
 impl ObjectReader {
     /// Opens a file.
     pub fn open(path: &Path) -> DataResult<Self> {
@@ -32,8 +35,20 @@ impl ObjectReader {
     /// The next object.
     ///
     /// # Errors
-    /// A line that is no JSON object, by line and column; a file without any.
+    /// A line that is no JSON object, or one in which a key stands twice, by line and column; a file without any.
     pub fn next_object(&mut self) -> DataResult<Option<Object>> {
+        let members = self.next_members()?;
+        Ok(members.map(|(line, members)| Object {
+            line,
+            fields: members.into_iter().map(|(name, value)| (name, value.into())).collect(),
+        }))
+    }
+
+    /// The next object's line and its members, in the order in which they stand there.
+    ///
+    /// # Errors
+    /// Those of [`Self::next_object`].
+    pub fn next_members(&mut self) -> DataResult<Option<(u64, Members)>> {
         let path = self.lines.path().to_path_buf();
         while let Some(line) = self.lines.next_line()? {
             if line.text.trim().is_empty() {
@@ -47,15 +62,17 @@ impl ObjectReader {
                 message,
                 hint: Some("every line must be one JSON object: {\"question\": \"…\"}".into()),
             };
-            let value: Value = serde_json::from_str(line.text).map_err(|error| {
+            let value: Json = serde_json::from_str(line.text).map_err(|error| {
                 // serde_json says the place itself; here it is already in front of the message.
                 let words = error.to_string();
-                let words = words.split(" at line ").next().unwrap_or_default();
-                fault(Some(error.column()), format!("not valid JSON: {words}"))
+                let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(words, _)| words);
+                // What is no fault of the grammar is a key that stands twice.
+                let words = if error.is_data() { words.to_owned() } else { format!("not valid JSON: {words}") };
+                fault(Some(error.column()), words)
             })?;
             return match value {
-                Value::Object(fields) => Ok(Some(Object { line: line.number, fields })),
-                other => Err(fault(None, format!("expected a JSON object, found {}", type_name(&other)))),
+                Json::Object(members) => Ok(Some((line.number, members))),
+                other => Err(fault(None, format!("expected a JSON object, found {}", type_name(&Value::from(other))))),
             };
         }
         if self.read == 0 {
@@ -119,6 +136,15 @@ mod tests {
         assert!(error.to_string().ends_with("rows.jsonl:2:9: not valid JSON: trailing comma"), "{error}");
         let error = objects("[1]\n").unwrap_err();
         assert!(error.to_string().ends_with("rows.jsonl:1: expected a JSON object, found a list"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_in_a_row_makes_it_a_bad_one() {
+        let error = objects("{\"q\": \"one\", \"q\": \"two\"}\n").unwrap_err();
+        assert!(error.to_string().contains("rows.jsonl:1:"), "{error}");
+        assert!(error.to_string().ends_with(": the key `q` stands twice in one object"), "{error}");
+        assert!(matches!(error, DataError::Row { .. }));
+        assert_eq!(objects("{\"q\": {\"a\": 1}, \"a\": 2}\n").unwrap().len(), 1);
     }
 
     #[test]

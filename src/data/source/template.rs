@@ -6,7 +6,9 @@ use minijinja::{Environment, UndefinedBehavior, Value};
 use serde::Serialize;
 use stillhouse_stage::spec::suggest::{did_you_mean, list};
 
+use super::csv::delimiter_in;
 use super::objects::Object;
+use super::printing;
 use crate::error::{DataError, DataResult};
 
 const NAME: &str = "template";
@@ -14,7 +16,7 @@ const NAME: &str = "template";
 const FUEL: u64 = 5_000_000;
 
 /// A compiled template. Fields that a row does not have are errors, not empty text; `{{ field | default("") }}` says
-/// that one may be missing.
+/// that one may be missing. Null is empty text, and lists and objects are JSON.
 #[derive(Debug)]
 pub struct RowTemplate {
     environment: Box<Environment<'static>>,
@@ -28,6 +30,7 @@ impl RowTemplate {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_keep_trailing_newline(true);
         environment.set_fuel(Some(FUEL));
+        printing::set(&mut environment);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| {
             let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
@@ -82,13 +85,12 @@ impl RowTemplate {
             match (error.kind(), missing) {
                 (minijinja::ErrorKind::UndefinedError, Some(name)) => fault(
                     format!("the row has no field `{name}`, which `{}` uses", self.key),
-                    Some(match did_you_mean(name, have.iter().copied()) {
-                        Some(close) => format!("did you mean `{close}`? the row has {}", list(&have)),
-                        None => format!(
+                    Some(hint_for_missing(name, &have).unwrap_or_else(|| {
+                        format!(
                             "the row has {}; a field that may be missing: {{{{ {name} | default(\"\") }}}}",
                             list(&have)
-                        ),
-                    }),
+                        )
+                    })),
                 ),
                 (minijinja::ErrorKind::OutOfFuel, _) => fault(
                     format!("`{}` does not come to an end on this row: it was stopped after {FUEL} steps", self.key),
@@ -101,6 +103,17 @@ impl RowTemplate {
             }
         })
     }
+}
+
+/// What to do about a field that a row with the fields `have` lacks, where one of them says it.
+pub(crate) fn hint_for_missing(name: &str, have: &[&str]) -> Option<String> {
+    if let [one] = have
+        && let Some(delimiter) = delimiter_in(one)
+    {
+        return Some(format!("the row has one field, `{one}`: is `{}` the `delimiter`?", delimiter.escape_default()));
+    }
+    let close = did_you_mean(name, have.iter().copied())?;
+    Some(format!("did you mean `{close}`? the row has {}", list(have)))
 }
 
 #[cfg(test)]

@@ -38,6 +38,28 @@ fn rows_that_share_thirteen_words_with_a_file_are_listed_with_the_words() {
 }
 
 #[test]
+fn a_short_question_and_its_answer_are_found_though_neither_has_thirteen_words() {
+    let fixture = Fixture::new();
+    let eight = |name: &str| (0..8).map(|word| format!("{name}{word} ")).collect::<String>();
+    let (question, answer) = (eight("question"), eight("answer"));
+    let rows = fixture.jsonl(&[(&question, &answer), ("b", &eight("c")), ("d", &eight("e")), (&answer, &question)]);
+    for (name, line) in [
+        ("a.jsonl", format!("{{\"question\": {}, \"answer\": {}}}", json!(question), json!(answer))),
+        (
+            "b.jsonl",
+            format!("{{\"id\": 7, \"answer\": {}, \"note\": \"x\", \"question\": {}}}", json!(answer), json!(question)),
+        ),
+        ("c.jsonl", format!("{{\"question\": {}, \"choices\": [\"no\", {}]}}", json!(question), json!(answer))),
+    ] {
+        let bench = fixture.bench.file(name, &format!("{line}\n"));
+        let against = json!([{ "file": bench }]);
+        let made =
+            fixture.run(json!({ "mix": [{ "jsonl": &rows }], "decontaminate": { "against": against } })).unwrap();
+        assert_eq!(contaminated(&made).iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1], "{name}");
+    }
+}
+
+#[test]
 fn rows_of_another_dataset_count_in_the_part_that_is_named() {
     let mut fixture = Fixture::new();
     let lines = [words("a"), words("b"), words("c"), words("d")].join("\n");

@@ -60,6 +60,15 @@ fn a_servers_log_probs_become_signals_of_the_rows_that_stay() {
     let figures = &made.outcome.metrics["sources"][0]["log-probs"];
     assert_eq!((&figures["matched"], &figures["mass"], &figures["left-out"]), (&json!(1.0), &json!(1.0), &json!(0)));
     assert!(fixture.bench.said.warnings().iter().all(|warning| !warning.starts_with("only")));
+    // What other encodings would take, against what the server told.
+    let figures = &made.outcome.metrics["signals"];
+    assert_eq!(figures["encoding"], "as stored");
+    let tried = figures["encodings"].as_array().unwrap();
+    assert!(tried.iter().all(|row| row["against"] == "captured" && row["bytes-per-token"].as_f64().unwrap() > 0.0));
+    let row = tried.iter().find(|row| row["encoding"] == "plain f32").unwrap();
+    assert!(row["kl-max"].as_f64().unwrap() < 1e-5 && (row["outside-mean"].as_f64().unwrap() - 0.125).abs() < 1e-3);
+    let cut = tried.iter().find(|row| row["encoding"] == "top-p 0.8, compact kl 0.001");
+    assert!(cut.is_some(), "{figures}");
 }
 
 #[test]
@@ -75,6 +84,12 @@ fn they_are_cut_encoded_and_shortened_like_a_local_teachers() {
     let signals = SignalReader::open(&made.out.join(SIGNALS_FILE)).unwrap();
     let signal = signals.find(&examples[0].tokens).unwrap().unwrap();
     assert_eq!(signal.position(0).ids.len(), 1);
+    let figures = &made.outcome.metrics["signals"];
+    let quality = &figures["captured-quality"];
+    assert!(quality["measured"].as_u64().unwrap() > 0 && figures.get("quality").is_none(), "{figures}");
+    // `~` is not kept: an eighth of the mass more than the server left open.
+    assert!((quality["outside-mean"].as_f64().unwrap() - 0.25).abs() < 1e-6, "{quality}");
+    assert!(quality["kl-mean"].as_f64().unwrap() > quality["kept-kl-mean"].as_f64().unwrap());
     let (longest, shortest) = (examples[0].tokens.len(), examples[0].tokens.len() - 2);
     for max_length in shortest..longest {
         let table = json!({ "mix": [{ "answers": "replies" }], "max-length": max_length, "long-rows": "cut" });

@@ -13,6 +13,7 @@ const LENGTHS: &[(&str, usize)] = &[
     ("BE", 16),
     ("BG", 22),
     ("BH", 22),
+    ("BI", 27),
     ("BR", 29),
     ("BY", 28),
     ("CH", 21),
@@ -20,12 +21,14 @@ const LENGTHS: &[(&str, usize)] = &[
     ("CY", 28),
     ("CZ", 24),
     ("DE", 22),
+    ("DJ", 27),
     ("DK", 18),
     ("DO", 28),
     ("EE", 20),
     ("EG", 29),
     ("ES", 24),
     ("FI", 18),
+    ("FK", 18),
     ("FO", 18),
     ("FR", 27),
     ("GB", 22),
@@ -34,6 +37,7 @@ const LENGTHS: &[(&str, usize)] = &[
     ("GL", 18),
     ("GR", 27),
     ("GT", 28),
+    ("HN", 28),
     ("HR", 21),
     ("HU", 28),
     ("IE", 22),
@@ -50,15 +54,19 @@ const LENGTHS: &[(&str, usize)] = &[
     ("LT", 20),
     ("LU", 20),
     ("LV", 21),
+    ("LY", 25),
     ("MC", 27),
     ("MD", 24),
     ("ME", 22),
     ("MK", 19),
+    ("MN", 20),
     ("MR", 27),
     ("MT", 31),
     ("MU", 30),
+    ("NI", 28),
     ("NL", 18),
     ("NO", 15),
+    ("OM", 23),
     ("PK", 24),
     ("PL", 28),
     ("PS", 29),
@@ -66,12 +74,15 @@ const LENGTHS: &[(&str, usize)] = &[
     ("QA", 29),
     ("RO", 24),
     ("RS", 22),
+    ("RU", 33),
     ("SA", 24),
     ("SC", 31),
+    ("SD", 18),
     ("SE", 24),
     ("SI", 19),
     ("SK", 24),
     ("SM", 27),
+    ("SO", 23),
     ("ST", 25),
     ("SV", 28),
     ("TL", 23),
@@ -81,6 +92,7 @@ const LENGTHS: &[(&str, usize)] = &[
     ("VA", 22),
     ("VG", 24),
     ("XK", 20),
+    ("YE", 30),
 ];
 
 /// The numbers in a text, with or without spaces between groups.
@@ -135,6 +147,27 @@ mod tests {
 
     fn texts(text: &str) -> Vec<&str> {
         find(text).into_iter().map(|place| &text[place]).collect()
+    }
+
+    /// Examples of SWIFT's registry.
+    #[test]
+    fn numbers_of_countries_that_joined_late_are_found() {
+        for number in [
+            "BI4210000100010000332045181",
+            "DJ2100010000000154000100186",
+            "FK88SC123456789012",
+            "HN88CABF00000000000250005469",
+            "LY83002048000020100120361",
+            "MN121234123456789123",
+            "NI45BAPR00000013000003558124",
+            "OM810180000001299123456",
+            "RU0304452522540817810538091310419",
+            "SD8811123456789012",
+            "SO211000001001000100141",
+            "YE15CBYE0001018861234567891234",
+        ] {
+            assert_eq!(texts(number), [number], "{number}");
+        }
     }
 
     /// Examples of SWIFT's registry.

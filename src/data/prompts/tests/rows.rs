@@ -125,3 +125,41 @@ fn parquet_rows_fill_templates_and_bad_ones_are_named_by_their_number() {
     let told = failure(&bench, table("{{ q if n == 1 else '' }}"));
     assert!(told.starts_with("p.parquet:2: the prompt comes out empty"), "{told}");
 }
+
+#[test]
+fn a_field_that_is_null_is_empty_text_and_a_prompt_of_nothing_else_is_a_bad_row() {
+    let bench = Bench::new();
+    let rows = "{\"q\": \"one\", \"s\": null, \"r\": null}\n{\"q\": \"two\", \"s\": \"Be brief.\", \"r\": {\"a\": null}}\n{\"q\": null, \"s\": \"\", \"r\": 1}\n";
+    let path = bench.file("p.jsonl", rows);
+    let table = |policy: &str| {
+        json!({
+            "jsonl": { "path": path, "template": "{{ q }}", "system": "{{ s }}", "reference": "{{ r }}" }, "on-bad-row": policy,
+        })
+    };
+    let made = bench.run(&Prompts, table("skip")).unwrap();
+    let two = Prompt::new(vec![Message::system("Be brief."), Message::user("two")], Some("{\"a\": null}".into()));
+    assert_eq!(prompts(&made), [Prompt::new(vec![Message::user("one")], None), two]);
+    assert_eq!(made.outcome.metrics["bad-rows"]["first"], json!(["p.jsonl:3: the prompt comes out empty"]));
+    assert!(failure(&bench, table("stop")).starts_with("p.jsonl:3: the prompt comes out empty | "));
+    let path = bench.bytes("p.parquet", &crate::source::conversations_in_parquet());
+    let made = bench.run(&Prompts, json!({ "parquet": { "path": path, "template": "{{ q }} {{ x }}" } })).unwrap();
+    assert_eq!(texts(&made), ["one 0.1", "zw\u{f6}lf "]);
+}
+
+#[test]
+fn a_header_of_one_field_says_which_delimiter_would_fit() {
+    let bench = Bench::new();
+    for (content, expected) in [
+        (
+            "id;question\n1;one\n",
+            "bad.csv:2: the row has no field `question`, which `template` uses | the row has one field, `id;question`: is `;` the `delimiter`?",
+        ),
+        (
+            "id\tquestion\n1\tone, or two\n",
+            "bad.csv:2:7: the row has 2 fields, the header 1 | the header has one field, `id\tquestion`: is `\\t` the `delimiter`?",
+        ),
+    ] {
+        let path = bench.file("bad.csv", content);
+        assert_eq!(failure(&bench, json!({ "csv": { "path": path, "template": "{{ question }}" } })), expected);
+    }
+}

@@ -111,3 +111,12 @@ fn an_unclosed_quote_in_a_huge_file_does_not_fill_the_memory() {
     content.resize(20 << 20, b'x');
     assert_eq!(read(&content, b',').1, ["rows.csv:2:3: the row that begins here is longer than 16 MiB"]);
 }
+
+#[test]
+fn lines_that_end_in_carriage_returns_alone_are_read_and_counted() {
+    let (rows, faults) = read(b"q,a\r1,\"x\ry\"\r\r2,b,c\r3,d\r", b',');
+    assert_eq!(rows, [(2, r#"{"q":"1","a":"x\ry"}"#), (6, r#"{"q":"3","a":"d"}"#)].map(|(l, t)| (l, ordered(t))));
+    assert_eq!(faults, ["rows.csv:5:5: the row has 3 fields, the header 2"]);
+    // Among other line ends it is a character of a field.
+    assert_eq!(self::rows("q,a\n1,x\ry\n"), [(2, ordered(r#"{"q":"1","a":"x\ry"}"#))]);
+}

@@ -98,6 +98,39 @@ fn texts_numbers_bytes_nulls_and_lists_of_structs_are_read_in_every_compression(
 }
 
 #[test]
+fn times_in_nanoseconds_are_text_as_those_in_larger_units_are() {
+    const TIMES: &str = "message rows {
+        required int64 ns (TIMESTAMP(NANOS,true));
+        required int64 us (TIMESTAMP(MICROS,true));
+        required int64 day (TIME(NANOS,true));
+        required int64 n;
+        required group list (LIST) { repeated group list { required int64 element (TIMESTAMP(NANOS,false)); } }
+    }";
+    let schema = Arc::new(parse_message_type(TIMES).unwrap());
+    let mut file = SerializedFileWriter::new(Vec::new(), schema, Arc::new(WriterProperties::default())).unwrap();
+    let mut group = file.next_row_group().unwrap();
+    let ns = 1_700_000_000_123_456_789;
+    for (value, levels) in
+        [(ns, None), (ns / 1000, None), (45_296_000_000_001, None), (ns, None), (ns, Some((&[1][..], &[0][..])))]
+    {
+        let mut writer = group.next_column().unwrap().unwrap();
+        let (definition, repetition) = levels.unzip();
+        writer.typed::<Int64Type>().write_batch(&[value], definition, repetition).unwrap();
+        writer.close().unwrap();
+    }
+    group.close().unwrap();
+    let rows = read(&file.into_inner().unwrap()).unwrap();
+    let expected = json!({
+        "ns": "2023-11-14T22:13:20.123456789Z",
+        "us": "2023-11-14T22:13:20.123456Z",
+        "day": "12:34:56.000000001",
+        "n": ns,
+        "list": ["2023-11-14T22:13:20.123456789Z"],
+    });
+    assert_eq!(Value::Object(rows[0].fields.clone()), expected);
+}
+
+#[test]
 fn a_damaged_file_is_an_error_wherever_the_damage_is() {
     let whole = written(Compression::SNAPPY);
     assert!(read(&whole[..whole.len() / 2]).unwrap_err().starts_with("rows.parquet: cannot be read as Parquet: "));
