@@ -19,6 +19,7 @@ use crate::provider::server::{Client, Unanswered};
 use crate::replies::{Claim, Location, Mine, ReplyStore, RequestKey, StoreError};
 use crate::reply::Reply;
 use crate::request::{Identity, Request};
+use crate::transport::{Estimate, Spent};
 
 use self::ahead::{Ahead, Flight, State};
 pub use self::batched::Batches;
@@ -82,19 +83,20 @@ pub struct Asking {
     /// Those that the server refused.
     rejected: AtomicU64,
     first_rejection: Mutex<Option<Failure>>,
-    paid: Mutex<Paid>,
+    /// Replies that were asked for and stored.
+    stored: AtomicU64,
     /// Requests whose batch has come so far.
     batched: AtomicU64,
     /// What the server refused of batches: as the user shall read it, and its words.
     refused_in_batches: Mutex<BTreeMap<RequestKey, (Failure, String)>>,
 }
 
-/// What was asked of the teacher, and answered, and stored.
+/// What was asked of the teacher.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Paid {
-    /// Requests.
+    /// Requests that were answered, and their replies stored.
     pub requests: u64,
-    /// Tokens of prompts.
+    /// Tokens of prompts, as they are charged: those that came to nothing as well.
     pub prompt: u64,
     /// Tokens of replies.
     pub completion: u64,
@@ -142,7 +144,7 @@ impl Asking {
             replied: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             first_rejection: Mutex::new(None),
-            paid: Mutex::default(),
+            stored: AtomicU64::new(0),
             batched: AtomicU64::new(0),
             refused_in_batches: Mutex::default(),
         })
@@ -170,7 +172,13 @@ impl Asking {
 
     /// What was paid for so far, whether `take` has seen it or not.
     pub fn paid(&self) -> Paid {
-        *self.paid.lock().unwrap_or_else(PoisonError::into_inner)
+        let Estimate { prompt, completion } = self.spent().tokens;
+        Paid { requests: self.stored.load(Ordering::Relaxed), prompt, completion }
+    }
+
+    /// What the requests cost that were sent, whatever they came to.
+    pub fn spent(&self) -> Spent {
+        self.client().map(|client| client.meter().spent()).unwrap_or_default()
     }
 
     /// Asks all questions and gives the replies to `take` in the order of the questions. After a failure nothing more is sent, but
@@ -349,7 +357,7 @@ impl Asking {
                 }
             };
             let location = self.store.put(key, max_tokens, &reply).await?;
-            self.count(&reply);
+            self.stored.fetch_add(1, Ordering::Relaxed);
             drop(mine);
             return Ok(Landing::Reply(location, Origin::Asked));
         }
@@ -364,16 +372,9 @@ impl Asking {
         }
     }
 
-    fn count(&self, reply: &Reply) {
-        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-        paid.requests += 1;
-        paid.prompt += u64::from(reply.usage.prompt);
-        paid.completion += u64::from(reply.usage.completion);
-    }
-
     /// Notes a reply that was stored ahead of its turn.
-    fn was_paid(&self, key: RequestKey, reply: &Reply) {
-        self.count(reply);
+    fn was_paid(&self, key: RequestKey) {
+        self.stored.fetch_add(1, Ordering::Relaxed);
         self.asked_again.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
     }
 

@@ -123,7 +123,7 @@ impl StageKind for Judge {
                 asker.teacher
             ));
         }
-        tally.add_to(&mut metrics, session.prices());
+        tally.add_to(&mut metrics, session.as_ref());
         Ok(Outcome { metrics, provenance, resumed: false })
     }
 }
