@@ -65,7 +65,13 @@ impl Sum {
 impl From<&Spent> for Sum {
     fn from(spent: &Spent) -> Self {
         let Spent { teacher: _, requests, prompt_tokens, completion_tokens, usd } = spent;
-        Self { requests: *requests, prompt_tokens: *prompt_tokens, completion_tokens: *completion_tokens, usd: *usd, not_reported: 0 }
+        Self {
+            requests: *requests,
+            prompt_tokens: *prompt_tokens,
+            completion_tokens: *completion_tokens,
+            usd: *usd,
+            not_reported: 0,
+        }
     }
 }
 
@@ -106,7 +112,13 @@ fn parts(stage: &str, result: &StageResult) -> Vec<(String, Sum)> {
         if asked > 0 && spend_usd.is_some() {
             let teacher = result.names.get("teacher").map_or(stage, String::as_str);
             let PaidTokens { prompt, completion } = paid_tokens;
-            let sum = Sum { requests: asked, prompt_tokens: prompt, completion_tokens: completion, usd: spend_usd, not_reported: not_reported.requests };
+            let sum = Sum {
+                requests: asked,
+                prompt_tokens: prompt,
+                completion_tokens: completion,
+                usd: spend_usd,
+                not_reported: not_reported.requests,
+            };
             return vec![(teacher.to_owned(), sum)];
         }
     }
@@ -223,8 +235,13 @@ mod tests {
         ];
         let record = fold(&events);
         let found = spend(&record);
-        let sum =
-            |requests, usd| Sum { requests, prompt_tokens: 10 * requests, completion_tokens: requests, usd: Some(usd), not_reported: 0 };
+        let sum = |requests, usd| Sum {
+            requests,
+            prompt_tokens: 10 * requests,
+            completion_tokens: requests,
+            usd: Some(usd),
+            not_reported: 0,
+        };
         assert_eq!(found.all, sum(14, 0.875));
         assert_eq!(found.teachers, BTreeMap::from([("teacher.big".to_owned(), sum(14, 0.875))]));
         assert_eq!(found.stages["answers.failed"], sum(4, 0.25));

@@ -77,7 +77,7 @@ impl Tally {
             add(&mut self.paid_tokens);
         }
         // Nobody answered where the server refused.
-        if reply.outcome != Outcome::Rejected {
+        if !matches!(reply.outcome, Outcome::Rejected | Outcome::Failed) {
             let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
             *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
         }

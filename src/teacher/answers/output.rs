@@ -175,7 +175,7 @@ impl Tally {
             self.paid_completion_tokens += completion;
         }
         // Nobody answered where the server refused.
-        if outcome != Outcome::Rejected {
+        if !matches!(outcome, Outcome::Rejected | Outcome::Failed) {
             let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
             *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
         }

@@ -130,7 +130,8 @@ impl StageKind for Judge {
 
 /// Whether there is something to judge.
 fn is_judged(answer: &Answer) -> bool {
-    !answer.text.trim().is_empty() && !matches!(answer.outcome, Answered::ContentFilter | Answered::Rejected)
+    !answer.text.trim().is_empty()
+        && !matches!(answer.outcome, Answered::ContentFilter | Answered::Rejected | Answered::Failed)
 }
 
 /// Counts the answers that are judged.

@@ -26,6 +26,8 @@ const SLOWEST: f64 = 60.0;
 const OPEN: f64 = 10_000.0;
 /// A refusal among so many requests that were taken is no crowd's: the gate closes for a moment only.
 const MILD: u64 = 10;
+/// So many may be an accident.
+const FEW: u64 = 2;
 const MOMENT: Duration = Duration::from_millis(100);
 /// What was taken is reckoned over so long a time at least: limits let a second's worth through at once.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -189,9 +191,9 @@ impl State {
         }
     }
 
-    /// Whether hardly any request was refused.
+    /// Whether hardly any request was refused, and others were answered.
     fn is_mild(&self) -> bool {
-        self.refused * MILD < self.sent
+        self.refused * MILD < self.sent || (self.refused <= FEW && self.in_a_row < 2)
     }
 
     fn refused(&mut self, went: Went, asked: Option<Duration>, why: &str, now: Instant) {
@@ -309,7 +311,7 @@ mod tests {
             (5.0, 5.0, second, 64, 120, 40.0, 80),
             (5.0, 5.0, None, 64, 120, 40.0, 80),
             (1.0, 60.0, Some(Duration::from_secs(30)), 16, 120, 130.0, 40),
-            (50.0, 50.0, None, 64, 3000, 90.0, 120),
+            (50.0, 50.0, None, 64, 3000, 90.0, 192),
         ];
         for (rate, burst, asks, at_once, wanted, most_seconds, most_refused) in cases {
             let (seconds, refused) = send(Bucket::new(rate, burst, asks), at_once, wanted).await;

@@ -64,7 +64,7 @@ fn what_is_billed_and_refused_by_us_is_spent() {
         }
         Act::ok(body.to_string())
     });
-    let mut teacher = server.definition(json!({ "concurrency": 4, "budget-usd": 100.0 }));
+    let mut teacher = server.definition(json!({ "concurrency": 4 }));
     teacher["prices"] = json!({ "input": 1e6, "output": 2e6 });
     let made = Bench::new().run(&prompts(60), teacher, json!({ "capture": { "top-k": 1 } })).unwrap();
     let [prompt, completion] = *sum.lock().unwrap();

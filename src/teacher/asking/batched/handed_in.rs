@@ -22,6 +22,8 @@ use crate::transport::{Fault, Governor, Meter};
 const AT_ONCE: usize = 512;
 /// Reasons that are told of a batch that failed.
 const TOLD: usize = 3;
+/// What was told last of a batch that somebody called off.
+const CANCELLED: &str = "cancelled";
 /// What a server says that has as many requests queued as it takes.
 const NO_ROOM: &str = "token_limit_exceeded";
 
@@ -113,6 +115,16 @@ impl HandedIn {
         };
         self.counts = batch.request_counts.unwrap_or_default();
         match batch.status.as_str() {
+            "cancelled" if self.told != CANCELLED => {
+                // Somebody meant it: whoever looks on can still stop before it is paid for again.
+                (batches.tell)(format!(
+                    "batch {} was cancelled at the server ({} of {} answered): the others are handed in again; ctrl-c stops",
+                    batch.id, self.counts.completed, self.counts.total
+                ));
+                CANCELLED.clone_into(&mut self.told);
+                self.due = Instant::now() + self.patience.get_or_insert_with(|| Patience::new(batches.options)).next();
+                Ok(None)
+            }
             "completed" | "expired" | "cancelled" => self.fetch(remote, asking, batches, &batch).await.map(Some),
             "failed" => self.failed(remote, &batch).map(Some),
             status => {

@@ -34,11 +34,13 @@ pub struct Unanswered {
     pub failure: Failure,
     /// The server's words, if it refused this very request, so that it matters which one it was.
     pub rejected: Option<String>,
+    /// What came instead of a reply to the last attempt, if it was this request that was given up, and not the teacher.
+    pub gave_up: Option<String>,
 }
 
 impl From<Failure> for Unanswered {
     fn from(failure: Failure) -> Self {
-        Self { failure, rejected: None }
+        Self { failure, rejected: None, gave_up: None }
     }
 }
 
@@ -182,11 +184,14 @@ impl Client {
                 }
                 Fault::Filtered { words } => {
                     pass.settle(cost);
-                    return Ok(requests.iter().map(|_| Reply::without_words(Outcome::ContentFilter, words.clone())).collect());
+                    return Ok(requests
+                        .iter()
+                        .map(|_| Reply::without_words(Outcome::ContentFilter, words.clone()))
+                        .collect());
                 }
                 Fault::Rejected { failure, words } => {
                     pass.settle(cost);
-                    return Err(Unanswered { failure, rejected: Some(words) });
+                    return Err(Unanswered { failure, rejected: Some(words), gave_up: None });
                 }
                 Fault::Transient { what, retry_after, busy, .. } => (what, retry_after, busy, false),
                 Fault::Garbled { what } => (what, None, false, true),
@@ -199,12 +204,20 @@ impl Client {
                 pass.refuse(asked, &what);
                 let others = self.governor.last_answer().is_some_and(|answered| answered >= sent);
                 if refusals.are_too_many(self.governor.last_answer(), self.limits.max_wait) {
-                    return Err(self.always_busy(refusals.lasted(), &what).into());
+                    return Err(Unanswered {
+                        failure: self.always_busy(refusals.lasted(), &what),
+                        rejected: None,
+                        gave_up: Some(what),
+                    });
                 }
                 // A server that says when to come again, or answers others meanwhile, is well: it is we who are too fast.
-                if asked.is_none() && !others {
+                if asked.is_none_or(|asked| asked.is_zero()) && !others {
                     if attempt >= self.limits.attempts && !self.breaker.is_open() {
-                        return Err(self.give_up(attempt, &what, false).into());
+                        return Err(Unanswered {
+                            failure: self.give_up(attempt, &what, false),
+                            rejected: None,
+                            gave_up: Some(what),
+                        });
                     }
                     attempt += 1;
                 }
@@ -216,7 +229,11 @@ impl Client {
             pass.settle(cost);
             // Where the teacher itself is in doubt, it is the breaker that gives up.
             if attempt >= self.limits.attempts && !self.breaker.is_open() {
-                return Err(self.give_up(attempt, &what, garbled).into());
+                return Err(Unanswered {
+                    failure: self.give_up(attempt, &what, garbled),
+                    rejected: None,
+                    gave_up: Some(what),
+                });
             }
             if let Some(asked) = asked {
                 self.governor.pause(asked, &what);

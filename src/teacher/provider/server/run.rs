@@ -29,7 +29,13 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
     let store = ReplyStore::shared(&folder)?;
     let policy = Policy::of(job.answers)?;
     let again = policy.asks_again().then(|| policy.clone().into_again());
-    let asking = Asking::with_again(identity, store, job.answers.on_rejected, again, connection(server, &job.asker()));
+    let asking = Asking::with_again(
+        identity,
+        store,
+        (job.answers.on_rejected, job.answers.outcomes.failed),
+        again,
+        connection(server, &job.asker()),
+    );
     let (questions, total) = Questions::of(job.context, job.answers)?;
     let mut output = Output::create(&job.context.out(), job.answers.capture.is_some(), policy)?;
     let runtime = threads()?;
@@ -58,6 +64,9 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
     spending.tell(job.context, asking.paid(), asked.is_ok());
     asked?;
     warn_of_rejected(&job.asker(), &asking, total);
+    if let Some(failures) = asking.failures_in_words() {
+        job.context.warn(format!("teacher {}: of {total} requests {failures}", job.teacher));
+    }
     job.context.progress(output.settled(), Some(total), "answers");
     let (mut metrics, models) = output.finish(job.teacher)?;
     let spent = asking.spent();

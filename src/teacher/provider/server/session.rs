@@ -11,6 +11,7 @@ use super::run::{
 };
 use super::spending::Spending;
 use super::{Client, Server};
+use crate::answers::OnFailed;
 use crate::asking::{Asking, Question};
 use crate::provider::Asker;
 use crate::replies::ReplyStore;
@@ -24,7 +25,7 @@ pub fn open<'a>(server: Server, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>,
     let Asks { asker, on_rejected, again, total, unit } = asks;
     let identity = server.identity();
     let store = ReplyStore::shared(&asker.context.store().replies_dir().join(identity.folder()))?;
-    let asking = Asking::with_again(identity, store, on_rejected, again, connection(&server, &asker));
+    let asking = Asking::with_again(identity, store, (on_rejected, OnFailed::Fail), again, connection(&server, &asker));
     let spending = Spending::of(&server, &asker);
     Ok(Box::new(Open { asker, total, unit, asking, spending, runtime: threads()?, server }))
 }
