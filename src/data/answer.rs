@@ -53,6 +53,8 @@ pub enum Outcome {
     Unparseable,
     /// The teacher's server refused the request, for reasons that [`Answer::finish`] tells.
     Rejected,
+    /// No usable reply came, however often it was asked, though others were answered; [`Answer::finish`] tells what came instead.
+    Failed,
 }
 
 impl Outcome {
@@ -66,6 +68,7 @@ impl Outcome {
             Self::Empty => "empty",
             Self::Unparseable => "unparseable",
             Self::Rejected => "rejected",
+            Self::Failed => "failed",
         }
     }
 }

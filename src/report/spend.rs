@@ -19,6 +19,14 @@ struct AnswersMetrics {
     paid_tokens: PaidTokens,
     /// US dollars; only where the teacher has prices.
     spend_usd: Option<f64>,
+    /// Requests of which the server did not say what they took; their share of the figures is the most that it can be.
+    not_reported: NotReported,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct NotReported {
+    requests: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
@@ -40,6 +48,8 @@ pub struct Sum {
     pub completion_tokens: u64,
     /// US dollars, of the teachers that have prices; none where none has.
     pub usd: Option<f64>,
+    /// Requests of which the server did not say what they took: the figures are the most that it can be.
+    pub not_reported: u64,
 }
 
 impl Sum {
@@ -47,6 +57,7 @@ impl Sum {
         self.requests += other.requests;
         self.prompt_tokens += other.prompt_tokens;
         self.completion_tokens += other.completion_tokens;
+        self.not_reported += other.not_reported;
         self.usd = self.usd.into_iter().chain(other.usd).reduce(|sum, more| sum + more);
     }
 }
@@ -54,7 +65,13 @@ impl Sum {
 impl From<&Spent> for Sum {
     fn from(spent: &Spent) -> Self {
         let Spent { teacher: _, requests, prompt_tokens, completion_tokens, usd } = spent;
-        Self { requests: *requests, prompt_tokens: *prompt_tokens, completion_tokens: *completion_tokens, usd: *usd }
+        Self {
+            requests: *requests,
+            prompt_tokens: *prompt_tokens,
+            completion_tokens: *completion_tokens,
+            usd: *usd,
+            not_reported: 0,
+        }
     }
 }
 
@@ -90,12 +107,18 @@ pub fn spend(record: &RunRecord) -> Spend {
 /// What a stage spent on each of its teachers.
 fn parts(stage: &str, result: &StageResult) -> Vec<(String, Sum)> {
     if matches!(result.how(), Some(How::Built | How::Resumed)) {
-        let AnswersMetrics { asked, paid_tokens, spend_usd } =
+        let AnswersMetrics { asked, paid_tokens, spend_usd, not_reported } =
             serde_json::from_value(result.metrics.clone()).unwrap_or_default();
         if asked > 0 && spend_usd.is_some() {
             let teacher = result.names.get("teacher").map_or(stage, String::as_str);
             let PaidTokens { prompt, completion } = paid_tokens;
-            let sum = Sum { requests: asked, prompt_tokens: prompt, completion_tokens: completion, usd: spend_usd };
+            let sum = Sum {
+                requests: asked,
+                prompt_tokens: prompt,
+                completion_tokens: completion,
+                usd: spend_usd,
+                not_reported: not_reported.requests,
+            };
             return vec![(teacher.to_owned(), sum)];
         }
     }
@@ -116,8 +139,12 @@ pub fn spend_table(record: &RunRecord, layout: Layout) -> String {
 }
 
 fn cells(name: &str, sum: Sum) -> [String; 5] {
-    let Sum { requests, prompt_tokens, completion_tokens, usd } = sum;
+    let Sum { requests, prompt_tokens, completion_tokens, usd, not_reported } = sum;
     let usd = usd.map_or_else(|| "–".to_owned(), |usd| format!("{usd:.4}"));
+    let usd = match not_reported {
+        0 => usd,
+        some => format!("at most {usd} ({} not reported)", count(some)),
+    };
     [name.to_owned(), count(requests), count(prompt_tokens), count(completion_tokens), usd]
 }
 
@@ -128,7 +155,7 @@ pub fn paid_in_vain(stage: &str, result: &StageResult) -> Option<String> {
     }
     let mut all = Sum::default();
     parts(stage, result).into_iter().for_each(|(_, sum)| all.add(sum));
-    let Sum { requests, prompt_tokens, completion_tokens, usd } = all;
+    let Sum { requests, prompt_tokens, completion_tokens, usd, .. } = all;
     let usd = usd.map(|usd| format!(", ${usd:.4}")).unwrap_or_default();
     let requests = match requests {
         0 => return None,
@@ -208,8 +235,13 @@ mod tests {
         ];
         let record = fold(&events);
         let found = spend(&record);
-        let sum =
-            |requests, usd| Sum { requests, prompt_tokens: 10 * requests, completion_tokens: requests, usd: Some(usd) };
+        let sum = |requests, usd| Sum {
+            requests,
+            prompt_tokens: 10 * requests,
+            completion_tokens: requests,
+            usd: Some(usd),
+            not_reported: 0,
+        };
         assert_eq!(found.all, sum(14, 0.875));
         assert_eq!(found.teachers, BTreeMap::from([("teacher.big".to_owned(), sum(14, 0.875))]));
         assert_eq!(found.stages["answers.failed"], sum(4, 0.25));
@@ -225,5 +257,16 @@ mod tests {
         let table = spend_table(&fold(&[run_started(1), said("answers.a", 7, None)]), Layout::Text);
         let last: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
         assert_eq!(last, ["teacher.big", "7", "70", "7", "–"]);
+    }
+
+    #[test]
+    fn what_a_server_did_not_count_is_told_as_what_it_is() {
+        let metrics = json!({
+            "asked": 5, "paid-tokens": { "prompt": 230, "completion": 40 }, "spend-usd": 2.5,
+            "not-reported": { "requests": 5, "assumed-tokens": { "prompt": 230, "completion": 40 } },
+        });
+        let stage = with_names(finished("answers.a", How::Built, 1.0, metrics), &[("teacher", "teacher.big")]);
+        let table = spend_table(&fold(&[run_started(1), stage]), Layout::Text);
+        assert!(table.contains("at most 2.5000 (5 not reported)"), "{table}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod batched;
+mod failures;
 mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,16 +10,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use stillhouse_data::answer::Outcome;
 use stillhouse_data::prompt::{Message, Prompt};
 use stillhouse_stage::{Cancel, Failure};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::answers::OnRejected;
+use crate::answers::{OnFailed, OnRejected};
 use crate::provider::server::{Client, Unanswered};
 use crate::replies::{Claim, Location, Mine, ReplyStore, RequestKey, StoreError};
 use crate::reply::Reply;
 use crate::request::{Identity, Request};
+use crate::transport::{Estimate, Spent};
 
 use self::ahead::{Ahead, Flight, State};
 pub use self::batched::Batches;
@@ -75,6 +78,7 @@ pub struct Asking {
     /// What was asked again, or in a batch, and has not been taken yet.
     asked_again: Mutex<BTreeSet<RequestKey>>,
     on_rejected: OnRejected,
+    on_failed: OnFailed,
     closing: CancellationToken,
     first_failure: Mutex<Option<Failure>>,
     /// Questions whose reply is there, in whatever order they came.
@@ -82,19 +86,22 @@ pub struct Asking {
     /// Those that the server refused.
     rejected: AtomicU64,
     first_rejection: Mutex<Option<Failure>>,
-    paid: Mutex<Paid>,
+    /// Those that got no usable reply though others did: how many, and the first of them in words.
+    failures: Mutex<(u64, Vec<String>)>,
+    /// Replies that were asked for and stored.
+    stored: AtomicU64,
     /// Requests whose batch has come so far.
     batched: AtomicU64,
     /// What the server refused of batches: as the user shall read it, and its words.
     refused_in_batches: Mutex<BTreeMap<RequestKey, (Failure, String)>>,
 }
 
-/// What was asked of the teacher, and answered, and stored.
+/// What was asked of the teacher.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Paid {
-    /// Requests.
+    /// Requests that were answered, and their replies stored.
     pub requests: u64,
-    /// Tokens of prompts.
+    /// Tokens of prompts, as they are charged: those that came to nothing as well.
     pub prompt: u64,
     /// Tokens of replies.
     pub completion: u64,
@@ -108,6 +115,8 @@ enum Landing {
     /// The server refused it, in these words. That is in no store: it cost nothing, and another server, or the same one
     /// with other settings, may think differently.
     Rejected(String),
+    /// No usable reply came, but this instead.
+    Failed(String, Origin),
 }
 
 impl Asking {
@@ -118,14 +127,14 @@ impl Asking {
         on_rejected: OnRejected,
         connect: impl Fn() -> Result<Client, Failure> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Self::with_again(identity, store, on_rejected, None, connect)
+        Self::with_again(identity, store, (on_rejected, OnFailed::Fail), None, connect)
     }
 
     /// A teacher that is asked again where `again` says so: `take` then sees each of the replies, one after the other.
     pub fn with_again(
         identity: Identity,
         store: Arc<ReplyStore>,
-        on_rejected: OnRejected,
+        (on_rejected, on_failed): (OnRejected, OnFailed),
         again: Option<Again>,
         connect: impl Fn() -> Result<Client, Failure> + Send + Sync + 'static,
     ) -> Arc<Self> {
@@ -137,12 +146,14 @@ impl Asking {
             again,
             asked_again: Mutex::default(),
             on_rejected,
+            on_failed,
             closing: CancellationToken::new(),
             first_failure: Mutex::new(None),
             replied: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             first_rejection: Mutex::new(None),
-            paid: Mutex::default(),
+            failures: Mutex::default(),
+            stored: AtomicU64::new(0),
             batched: AtomicU64::new(0),
             refused_in_batches: Mutex::default(),
         })
@@ -150,7 +161,8 @@ impl Asking {
 
     /// How many questions have their reply so far: more than `take` has seen while an early one is slow.
     pub fn answered(&self) -> u64 {
-        (self.replied.load(Ordering::Relaxed) + self.rejected()).max(self.batched.load(Ordering::Relaxed))
+        (self.replied.load(Ordering::Relaxed) + self.rejected() + self.failures())
+            .max(self.batched.load(Ordering::Relaxed))
     }
 
     /// The connection, once something had to be asked.
@@ -170,7 +182,13 @@ impl Asking {
 
     /// What was paid for so far, whether `take` has seen it or not.
     pub fn paid(&self) -> Paid {
-        *self.paid.lock().unwrap_or_else(PoisonError::into_inner)
+        let Estimate { prompt, completion } = self.spent().tokens;
+        Paid { requests: self.stored.load(Ordering::Relaxed), prompt, completion }
+    }
+
+    /// What the requests cost that were sent, whatever they came to.
+    pub fn spent(&self) -> Spent {
+        self.client().map(|client| client.meter().spent()).unwrap_or_default()
     }
 
     /// Asks all questions and gives the replies to `take` in the order of the questions. After a failure nothing more is sent, but
@@ -204,7 +222,7 @@ impl Asking {
                 break Err(failure);
             }
         };
-        let result = result.and_then(|()| self.somebody_was_answered());
+        let result = result.and_then(|()| self.somebody_was_answered()).and_then(|()| self.nothing_failed());
         if result.is_err() {
             self.bring_home(ahead.flights, cancel).await;
         }
@@ -273,6 +291,7 @@ impl Asking {
             let (location, origin) = match landing {
                 Landing::Reply(location, origin) => (location, origin),
                 Landing::Rejected(words) => return Ok((Reply::rejected(words), Origin::Asked)),
+                Landing::Failed(what, origin) => return Ok((Reply::without_words(Outcome::Failed, what), origin)),
             };
             if let Some(reply) = self.store.read(&flight.key, location)? {
                 let mut asked_again = self.asked_again.lock().unwrap_or_else(PoisonError::into_inner);
@@ -339,17 +358,25 @@ impl Asking {
             if let Some(location) = self.store.find(&key, max_tokens)? {
                 return Ok(Landing::Reply(location, Origin::Stored));
             }
+            if let Some(what) = self.known_to_fail(question, &key)? {
+                self.note_failed(question, &what);
+                return Ok(Landing::Failed(what, Origin::Stored));
+            }
             let client = self.client.get_or_init(&self.connect).as_ref().map_err(Clone::clone)?;
             let reply = match client.ask(&question.request, &self.closing).await {
                 Ok(reply) => reply,
-                Err(Unanswered { failure, rejected: None }) => return Err(failure),
-                Err(Unanswered { failure, rejected: Some(words) }) => {
+                Err(Unanswered { failure, rejected: Some(words), .. }) => {
                     self.refused(question, failure)?;
                     return Ok(Landing::Rejected(words));
                 }
+                Err(Unanswered { failure, gave_up: Some(what), .. }) => {
+                    self.failed(question, key, failure, &what).await?;
+                    return Ok(Landing::Failed(what, Origin::Asked));
+                }
+                Err(Unanswered { failure, .. }) => return Err(failure),
             };
             let location = self.store.put(key, max_tokens, &reply).await?;
-            self.count(&reply);
+            self.stored.fetch_add(1, Ordering::Relaxed);
             drop(mine);
             return Ok(Landing::Reply(location, Origin::Asked));
         }
@@ -364,16 +391,9 @@ impl Asking {
         }
     }
 
-    fn count(&self, reply: &Reply) {
-        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-        paid.requests += 1;
-        paid.prompt += u64::from(reply.usage.prompt);
-        paid.completion += u64::from(reply.usage.completion);
-    }
-
     /// Notes a reply that was stored ahead of its turn.
-    fn was_paid(&self, key: RequestKey, reply: &Reply) {
-        self.count(reply);
+    fn was_paid(&self, key: RequestKey) {
+        self.stored.fetch_add(1, Ordering::Relaxed);
         self.asked_again.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
     }
 

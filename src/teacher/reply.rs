@@ -71,8 +71,14 @@ impl Reply {
     /// What stands for the reply to a request that the server refused: nothing was said, and `words` are why.
     #[must_use]
     pub fn rejected(words: String) -> Self {
+        Self::without_words(Outcome::Rejected, words)
+    }
+
+    /// Nothing was said, and `words` are why.
+    #[must_use]
+    pub fn without_words(outcome: Outcome, words: String) -> Self {
         Self {
-            outcome: Outcome::Rejected,
+            outcome,
             text: String::new(),
             finish: words,
             model: String::new(),

@@ -11,7 +11,6 @@ use crate::answers::OnRejected;
 use crate::asking::{Again, Origin, Question};
 use crate::provider::Asker;
 use crate::reply::Reply;
-use crate::transport::Prices;
 
 /// Names of models that are told apart: a server that makes up one a reply must not fill the record with them.
 const MODELS: usize = 16;
@@ -50,8 +49,8 @@ pub trait Session {
     /// Says what is to be said at the end; gives who answered, for the record.
     fn finish(&mut self, tally: &Tally) -> Value;
 
-    /// What its tokens cost.
-    fn prices(&self) -> Option<Prices>;
+    /// Adds what was spent to a record's figures; nothing where nothing is paid.
+    fn add_spent_to(&self, metrics: &mut Value);
 }
 
 /// Counts replies, and what they took.
@@ -78,7 +77,7 @@ impl Tally {
             add(&mut self.paid_tokens);
         }
         // Nobody answered where the server refused.
-        if reply.outcome != Outcome::Rejected {
+        if !matches!(reply.outcome, Outcome::Rejected | Outcome::Failed) {
             let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
             *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
         }
@@ -91,7 +90,7 @@ impl Tally {
     }
 
     /// Adds the figures to a record's, under the names that they have in an `answers` stage's.
-    pub fn add_to(&self, metrics: &mut Value, prices: Option<Prices>) {
+    pub fn add_to(&self, metrics: &mut Value, session: &dyn Session) {
         let tokens = |[prompt, completion]: [u64; 2]| json!({ "prompt": prompt, "completion": completion });
         metrics["asked"] = json!(self.asked);
         metrics["from-cache"] = json!(self.replies - self.asked);
@@ -100,8 +99,6 @@ impl Tally {
         }
         metrics["tokens"] = tokens(self.tokens);
         metrics["paid-tokens"] = tokens(self.paid_tokens);
-        if let Some(prices) = prices {
-            metrics["spend-usd"] = json!(prices.of(self.paid_tokens[0], self.paid_tokens[1]));
-        }
+        session.add_spent_to(metrics);
     }
 }

@@ -15,7 +15,7 @@ pub(crate) mod tests;
 
 pub use config::{AnswersConfig, CaptureConfig, OnRejected, Prompts, SamplingConfig};
 pub use output::{CAPTURED_FILE, Captured, DROPPED_FILE, Dropped, Output};
-pub use policy::{AtLast, FormatConfig, OutcomesConfig, Policy, Treatment, Verdict};
+pub use policy::{AtLast, FormatConfig, OnFailed, OutcomesConfig, Policy, Treatment, Verdict};
 pub use questions::Questions;
 
 use crate::definition::TeacherConfig;

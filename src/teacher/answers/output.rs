@@ -13,7 +13,6 @@ use stillhouse_stage::Failure;
 use super::policy::{Policy, Verdict};
 use crate::asking::{Origin, Question};
 use crate::reply::Reply;
-use crate::transport::Prices;
 
 /// Replies that were left out of the answers, one [`Dropped`] a line; only where there are any.
 pub const DROPPED_FILE: &str = "dropped.jsonl";
@@ -137,11 +136,7 @@ impl Output {
     ///
     /// # Errors
     /// If the files cannot be written; if not one answer says anything.
-    pub fn finish(
-        self,
-        teacher: &str,
-        prices: Option<Prices>,
-    ) -> Result<(serde_json::Value, serde_json::Value), Failure> {
+    pub fn finish(self, teacher: &str) -> Result<(serde_json::Value, serde_json::Value), Failure> {
         let replies = self.settled() + self.tally.asked_again;
         self.tally.something_was_said(teacher)?;
         self.answers.finish()?;
@@ -166,9 +161,6 @@ impl Output {
         if tally.asked_again > 0 {
             metrics["asked-again"] = json!(tally.asked_again);
         }
-        if let Some(prices) = prices {
-            metrics["spend-usd"] = json!(prices.of(tally.paid_prompt_tokens, tally.paid_completion_tokens));
-        }
         Ok((metrics, json!(tally.models)))
     }
 }
@@ -183,7 +175,7 @@ impl Tally {
             self.paid_completion_tokens += completion;
         }
         // Nobody answered where the server refused.
-        if outcome != Outcome::Rejected {
+        if !matches!(outcome, Outcome::Rejected | Outcome::Failed) {
             let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
             *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
         }

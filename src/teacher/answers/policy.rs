@@ -28,6 +28,34 @@ pub struct OutcomesConfig {
     /// A whole answer that is not of the wanted `format`.
     #[config(default = Treatment::Keep)]
     pub unparseable: Treatment,
+    /// No usable reply came in `limits.attempts` attempts, though other prompts were answered.
+    #[config(default = OnFailed::Fail)]
+    pub failed: OnFailed,
+}
+
+/// What becomes of a prompt that gets no usable reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Config)]
+pub enum OnFailed {
+    /// The stage fails, after all others are answered. The next run asks it again.
+    #[default]
+    Fail,
+    /// It stays among the answers as one without words, and is not asked in later runs.
+    Keep,
+    /// It is left out of the answers, listed in `dropped.jsonl`, and not asked in later runs.
+    Drop,
+    /// The prompt is asked again with another seed, `ask-again-times` at most.
+    AskAgain,
+}
+
+impl OnFailed {
+    fn treatment(self) -> Treatment {
+        match self {
+            // What is kept is not seen: the stage fails.
+            Self::Fail | Self::Keep => Treatment::Keep,
+            Self::Drop => Treatment::Drop,
+            Self::AskAgain => Treatment::AskAgain,
+        }
+    }
 }
 
 /// What becomes of a reply.
@@ -130,6 +158,7 @@ impl Policy {
             Outcome::ContentFilter => self.outcomes.content_filter,
             Outcome::Empty => self.outcomes.empty,
             Outcome::Unparseable => self.outcomes.unparseable,
+            Outcome::Failed => self.outcomes.failed.treatment(),
         };
         match (treatment, self.at_last) {
             (Treatment::AskAgain, _) if attempt < self.times => Verdict::AskAgain,
@@ -162,14 +191,15 @@ impl Policy {
 }
 
 impl OutcomesConfig {
-    fn treatments(&self) -> [(&'static str, Treatment); 5] {
-        let Self { refusal, cut, content_filter, empty, unparseable } = self;
+    fn treatments(&self) -> [(&'static str, Treatment); 6] {
+        let Self { refusal, cut, content_filter, empty, unparseable, failed } = self;
         [
             ("refusal", *refusal),
             ("cut", *cut),
             ("content-filter", *content_filter),
             ("empty", *empty),
             ("unparseable", *unparseable),
+            ("failed", failed.treatment()),
         ]
     }
 }

@@ -213,15 +213,15 @@ impl Rounds<'_> {
             if !lines.is_empty() && bytes + line.len() as u64 > most {
                 break Ended::Full;
             }
-            let Some(claimed) = Wanted::claim(&self.asking.store, key, request) else {
+            let Some(mut claimed) = Wanted::claim(&self.asking.store, key, request) else {
                 // Another stage asks it just now.
                 waited_for.insert(key);
                 questions.next();
                 continue;
             };
             match budget.try_reserve(estimate(request)) {
-                Ok(true) => {}
-                Ok(false) => break Ended::Budget,
+                Ok(Some(reserved)) => claimed.estimate = reserved,
+                Ok(None) => break Ended::Budget,
                 Err(used_up) => {
                     self.stop = Some(client.stop(used_up));
                     break Ended::Budget;

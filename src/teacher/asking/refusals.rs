@@ -16,7 +16,7 @@ impl Asking {
     pub(super) fn refused(&self, question: &Question, failure: Failure) -> Result<(), Failure> {
         let (rejected, failure) = self.note_refused(question, failure)?;
         if rejected >= REJECTED_AT_ONCE && self.replied.load(Ordering::Relaxed) == 0 {
-            return Err(failure.context(&format!("the first {rejected} requests were all rejected")));
+            return Err(failure.context(&format!("the first {REJECTED_AT_ONCE} requests were all rejected")));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use reqwest::StatusCode;
 use serde::Deserialize;
+use stillhouse_data::answer::Outcome;
 use stillhouse_data::prompt::{Message, Part};
 
 use crate::provider::server::{Client, estimate};
@@ -124,6 +125,8 @@ pub fn wanted(line: &[u8], store: &ReplyStore) -> Option<(RequestKey, Wanted)> {
 pub enum Said {
     /// The teacher's reply.
     Reply(Reply),
+    /// What stands for a reply that the content filter held back: it cost nothing.
+    Filtered(Reply),
     /// No reply, and what the request cost all the same.
     Fault(Fault, Cost),
 }
@@ -161,7 +164,10 @@ pub fn read(line: &[u8], wanted: &BTreeMap<RequestKey, Wanted>, client: &Client)
         Some(Response { status_code, body }) => {
             let status = StatusCode::from_u16(status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let body = serde_json::to_vec(&body).ok()?;
-            Said::Fault(client.endpoint.refused(status, None, &body), Cost::Nothing)
+            match client.endpoint.refused(status, None, &body) {
+                Fault::Filtered { words } => Said::Filtered(Reply::without_words(Outcome::ContentFilter, words)),
+                fault => Said::Fault(fault, Cost::Nothing),
+            }
         }
         // Expired, cancelled, or given up by the server itself: it costs nothing.
         None => {

@@ -180,6 +180,7 @@ impl<'c> Remote<'c> {
             let (what, asked, garbled) = match call(attempt).await {
                 Ok(done) => return Ok(done),
                 Err(Fault::Permanent(failure) | Fault::Rejected { failure, .. }) => return Err(failure),
+                Err(Fault::Filtered { words }) => (words, None, false),
                 Err(Fault::Transient { what, retry_after, .. }) => (what, retry_after, false),
                 Err(Fault::Garbled { what }) => (what, None, true),
             };

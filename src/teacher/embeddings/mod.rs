@@ -106,7 +106,7 @@ impl StageKind for Embeddings {
         })?;
         let provenance = session.finish(&tally);
         let mut metrics = output.finish(texts.counts)?;
-        tally.add_to(&mut metrics, session.prices());
+        tally.add_to(&mut metrics, session.as_ref());
         Ok(Outcome { metrics, provenance, resumed: false })
     }
 }

@@ -104,7 +104,7 @@ impl StageKind for Expand {
         }
         let provenance = session.finish(&tally);
         let mut metrics = output.finish(asker.teacher)?;
-        tally.add_to(&mut metrics, session.prices());
+        tally.add_to(&mut metrics, session.as_ref());
         Ok(Outcome { metrics, provenance, resumed: false })
     }
 }

@@ -123,14 +123,15 @@ impl StageKind for Judge {
                 asker.teacher
             ));
         }
-        tally.add_to(&mut metrics, session.prices());
+        tally.add_to(&mut metrics, session.as_ref());
         Ok(Outcome { metrics, provenance, resumed: false })
     }
 }
 
 /// Whether there is something to judge.
 fn is_judged(answer: &Answer) -> bool {
-    !answer.text.trim().is_empty() && !matches!(answer.outcome, Answered::ContentFilter | Answered::Rejected)
+    !answer.text.trim().is_empty()
+        && !matches!(answer.outcome, Answered::ContentFilter | Answered::Rejected | Answered::Failed)
 }
 
 /// Counts the answers that are judged.

@@ -35,6 +35,8 @@ pub struct Capabilities {
     pub stop: bool,
     /// Whether vectors of texts can be had.
     pub embeddings: bool,
+    /// How many of them at the most; none where nobody says.
+    pub most_stops: Option<usize>,
 }
 
 /// Whether something comes with a reply.
@@ -61,6 +63,7 @@ const NOTHING: Capabilities = Capabilities {
     sampling_top_k: false,
     stop: false,
     embeddings: false,
+    most_stops: None,
 };
 
 /// `openai` and OpenAI's own API.
@@ -73,6 +76,7 @@ pub const OPENAI_STRICT: Capabilities = Capabilities {
     seed: true,
     stop: true,
     embeddings: true,
+    most_stops: Some(4),
     ..NOTHING
 };
 /// The same, completions.
@@ -86,6 +90,7 @@ pub const OPENAI: Capabilities = Capabilities {
     token_ids: Tells::Sometimes,
     batch: false,
     sampling_top_k: true,
+    most_stops: None,
     ..OPENAI_STRICT
 };
 /// `anthropic`.
@@ -150,6 +155,15 @@ impl Capabilities {
         }
         if !sampling.stop.is_empty() && !self.stop {
             refuse("sampling.stop", |row| row.stop, "");
+        }
+        if let Some(most) = self.most_stops.filter(|most| sampling.stop.len() > *most) {
+            report.push(
+                Diagnostic::error(
+                    place("sampling.stop"),
+                    format!("{} takes {most} stop texts at the most", self.label()),
+                )
+                .hint(format!("remove some{}", self.unless_strict())),
+            );
         }
         if sampling.seed.is_some() && !self.seed && self.provider != "replies" {
             report.push(Diagnostic::warning(place("sampling.seed"), format!("{} takes no seed", self.label())).hint(

@@ -3,6 +3,7 @@
 pub mod anthropic;
 pub mod api;
 pub mod capability;
+mod lenient;
 pub mod local;
 pub mod openai;
 pub mod replies;

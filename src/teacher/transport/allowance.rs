@@ -50,6 +50,29 @@ impl Allowance {
     }
 }
 
+impl Allowance {
+    /// How much of it comes back in a second, where the whole of it is known.
+    #[must_use]
+    pub fn refill(&self) -> Option<f64> {
+        let missing = self.limit? - self.remaining;
+        (missing > 0.0 && !self.reset.is_zero()).then(|| missing / self.reset.as_secs_f64())
+    }
+
+    /// `it has 0 of 60 requests left, all of them again in 30 s`
+    #[must_use]
+    pub fn words(&self) -> String {
+        let what = match self.what {
+            Allowed::Requests => "requests",
+            Allowed::Tokens => "tokens",
+            Allowed::InputTokens => "input tokens",
+            Allowed::OutputTokens => "output tokens",
+        };
+        let of = self.limit.map_or_else(String::new, |limit| format!(" of {limit}"));
+        let reset = self.reset.as_secs_f64().ceil();
+        format!("the server says that it has {}{of} {what} left, all of them again in {reset} s", self.remaining)
+    }
+}
+
 type Names = (Allowed, [&'static str; 3]);
 
 /// Limit, what remains, and when it is whole again.
@@ -108,9 +131,26 @@ pub fn all(headers: &HeaderMap, now: Timestamp) -> Vec<Allowance> {
         .collect()
 }
 
-/// `6m0s`, `120ms`, seconds, or the time of a clock.
+/// From so many seconds on a number is a time since 1970, and from so many on one in milliseconds.
+const SINCE_1970: f64 = 1e9;
+const IN_MILLISECONDS: f64 = 1e12;
+/// What is longer is no time that a limit needs, but something misunderstood.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long it is to a time that a server names; nothing where that makes no sense.
 fn duration(text: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = text.parse::<f64>() {
+    read(text, now).filter(|duration| *duration <= LONGEST)
+}
+
+/// `6m0s`, `120ms`, seconds, or the time of a clock.
+fn read(text: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(number) = text.parse::<f64>() {
+        let since_1970 = now.as_millisecond() as f64 / 1000.0;
+        let seconds = match number {
+            IN_MILLISECONDS.. => (number / 1000.0 - since_1970).max(0.0),
+            SINCE_1970.. => (number - since_1970).max(0.0),
+            seconds => seconds,
+        };
         return Duration::try_from_secs_f64(seconds).ok();
     }
     if let Ok(at) = text.parse::<Timestamp>() {
@@ -188,6 +228,10 @@ mod tests {
         assert_eq!(millis("12"), Some(12_000));
         assert_eq!(millis("2026-11-25T11:00:00Z"), Some(0), "in the past");
         assert_eq!((millis("soon"), millis(""), millis("3d")), (None, None, None));
+        // 2026-11-25T12:00:00Z is 1,795,608,000 seconds after 1970 began.
+        assert_eq!((millis("1795608030"), millis("1795608030000")), (Some(30_000), Some(30_000)));
+        assert_eq!(millis("1795607000"), Some(0), "in the past");
+        assert_eq!((millis("2000000000"), millis("9000h"), millis("700000")), (None, None, None), "absurd");
     }
 
     #[test]

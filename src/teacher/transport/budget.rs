@@ -32,6 +32,14 @@ pub struct Estimate {
     pub completion: u64,
 }
 
+impl Estimate {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { prompt: self.prompt + other.prompt, completion: self.completion + other.completion }
+    }
+}
+
 /// What a request cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
@@ -77,11 +85,7 @@ impl Sum {
     }
 
     fn plus(self, other: Self) -> Self {
-        let tokens = Estimate {
-            prompt: self.tokens.prompt + other.tokens.prompt,
-            completion: self.tokens.completion + other.tokens.completion,
-        };
-        Self { tokens, requests: self.requests + other.requests }
+        Self { tokens: self.tokens.plus(other.tokens), requests: self.requests + other.requests }
     }
 
     fn minus(self, other: Self) -> Self {
@@ -97,6 +101,16 @@ impl Sum {
 struct State {
     spent: Sum,
     reserved: Sum,
+    /// How many times the tokens that it was limited to the longest reply took, where that is more than all of them: a model
+    /// that thinks may think beyond its limit, and is paid for it.
+    overrun: Option<f64>,
+}
+
+impl State {
+    fn expected(&self, estimate: Estimate) -> Estimate {
+        let completion = self.overrun.map(|times| (estimate.completion as f64 * times).ceil() as u64);
+        Estimate { completion: completion.unwrap_or(estimate.completion), ..estimate }
+    }
 }
 
 /// A cap on what is spent.
@@ -154,39 +168,41 @@ impl Budget {
         Self { caps, ledger }
     }
 
-    /// Sets the most that a request can cost aside; waits while the answer hangs on requests on their way.
+    /// Sets the most that a request can cost aside, or what one like it did cost where that was more, and says how much that is;
+    /// waits while the answer hangs on requests on their way.
     ///
     /// # Errors
     /// [`UsedUp`] if there is not enough left.
-    pub async fn reserve(&self, estimate: Estimate) -> Result<(), UsedUp> {
+    pub async fn reserve(&self, estimate: Estimate) -> Result<Estimate, UsedUp> {
         loop {
             let changed = self.ledger.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.try_reserve(estimate)? {
-                return Ok(());
+            if let Some(reserved) = self.try_reserve(estimate)? {
+                return Ok(reserved);
             }
             changed.await;
         }
     }
 
-    /// As [`Budget::reserve`], but instead of waiting it is `false` where the answer hangs on requests on their way.
+    /// As [`Budget::reserve`], but instead of waiting it is nothing where the answer hangs on requests on their way.
     ///
     /// # Errors
     /// [`UsedUp`] if there is not enough left.
-    pub fn try_reserve(&self, estimate: Estimate) -> Result<bool, UsedUp> {
+    pub fn try_reserve(&self, estimate: Estimate) -> Result<Option<Estimate>, UsedUp> {
         let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let estimate = state.expected(estimate);
         let next = state.spent.plus(Sum::one(estimate));
         let full = |cap: &&Cap| cap.of(next.plus(state.reserved)) > cap.most();
         let Some(cap) = self.caps.iter().find(full) else {
             state.reserved = state.reserved.plus(Sum::one(estimate));
-            return Ok(true);
+            return Ok(Some(estimate));
         };
         // Even if all on their way cost nothing, it would not fit. (Another cap may be the one that never does.)
         let never = self.caps.iter().find(|cap| cap.of(next) > cap.most());
         match never.or((state.reserved == Sum::default()).then_some(cap)) {
             Some(cap) => Err(UsedUp { cap: *cap, spent: cap.of(state.spent) }),
-            None => Ok(false),
+            None => Ok(None),
         }
     }
 
@@ -194,6 +210,15 @@ impl Budget {
     pub fn reserve_sent(&self, estimate: Estimate) {
         let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.reserved = state.reserved.plus(Sum::one(estimate));
+    }
+
+    /// A reply that was limited to `limit` tokens took so many.
+    pub fn took(&self, limit: u64, tokens: u64) {
+        if tokens > limit {
+            let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let times = tokens as f64 / limit.max(1) as f64;
+            state.overrun = Some(state.overrun.map_or(times, |before| before.max(times)));
+        }
     }
 
     /// Replaces a reservation by what is charged; `sent` if the request left.
@@ -233,6 +258,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_billed_beyond_the_limit_is_expected_from_then_on() {
+        let budget = Budget::new(vec![Cap::Tokens(100)], Arc::default());
+        let first = budget.reserve(FIVE).await.unwrap();
+        budget.took(FIVE.completion, 30);
+        budget.settle(first, Estimate { prompt: 2, completion: 30 }, true);
+        let second = budget.reserve(FIVE).await.unwrap();
+        assert_eq!(second, Estimate { prompt: 2, completion: 30 });
+        budget.settle(second, Estimate { prompt: 2, completion: 3 }, true);
+        budget.reserve(FIVE).await.unwrap();
+        assert_eq!(budget.try_reserve(FIVE), Ok(None), "37 spent, 32 on their way, and 32 have no room beside them");
+    }
+
+    #[tokio::test]
     async fn a_request_waits_for_those_on_their_way_before_it_gives_up() {
         let budget = Budget::new(usd(8.0), Arc::default());
         budget.reserve(FIVE).await.unwrap();
@@ -240,9 +278,9 @@ mod tests {
             tokio::task::yield_now().await;
             budget.settle(FIVE, Estimate { prompt: 1, completion: 1 }, true);
         });
-        assert_eq!(waited, Ok(()), "the first cost two of its five");
+        assert_eq!(waited, Ok(FIVE), "the first cost two of its five");
         budget.settle(FIVE, Estimate::default(), true);
-        assert_eq!(budget.reserve(FIVE).await, Ok(()), "what was charged with nothing costs nothing");
+        assert_eq!(budget.reserve(FIVE).await, Ok(FIVE), "what was charged with nothing costs nothing");
     }
 
     #[tokio::test]
@@ -255,14 +293,14 @@ mod tests {
             budget.settle(FIVE, FIVE, true);
         }
         assert_eq!(small.reserve(FIVE).await, Err(used_up(12.0, 10.0)));
-        assert_eq!(large.reserve(FIVE).await, Ok(()), "the same ten of twenty");
+        assert_eq!(large.reserve(FIVE).await, Ok(FIVE), "the same ten of twenty");
         let medium = table(usd(16.0));
         let (waited, ()) = tokio::join!(medium.reserve(FIVE), async {
             tokio::task::yield_now().await;
             large.settle(FIVE, Estimate { prompt: 1, completion: 0 }, true);
         });
-        assert_eq!(waited, Ok(()), "one waits for what the other has on its way");
-        assert_eq!(free.reserve(FIVE).await, Ok(()), "without a cap there is always room");
+        assert_eq!(waited, Ok(FIVE), "one waits for what the other has on its way");
+        assert_eq!(free.reserve(FIVE).await, Ok(FIVE), "without a cap there is always room");
     }
 
     #[tokio::test]

@@ -246,8 +246,11 @@ impl Endpoint {
             408 | 409 | 425 | 429 | 500 | 502.. => {
                 // 529 is Anthropic's "overloaded": busy, as 429 says it.
                 let unwell = code >= 500 && code != 529;
-                Fault::Transient { what: format!("the server answered {code}{said}"), retry_after: asked, unwell }
+                let (what, busy) = (format!("the server answered {code}{said}"), matches!(code, 429 | 529));
+                Fault::Transient { what, retry_after: asked, unwell, busy }
             }
+            // Azure's way of saying what others say with a reply's `finish_reason`.
+            400 if is_filtered(body) => Fault::Filtered { words: format!("{code}{said}") },
             300..=399 => failure(format!("has moved ({code})"), "set `base-url` to the new address"),
             _ if words.contains("context") && (words.contains("exceed") || words.contains("maximum")) => rejected(
                 "the prompt is longer than the teacher's context: leave it out, shorten it, or lower `max-tokens`",
@@ -277,6 +280,14 @@ impl Endpoint {
             (None, _) => self.quote(&text),
         }
     }
+}
+
+/// Whether a refusal is the content filter's.
+fn is_filtered(body: &[u8]) -> bool {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let code = |path: &str| body.pointer(path).and_then(|code| code.as_str());
+    code("/error/code") == Some("content_filter")
+        || code("/error/innererror/code") == Some("ResponsibleAIPolicyViolation")
 }
 
 /// What a request cost that was answered with a status other than success. A refusal (a status below 500, and 503 or 529,

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 use super::allowance::{Allowance, Allowed};
 use super::budget::{Budget, Cap, Cost, Estimate, Ledger, Prices, UsedUp};
+use super::meter::Meter;
+use super::pace::{Pace, Went};
 use super::rate::Rate;
 
 /// The limits of a teacher, as its definition says them.
@@ -107,7 +109,7 @@ pub struct Governor {
     budget: Budget,
     /// Requests that were sent and have not ended.
     in_flight: AtomicUsize,
-    paused_until: Mutex<Option<Instant>>,
+    pace: Pace,
 }
 
 impl Governor {
@@ -124,7 +126,7 @@ impl Governor {
             tokens: limits.token_rates(),
             budget: Budget::new(limits.caps(), ledger),
             in_flight: AtomicUsize::new(0),
-            paused_until: Mutex::new(None),
+            pace: Pace::default(),
         }
     }
 
@@ -150,21 +152,25 @@ impl Governor {
     pub async fn enter(self: &Arc<Self>, estimate: Estimate) -> Result<Pass, UsedUp> {
         // The semaphore is never closed, so a failure to acquire it cannot happen; without a permit all else holds.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
-        self.budget.reserve(estimate).await?;
-        let pass = Pass { governor: Arc::clone(self), estimate, sent: false, settled: false, _permit: permit };
-        while let Some(until) = self.paused() {
-            tokio::time::sleep_until(until).await;
-        }
+        let limit = estimate.completion;
+        let estimate = self.budget.reserve(estimate).await?;
+        let pass = Pass {
+            governor: Arc::clone(self),
+            estimate,
+            limit,
+            sent: None,
+            settled: false,
+            meter: None,
+            _permit: permit,
+        };
         if let Some(requests) = &self.requests {
             requests.take(1.0).await;
         }
         for TokenRate { rate, counts } in &self.tokens {
             rate.take(counts(estimate) as f64).await;
         }
-        // Others may have been told to wait while this one stood in line for its rate.
-        while let Some(until) = self.paused() {
-            tokio::time::sleep_until(until).await;
-        }
+        // The last of all: others may have been told to wait while this one stood in line for its rate.
+        self.pace.take().await;
         Ok(pass)
     }
 
@@ -174,35 +180,61 @@ impl Governor {
         &self.budget
     }
 
-    /// Holds all requests back for a while: the server asked for it.
-    pub fn pause(&self, duration: Duration) {
-        let until = Instant::now() + duration;
-        let mut paused = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *paused = Some(paused.map_or(until, |earlier| earlier.max(until)));
+    /// Holds all requests back for a while: the server asked for it, in these words.
+    pub fn pause(&self, duration: Duration, why: &str) {
+        self.pace.hold(duration, why);
     }
 
     /// Holds requests back before the server refuses them: its answer said how much it would still take, and when it
     /// takes more. `used` is what a request like those on their way costs; no pause is longer than `most`.
-    pub fn heed(&self, allowances: &[Allowance], used: Estimate, most: Duration) {
+    ///
+    /// # Errors
+    /// [`LeftAlone`] if it takes none for longer than that.
+    pub fn heed(&self, allowances: &[Allowance], used: Estimate, most: Duration) -> Result<(), LeftAlone> {
         let on_their_way = self.in_flight.load(Ordering::Relaxed).max(1) as f64;
-        let wait = allowances.iter().map(|allowance| {
+        for allowance in allowances {
             let each = match allowance.what {
                 Allowed::Requests => 1,
                 Allowed::Tokens => used.prompt + used.completion,
                 Allowed::InputTokens => used.prompt,
                 Allowed::OutputTokens => used.completion,
-            };
-            allowance.wait(each as f64 * on_their_way)
-        });
-        if let Some(wait) = wait.max().filter(|wait| !wait.is_zero()) {
-            self.pause(wait.min(most));
+            } as f64;
+            let alone = allowance.wait(each);
+            if alone > most {
+                return Err(LeftAlone { wait: alone, why: allowance.words() });
+            }
+            let wait = allowance.wait(each * on_their_way).min(most);
+            if wait.is_zero() {
+                continue;
+            }
+            self.pace.hold(wait, &allowance.words());
+            if let Some(refill) = allowance.refill().filter(|_| each > 0.0) {
+                self.pace.at_most(refill / each);
+            }
         }
+        Ok(())
     }
 
-    fn paused(&self) -> Option<Instant> {
-        let paused = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-        paused.filter(|until| *until > Instant::now())
+    /// Until when nothing is sent, and why.
+    #[must_use]
+    pub fn held(&self) -> Option<(Instant, String)> {
+        self.pace.held()
     }
+
+    /// When the last request was answered, whichever it was.
+    #[must_use]
+    pub fn last_answer(&self) -> Option<Instant> {
+        self.pace.last_answer()
+    }
+}
+
+/// The server takes nothing for longer than is waited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftAlone {
+    /// How long.
+    pub wait: Duration,
+    /// By which of its words.
+    pub why: String,
 }
 
 /// The right to send one request. Dropped without [`Pass::settle`], it gives back all that it held if the request was not
@@ -210,29 +242,58 @@ impl Governor {
 #[derive(Debug)]
 pub struct Pass {
     governor: Arc<Governor>,
+    /// What is set aside.
     estimate: Estimate,
-    sent: bool,
+    /// The tokens that the reply is limited to.
+    limit: u64,
+    sent: Option<Went>,
     settled: bool,
+    /// Counts for the stage what the ledger counts for all.
+    meter: Option<Arc<Meter>>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Pass {
+    /// What the request costs is counted there, too.
+    #[must_use]
+    pub fn counted_by(mut self, meter: &Arc<Meter>) -> Self {
+        self.meter = Some(Arc::clone(meter));
+        self
+    }
+
     /// The request is being sent: from now on it may cost something.
     pub fn send(&mut self) {
-        self.sent = true;
+        self.sent = Some(self.governor.pace.sent());
         self.governor.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends the request: what it cost replaces what was set aside for it.
     pub fn settle(mut self, cost: Cost) {
+        if let (Some(_), Cost::Counted(_)) = (self.sent, cost) {
+            self.governor.pace.answered();
+        }
         self.end(cost);
+    }
+
+    /// Ends a request that the server refused because there are too many; `asked` is how long it wants to be left alone.
+    pub fn refuse(mut self, asked: Option<Duration>, why: &str) {
+        if let Some(went) = self.sent {
+            self.governor.pace.refused(went, asked, why);
+        }
+        self.end(Cost::Nothing);
     }
 
     fn end(&mut self, cost: Cost) {
         self.settled = true;
-        let charged = cost.tokens(self.estimate);
-        self.governor.budget.settle(self.estimate, charged, self.sent);
-        if self.sent {
+        if let Cost::Counted(used) = cost {
+            self.governor.budget.took(self.limit, used.completion.into());
+        }
+        let charged = match &self.meter {
+            Some(meter) if self.sent.is_some() => meter.charge(cost, self.estimate),
+            _ => cost.tokens(self.estimate),
+        };
+        self.governor.budget.settle(self.estimate, charged, self.sent.is_some());
+        if self.sent.is_some() {
             self.governor.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
         for TokenRate { rate, counts } in &self.governor.tokens {
@@ -244,7 +305,7 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         if !self.settled {
-            self.end(if self.sent { Cost::Unknown } else { Cost::Nothing });
+            self.end(if self.sent.is_some() { Cost::Unknown } else { Cost::Nothing });
         }
     }
 }
@@ -308,9 +369,9 @@ mod tests {
             remaining,
             reset: Duration::from_secs(30),
         };
-        governor.heed(&[allowance(40.0)], ONE, Duration::from_secs(600));
-        assert!(governor.paused().is_none(), "there is enough left");
-        governor.heed(&[allowance(0.0)], ONE, Duration::from_secs(600));
+        governor.heed(&[allowance(40.0)], ONE, Duration::from_secs(600)).unwrap();
+        assert!(governor.held().is_none(), "there is enough left");
+        governor.heed(&[allowance(0.0)], ONE, Duration::from_secs(600)).unwrap();
         let start = Instant::now();
         drop(governor.enter(ONE).await.unwrap());
         // 60 come back in 30 seconds, so one in half a second.
@@ -320,7 +381,7 @@ mod tests {
             pass.send();
             pass
         });
-        governor.heed(&[allowance(0.0)], ONE, Duration::from_millis(800));
+        governor.heed(&[allowance(0.0)], ONE, Duration::from_millis(800)).unwrap();
         let start = Instant::now();
         drop(governor.enter(ONE).await.unwrap());
         assert!((0.7..0.9).contains(&start.elapsed().as_secs_f64()), "never longer than is waited at most");

@@ -17,6 +17,8 @@ pub enum Fault {
         /// Whether the server seems not to be well: no connection, a timeout, an error of its own. One that is only busy
         /// is.
         unwell: bool,
+        /// Whether it refused the request because there are too many of them.
+        busy: bool,
     },
     /// What came is no reply: the network broke it, or the address is not that of a teacher.
     Garbled {
@@ -25,6 +27,11 @@ pub enum Fault {
     },
     /// It will not work the next time either, whatever is asked.
     Permanent(Failure),
+    /// The provider's content filter held the answer back before it was given.
+    Filtered {
+        /// The status and the server's words.
+        words: String,
+    },
     /// The server is well and refuses this one request.
     Rejected {
         /// As the user shall read it.
@@ -37,7 +44,7 @@ pub enum Fault {
 impl Fault {
     /// A server that does not answer as it should, and says nothing on when to come back.
     pub fn transient(what: impl Into<String>) -> Self {
-        Self::Transient { what: what.into(), retry_after: None, unwell: true }
+        Self::Transient { what: what.into(), retry_after: None, unwell: true, busy: false }
     }
 }
 

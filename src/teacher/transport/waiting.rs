@@ -30,7 +30,8 @@ struct State {
 struct Wait {
     what: String,
     attempt: u32,
-    attempts: u32,
+    /// How many there are at the most; none where a refusal is no attempt.
+    attempts: Option<u32>,
     since: Instant,
     due: Instant,
 }
@@ -46,13 +47,23 @@ impl Waiting {
     /// wait like it.
     #[must_use]
     pub fn news(&self) -> Option<String> {
+        self.news_or(None)
+    }
+
+    /// [`Waiting::news`]; where no request has failed, why all of them are `held` back and until when.
+    #[must_use]
+    pub fn news_or(&self, held: Option<(Instant, String)>) -> Option<String> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let worst = state.requests.values().max_by_key(|wait| (wait.attempt, Reverse(wait.due)))?;
-        if worst.due.max(now) < worst.since + PATIENCE {
-            return None;
-        }
-        let text = worst.line(now, state.requests.len());
+        let worst = state.requests.values().max_by_key(|wait| (wait.attempt, Reverse(wait.due)));
+        let text = match (worst, held) {
+            (Some(worst), _) if worst.due.max(now) < worst.since + PATIENCE => return None,
+            (Some(worst), _) => worst.line(now, state.requests.len()),
+            (None, Some((until, why))) if until > now + PATIENCE => {
+                format!("{why}: nothing is sent for {} s", (until - now).as_secs_f64().ceil())
+            }
+            (None, _) => return None,
+        };
         let pause = match state.said {
             Some((said, pause)) if now < said + pause => return None,
             Some((said, pause)) if now < said + pause + SELDOM => (pause * 2).min(SELDOM),
@@ -72,7 +83,9 @@ impl Wait {
             seconds => format!("next try in {seconds} s"),
         };
         let others = if requests > 1 { format!("; {requests} requests wait") } else { String::new() };
-        format!("{} ({} of {} tries), {next}{others}", self.what, self.attempt, self.attempts)
+        let tries =
+            self.attempts.map_or_else(String::new, |attempts| format!(" ({} of {attempts} tries)", self.attempt));
+        format!("{}{tries}, {next}{others}", self.what)
     }
 }
 
@@ -86,6 +99,15 @@ pub struct Place {
 impl Place {
     /// The attempt `attempt` of `attempts` failed because of `what`; the next one is `pause` away.
     pub fn failed(&mut self, what: &str, attempt: u32, attempts: u32, pause: Duration) {
+        self.note(what, attempt, Some(attempts), pause);
+    }
+
+    /// The server was too busy for it, in these words; it goes again when its turn comes, in `pause` at the earliest.
+    pub fn refused(&mut self, what: &str, pause: Duration) {
+        self.note(what, 0, None, pause);
+    }
+
+    fn note(&mut self, what: &str, attempt: u32, attempts: Option<u32>, pause: Duration) {
         let mut state = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let number = *self.number.get_or_insert(state.next);

@@ -279,4 +279,29 @@ fn a_policy_at_its_defaults_moves_no_key() {
     assert_eq!(key(defaults), bare);
     assert_ne!(key(json!({ "outcomes": { "cut": "drop" } })), bare);
     assert_ne!(key(json!({ "format": "json" })), bare);
+    assert_eq!(key(json!({ "outcomes": { "failed": "fail" } })), bare);
+    let cut = key(json!({ "outcomes": { "cut": "drop" } }));
+    assert_eq!(key(json!({ "outcomes": { "cut": "drop", "failed": "fail" } })), cut);
+    assert_ne!(key(json!({ "outcomes": { "failed": "drop" } })), bare);
+}
+
+#[test]
+fn openai_takes_four_stop_texts_and_others_as_many_as_one_likes() {
+    let said_of = |url: &str, stops: &[&str]| {
+        let mut report = Diagnostics::default();
+        let answers = json!({ "prompts": "p", "teacher": "t", "sampling": { "stop": stops } });
+        let answers = AnswersConfig::decode(&Node::from_json(&answers), &mut report).unwrap();
+        let body = teacher(|body| body["base-url"] = json!(url));
+        let teacher = TeacherConfig::decode(&Node::from_json(&body), &mut report).unwrap();
+        teacher.settings.check(&answers, &|_| Origin::NOWHERE, &mut report);
+        said(&report)
+    };
+    let five = ["a", "b", "c", "d", "e"];
+    assert_eq!(said_of("http://127.0.0.1:8080/v1", &five), [""; 0]);
+    assert_eq!(said_of("https://api.openai.com/v1", &five[..4]), [""; 0]);
+    let told = said_of("https://api.openai.com/v1", &five);
+    assert!(
+        told[0].starts_with("openai, strict (OpenAI, Azure) takes 4 stop texts at the most | remove some"),
+        "{told:?}"
+    );
 }

@@ -80,6 +80,49 @@ fn a_teacher_that_is_down_stops_the_stage_and_not_one_request_after_the_other() 
 }
 
 #[test]
+fn a_prompt_that_is_never_answered_costs_the_others_nothing_and_is_remembered() {
+    let poison = || {
+        Server::start(|asked| match number_in(asked) {
+            7 => Act::ok(r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}"#),
+            3 => Act::status(500, "oops"),
+            _ => echo(asked),
+        })
+    };
+    let (server, bench) = (poison(), Bench::new());
+    let run =
+        |answers: serde_json::Value| bench.run(&prompts(30), server.definition(json!({ "attempts": 2 })), answers);
+    let failure = run(json!({})).err().unwrap();
+    assert_eq!(failure.class, Class::Teacher);
+    assert!(failure.message.contains("2 got no usable reply though others did: "), "{failure}");
+    assert!(
+        failure.message.contains("prompt 8 (") && failure.message.contains("the reply has no choices"),
+        "{failure}"
+    );
+    assert!(failure.message.contains("prompt 4 (") && failure.message.contains("answered 500: oops"), "{failure}");
+    assert!(failure.hint.unwrap().contains("`outcomes = { failed = \"drop\" }`"));
+    assert_eq!(server.teacher.asked(), 28 + 4, "all others were answered");
+    // What was found out is not paid again.
+    let made = run(json!({ "outcomes": { "failed": "drop" } })).unwrap();
+    assert_eq!((server.teacher.asked(), made.metric("asked"), made.metric("answers")), (32, 0, 28));
+    assert_eq!(made.outcome.metrics["dropped"], json!({ "failed": 2 }));
+    let kept = run(json!({ "outcomes": { "failed": "keep" } })).unwrap().answers();
+    assert_eq!((kept[7].outcome, kept[7].finish.as_str()), (Outcome::Failed, "the reply has no choices"));
+    assert_eq!(server.teacher.asked(), 32);
+    // Unless it is wished.
+    run(json!({})).err().unwrap();
+    assert_eq!(server.teacher.asked(), 36);
+    let again =
+        run(json!({ "outcomes": { "failed": "ask-again" }, "ask-again-times": 1, "ask-again-then": "drop" })).unwrap();
+    assert_eq!((server.teacher.asked(), again.metric("answers")), (40, 28));
+    run(json!({ "outcomes": { "failed": "ask-again" }, "ask-again-times": 1, "ask-again-then": "drop" })).unwrap();
+    assert_eq!(server.teacher.asked(), 40);
+    // With a server that is well, the replies come.
+    let well = Server::echo();
+    let healed = bench.run(&prompts(30), well.definition(json!({})), json!({})).unwrap();
+    assert_eq!((well.teacher.asked(), healed.metric("answers")), (2, 30));
+}
+
+#[test]
 fn a_teacher_that_comes_back_is_asked_on() {
     // Forty failures in a row, whoever asks.
     let server = Server::start(|asked| if (30..70).contains(&asked.number) { Act::Reset } else { echo(asked) });

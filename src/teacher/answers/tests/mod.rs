@@ -7,5 +7,6 @@ mod limits;
 mod local;
 mod outcomes;
 mod providers;
+mod rates;
 pub mod server;
 mod signals;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
+use stillhouse_data::answer::Outcome;
 use stillhouse_stage::{Class, Failure};
 use tokio::time::Instant;
 
@@ -13,14 +14,16 @@ use crate::batch::line::{self, Said, Wanted};
 use crate::batch::remote::{Batch, BatchError, Counts, Remote};
 use crate::provider::server::Client;
 use crate::replies::RequestKey;
-use crate::reply::Reply;
-use crate::transport::budget::{Cost, Estimate};
-use crate::transport::{Fault, Governor};
+use crate::reply::{Reply, Usage};
+use crate::transport::budget::Cost;
+use crate::transport::{Fault, Governor, Meter};
 
 /// Replies under way to the disk at a time.
 const AT_ONCE: usize = 512;
 /// Reasons that are told of a batch that failed.
 const TOLD: usize = 3;
+/// What was told last of a batch that somebody called off.
+const CANCELLED: &str = "cancelled";
 /// What a server says that has as many requests queued as it takes.
 const NO_ROOM: &str = "token_limit_exceeded";
 
@@ -34,6 +37,7 @@ pub struct HandedIn {
     /// How far it is at the server.
     pub counts: Counts,
     governor: Arc<Governor>,
+    meter: Arc<Meter>,
     patience: Option<Patience>,
     /// Whether it is of an earlier run.
     adopted: bool,
@@ -75,6 +79,7 @@ impl HandedIn {
             due: Instant::now(),
             counts: Counts::default(),
             governor: Arc::clone(&client.governor),
+            meter: Arc::clone(client.meter()),
             patience: None,
             adopted,
             told: String::new(),
@@ -110,6 +115,16 @@ impl HandedIn {
         };
         self.counts = batch.request_counts.unwrap_or_default();
         match batch.status.as_str() {
+            "cancelled" if self.told != CANCELLED => {
+                // Somebody meant it: whoever looks on can still stop before it is paid for again.
+                (batches.tell)(format!(
+                    "batch {} was cancelled at the server ({} of {} answered): the others are handed in again; ctrl-c stops",
+                    batch.id, self.counts.completed, self.counts.total
+                ));
+                CANCELLED.clone_into(&mut self.told);
+                self.due = Instant::now() + self.patience.get_or_insert_with(|| Patience::new(batches.options)).next();
+                Ok(None)
+            }
             "completed" | "expired" | "cancelled" => self.fetch(remote, asking, batches, &batch).await.map(Some),
             "failed" => self.failed(remote, &batch).map(Some),
             status => {
@@ -203,14 +218,16 @@ impl HandedIn {
             return;
         }
         match said {
-            Said::Reply(reply) => {
+            Said::Reply(reply) | Said::Filtered(reply) => {
                 brought.pending.insert(key);
                 brought.replies.push((key, reply));
             }
             Said::Fault(fault, cost) => {
                 self.settle(&key, cost);
                 match fault {
-                    Fault::Transient { what, .. } | Fault::Garbled { what } => brought.given_up.push((key, what)),
+                    Fault::Transient { what, .. } | Fault::Garbled { what } | Fault::Filtered { words: what } => {
+                        brought.given_up.push((key, what));
+                    }
                     Fault::Rejected { failure, words } => {
                         brought.refused.insert(key, (failure, words));
                     }
@@ -234,8 +251,10 @@ impl HandedIn {
             stored?;
         }
         for (key, reply) in &replies {
-            self.settle(key, Cost::Counted(reply.usage));
-            asking.was_paid(*key, reply);
+            // Held back before anything was said, with a status of its own: nothing is to be paid.
+            let refused = reply.outcome == Outcome::ContentFilter && reply.usage == Usage::default();
+            self.settle(key, if refused { Cost::Nothing } else { Cost::Counted(reply.usage) });
+            asking.was_paid(*key);
         }
         brought.stored += replies.len() as u64;
         brought.pending.clear();
@@ -245,13 +264,14 @@ impl HandedIn {
     /// Nothing more is expected of a request.
     fn settle(&mut self, key: &RequestKey, cost: Cost) {
         if let Some(wanted) = self.wanted.remove(key) {
-            self.governor.budget().settle(wanted.estimate, cost.tokens(wanted.estimate), true);
+            let charged = self.meter.charge(cost, wanted.estimate);
+            self.governor.budget().settle(wanted.estimate, charged, true);
         }
     }
 
     fn settle_all(&mut self, cost: Cost, sent: bool) {
         for wanted in std::mem::take(&mut self.wanted).into_values() {
-            let charged: Estimate = cost.tokens(wanted.estimate);
+            let charged = if sent { self.meter.charge(cost, wanted.estimate) } else { cost.tokens(wanted.estimate) };
             self.governor.budget().settle(wanted.estimate, charged, sent);
         }
     }

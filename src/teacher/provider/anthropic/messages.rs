@@ -6,6 +6,7 @@ use stillhouse_data::prompt::Message;
 
 use super::turn::Turn;
 use crate::provider::api::{Api, Unusable, not_empty};
+use crate::provider::lenient;
 use crate::reply::{Reply, Usage};
 use crate::request::Request;
 
@@ -39,8 +40,8 @@ struct Body<'r> {
 
 #[derive(Deserialize)]
 struct Said {
-    #[serde(default)]
-    content: Vec<Block>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    content: Vec<Option<Block>>,
     #[serde(default)]
     stop_reason: Option<String>,
     #[serde(default)]
@@ -53,21 +54,21 @@ struct Said {
 
 #[derive(Deserialize)]
 struct Block {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]
-    text: String,
+    text: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Tokens {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::count")]
     input_tokens: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::count")]
     output_tokens: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::count")]
     cache_creation_input_tokens: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::count")]
     cache_read_input_tokens: Option<u32>,
 }
 
@@ -75,6 +76,10 @@ impl From<Tokens> for Usage {
     /// `input_tokens` are those after the last cache mark: the whole prompt is the sum of the three.
     fn from(tokens: Tokens) -> Self {
         let of = Option::unwrap_or_default;
+        // Half a count is none: the other half would be free.
+        if tokens.input_tokens.is_none() || tokens.output_tokens.is_none() {
+            return Self::default();
+        }
         let cached = of(tokens.cache_creation_input_tokens).saturating_add(of(tokens.cache_read_input_tokens));
         Self { prompt: of(tokens.input_tokens).saturating_add(cached), completion: of(tokens.output_tokens) }
     }
@@ -109,15 +114,21 @@ impl Api for MessagesApi {
     }
 
     fn parse(&self, body: &[u8], _request: &Request) -> Result<Reply, Unusable> {
+        let body = lenient::without_mark(body);
         not_empty(body)?;
-        let said: Said = serde_json::from_slice(body).map_err(|error| Unusable::not_valid(body, &error))?;
+        let said: Said = lenient::read(body).map_err(|error| Unusable::not_valid(body, &error))?;
         if let Some(error) = said.error.filter(|error| !error.is_null()) {
             return Err(Unusable::passed_on(&error));
         }
         let Some(finish) = said.stop_reason else {
             return Err(Unusable::Broken("the reply has no `stop_reason`".to_owned()));
         };
-        let texts = said.content.iter().filter(|block| block.kind == "text").map(|block| block.text.as_str());
+        let texts = said
+            .content
+            .iter()
+            .flatten()
+            .filter(|block| block.kind == "text")
+            .filter_map(|block| block.text.as_deref());
         let text: String = texts.collect();
         let outcome = match finish.as_str() {
             "max_tokens" | "model_context_window_exceeded" => Outcome::Cut,
@@ -130,10 +141,6 @@ impl Api for MessagesApi {
     }
 
     fn usage(&self, body: &[u8]) -> Option<Usage> {
-        #[derive(Deserialize)]
-        struct Counted {
-            usage: Tokens,
-        }
-        serde_json::from_slice::<Counted>(body).ok().map(|counted| counted.usage.into())
+        Tokens::deserialize(lenient::salvage(body)?.get_mut("usage")?.take()).ok().map(Usage::from)
     }
 }

@@ -107,3 +107,16 @@ fn what_the_api_does_not_have_is_known_before_anything_is_spent() {
     let alias = said(model("claude-x-latest"), json!({}));
     assert_eq!(alias, [("`claude-x-latest` is an alias: what it stands for may change any day".to_owned(), false)]);
 }
+
+#[test]
+fn odd_counts_and_empty_blocks_lose_no_reply() {
+    let body = json!({
+        "model": "c", "stop_reason": "end_turn", "usage": { "input_tokens": 12.0, "output_tokens": 5.0 },
+        "content": [null, { "type": "text", "text": null }, { "type": "text", "text": "yes" }],
+    });
+    let reply = api().parse(body.to_string().as_bytes(), &request()).unwrap();
+    assert_eq!((reply.text.as_str(), reply.usage), ("yes", Usage { prompt: 12, completion: 5 }));
+    let nothing = json!({ "content": null, "stop_reason": "end_turn", "usage": { "input_tokens": null } });
+    let reply = api().parse(nothing.to_string().as_bytes(), &request()).unwrap();
+    assert_eq!((reply.outcome, reply.usage), (Answered::Empty, Usage::default()));
+}

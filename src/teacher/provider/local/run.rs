@@ -53,7 +53,7 @@ pub fn run(settings: &Local, job: &Job<'_>) -> Result<Outcome, Failure> {
         }
         job.context.progress(output.settled(), Some(total), "answers");
     }
-    let (mut metrics, _) = output.finish(job.teacher, None)?;
+    let (mut metrics, _) = output.finish(job.teacher)?;
     if let Some(signals) = signals {
         metrics["signals"] = signals.finish()?;
     }

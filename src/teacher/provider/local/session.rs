@@ -8,7 +8,6 @@ use super::run::{Reached, Teacher};
 use crate::asking::Question;
 use crate::provider::terms;
 use crate::session::{Asks, Session, Take, Tally};
-use crate::transport::Prices;
 
 /// Opens a teacher; its model is loaded when a reply is missing.
 ///
@@ -75,7 +74,5 @@ impl Session for Open<'_> {
         json!({ "provider": "local", "model": self.teacher.id, "device": self.teacher.device(), "terms": self.terms })
     }
 
-    fn prices(&self) -> Option<Prices> {
-        None
-    }
+    fn add_spent_to(&self, _: &mut Value) {}
 }

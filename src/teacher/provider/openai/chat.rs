@@ -8,6 +8,7 @@ use super::log_probs::LogProbs;
 use super::message::WireMessage;
 use super::stream;
 use crate::provider::api::{Api, Unusable, not_empty};
+use crate::provider::lenient;
 use crate::reply::{Reply, TokenLogProbs, Usage};
 use crate::request::{Capture, Request};
 
@@ -149,7 +150,7 @@ impl<'r> Body<'r> {
 
 #[derive(Deserialize)]
 struct Completion {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     choices: Vec<Choice>,
     #[serde(default)]
     model: Option<String>,
@@ -162,20 +163,26 @@ struct Completion {
 
 #[derive(Deserialize)]
 pub(super) struct Tokens {
-    #[serde(default)]
-    prompt_tokens: u32,
-    #[serde(default)]
-    completion_tokens: u32,
+    #[serde(default, deserialize_with = "lenient::count")]
+    prompt_tokens: Option<u32>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    completion_tokens: Option<u32>,
 }
 
 impl From<Tokens> for Usage {
     fn from(tokens: Tokens) -> Self {
-        Self { prompt: tokens.prompt_tokens, completion: tokens.completion_tokens }
+        match (tokens.prompt_tokens, tokens.completion_tokens) {
+            (Some(prompt), Some(completion)) => Self { prompt, completion },
+            // Half a count is none: the other half would be free.
+            _ => Self::default(),
+        }
     }
 }
 
 #[derive(Deserialize)]
 struct Choice {
+    #[serde(default)]
+    index: u32,
     #[serde(default)]
     finish_reason: Option<String>,
     message: Said,
@@ -184,11 +191,14 @@ struct Choice {
     /// vLLM's.
     #[serde(default)]
     token_ids: Option<Vec<u32>>,
+    /// What broke it off, with gateways that say so.
+    #[serde(default)]
+    error: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
 struct Said {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     content: Option<String>,
     #[serde(default)]
     refusal: Option<String>,
@@ -199,6 +209,7 @@ struct Said {
 /// # Errors
 /// [`Unusable`].
 pub fn parse(body: &[u8], request: &Request) -> Result<Reply, Unusable> {
+    let body = lenient::without_mark(body);
     not_empty(body)?;
     let in_one_piece;
     let body = if stream::is_stream(body) {
@@ -207,19 +218,32 @@ pub fn parse(body: &[u8], request: &Request) -> Result<Reply, Unusable> {
     } else {
         body
     };
-    let completion: Completion = serde_json::from_slice(body).map_err(|error| Unusable::not_valid(body, &error))?;
+    let completion: Completion = lenient::read(body).map_err(|error| Unusable::not_valid(body, &error))?;
     if let (true, Some(error)) = (completion.choices.is_empty(), completion.error.filter(|error| !error.is_null())) {
         return Err(Unusable::passed_on(&error));
     }
     let usage = completion.usage.map_or_else(Usage::default, Usage::from);
-    let Some(choice) = completion.choices.into_iter().next() else {
+    let Some(choice) = completion.choices.into_iter().min_by_key(|choice| choice.index) else {
         return Err(Unusable::Broken("the reply has no choices".to_owned()));
     };
     let finish = choice.finish_reason.unwrap_or_default();
+    whole(&finish, choice.error.as_ref())?;
     let (outcome, text) = read(&finish, choice.message, request);
     let tokens = captured(request, choice.logprobs, &text, outcome)?;
     let model = completion.model.unwrap_or_default();
     Ok(Reply { outcome, text, finish, model, usage, token_ids: choice.token_ids, tokens, vector: None })
+}
+
+/// Whether a reply is one that the server itself calls broken off.
+///
+/// # Errors
+/// [`Unusable::Broken`] if it is.
+pub(super) fn whole(finish: &str, error: Option<&serde_json::Value>) -> Result<(), Unusable> {
+    match (finish, error.filter(|error| !error.is_null())) {
+        ("error", Some(error)) => Err(Unusable::passed_on(error)),
+        ("error", None) => Err(Unusable::Broken("the reply ended with an error".to_owned())),
+        _ => Ok(()),
+    }
 }
 
 /// The log-probabilities that a request asked for.
@@ -243,11 +267,10 @@ pub(super) fn captured(
 /// What a body says it took, though it may be no reply otherwise.
 #[must_use]
 pub fn usage(body: &[u8]) -> Option<Usage> {
-    #[derive(Deserialize)]
-    struct Counted {
-        usage: Tokens,
-    }
-    serde_json::from_slice::<Counted>(body).ok().map(|counted| counted.usage.into())
+    let body = lenient::without_mark(body);
+    let counted =
+        if stream::is_stream(body) { stream::usage(body)? } else { lenient::salvage(body)?.get_mut("usage")?.take() };
+    Tokens::deserialize(counted).ok().map(Usage::from)
 }
 
 fn read(finish: &str, said: Said, request: &Request) -> (Outcome, String) {

@@ -200,3 +200,73 @@ fn a_number_that_is_none_is_a_broken_reply() {
     let broken = chat::parse(body.as_bytes(), &captured()).unwrap_err();
     assert!(matches!(broken, Unusable::Broken(what) if what.starts_with("the reply is not valid: ")));
 }
+
+#[test]
+fn what_costs_nothing_to_understand_is_understood() {
+    let reply = |change: &dyn Fn(&mut Value)| {
+        let mut body = json!({
+            "model": "m", "usage": { "prompt_tokens": 7, "completion_tokens": 2 },
+            "choices": [{ "index": 0, "finish_reason": "stop", "message": { "content": "yes" } }],
+        });
+        change(&mut body);
+        body.to_string()
+    };
+    let parse = |body: &str| chat::parse(body.as_bytes(), &request("x")).unwrap();
+    let counts = [
+        (json!({ "prompt_tokens": null, "completion_tokens": null }), Usage::default()),
+        (json!({ "prompt_tokens": 12.0, "completion_tokens": 5.0 }), Usage { prompt: 12, completion: 5 }),
+        (json!({ "prompt_tokens": -1, "completion_tokens": 5 }), Usage::default()),
+        (json!({ "prompt_tokens": "many" }), Usage::default()),
+    ];
+    for (counted, usage) in counts {
+        assert_eq!(parse(&reply(&|body| body["usage"] = counted.clone())).usage, usage, "{counted}");
+    }
+    let parts = json!([{ "type": "text", "text": "hello " }, { "type": "image" }, { "type": "text", "text": "parts" }]);
+    assert_eq!(parse(&reply(&|body| body["choices"][0]["message"]["content"] = parts.clone())).text, "hello parts");
+    assert_eq!(parse(&format!("\u{feff}{}", reply(&|_| ()))).text, "yes");
+    let twice = reply(&|_| ()).replacen('{', r#"{"model":"first","#, 1);
+    assert_eq!((parse(&twice).text.as_str(), parse(&twice).model.as_str()), ("yes", "m"));
+    let two = reply(&|body| {
+        let first = body["choices"][0].clone();
+        body["choices"][0]["index"] = json!(1);
+        body["choices"][0]["message"]["content"] = json!("second");
+        body["choices"].as_array_mut().unwrap().push(first);
+    });
+    assert_eq!(parse(&two).text, "yes");
+    let broken = reply(&|_| ()).replace("\"stop\"", "NaN");
+    assert_eq!(chat::usage(broken.as_bytes()), Some(Usage { prompt: 7, completion: 2 }));
+}
+
+#[test]
+fn a_stream_may_begin_with_a_comment_or_an_event_and_completions_stream_as_well() {
+    let event =
+        |delta: &str, finish: Value| json!({ "choices": [{ "delta": { "content": delta }, "finish_reason": finish }] });
+    let stream =
+        format!("data: {}\n\ndata: {}\n\ndata: [DONE]\n\n", event("hel", Value::Null), event("lo", json!("stop")));
+    for before in [": PROCESSING\n\n", "event: message\n", "\u{feff}", "id: 1\n"] {
+        let reply = chat::parse(format!("{before}{stream}").as_bytes(), &request("x")).unwrap();
+        assert_eq!((reply.text.as_str(), reply.outcome), ("hello", Outcome::Ok), "{before}");
+    }
+    let text = |text: &str, finish: Value| {
+        let log_probs = json!({ "tokens": [text], "token_logprobs": [-0.5], "top_logprobs": [{ text: -0.5 }] });
+        json!({ "choices": [{ "index": 0, "text": text, "finish_reason": finish, "logprobs": log_probs }] })
+    };
+    let usage = json!({ "choices": [], "usage": { "prompt_tokens": 1, "completion_tokens": 2 } });
+    let pieces = [text("hel", Value::Null), text("lo", json!("stop")), usage];
+    let stream: String = pieces.iter().map(|event| format!("data: {event}\n\n")).collect();
+    let api = CompletionsApi { model: "m".to_owned(), dialect: Dialect::Common };
+    let reply = api.parse(stream.as_bytes(), &captured()).unwrap();
+    assert_eq!(
+        (reply.text.as_str(), reply.usage, reply.tokens.unwrap().len()),
+        ("hello", Usage { prompt: 1, completion: 2 }, 2)
+    );
+    assert_eq!(api.usage(stream.as_bytes()), Some(Usage { prompt: 1, completion: 2 }));
+}
+
+#[test]
+fn a_reply_that_ends_with_an_error_is_none() {
+    let choice = json!({ "finish_reason": "error", "message": { "content": "partial" }, "error": { "message": "upstream died" } });
+    let body = json!({ "choices": [choice] }).to_string();
+    let unusable = chat::parse(body.as_bytes(), &request("x")).unwrap_err();
+    assert_eq!(unusable, Unusable::Broken("the reply is an error: upstream died".to_owned()));
+}

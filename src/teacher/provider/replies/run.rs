@@ -54,7 +54,7 @@ pub fn run(settings: &Replies, job: &Job<'_>) -> Result<Outcome, Failure> {
         job.context
             .warn(format!("teacher {} has no reply to {missing} of {total} prompts: they are left out", job.teacher));
     }
-    let (mut metrics, models) = output.finish(job.teacher, None)?;
+    let (mut metrics, models) = output.finish(job.teacher)?;
     metrics["missing"] = json!(missing);
     let sources: Vec<_> = origins
         .into_iter()

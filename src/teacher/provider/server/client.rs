@@ -1,11 +1,13 @@
 //! Asks a server until there is a reply, within the teacher's limits; which API it speaks is an [`Api`]'s business.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use stillhouse_data::answer::Outcome;
 use stillhouse_data::prompt::Message;
 use stillhouse_stage::{Class, Failure};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::gathering::Gathering;
@@ -14,11 +16,11 @@ use crate::reply::{Reply, Usage};
 use crate::request::Request;
 use crate::transport::breaker::{Down, Try};
 use crate::transport::budget::UsedUp;
-use crate::transport::governor::Pass;
-use crate::transport::{Breaker, Cap, Cost, Endpoint, Estimate, Fault, Governor, Limits, Waiting, retry};
+use crate::transport::governor::{LeftAlone, Pass};
+use crate::transport::{Breaker, Cap, Cost, Endpoint, Estimate, Fault, Governor, Limits, Meter, Waiting, retry};
 
-/// Replies without the log-probabilities that were asked for, after which a server that never gave any is believed to
-/// have none.
+/// Replies without the log-probabilities that were asked for, or without a reason why they ended, after which a server that
+/// never gave any is believed to have none.
 const WITHOUT: u32 = 3;
 /// The longest reply without log-probabilities, in bytes: far more than any teacher says, far less than the memory.
 const MOST_BYTES: usize = 64 << 20;
@@ -32,11 +34,13 @@ pub struct Unanswered {
     pub failure: Failure,
     /// The server's words, if it refused this very request, so that it matters which one it was.
     pub rejected: Option<String>,
+    /// What came instead of a reply to the last attempt, if it was this request that was given up, and not the teacher.
+    pub gave_up: Option<String>,
 }
 
 impl From<Failure> for Unanswered {
     fn from(failure: Failure) -> Self {
-        Self { failure, rejected: None }
+        Self { failure, rejected: None, gave_up: None }
     }
 }
 
@@ -50,8 +54,13 @@ pub struct Client {
     api: Arc<dyn Api>,
     limits: Limits,
     breaker: Arc<Breaker>,
+    meter: Arc<Meter>,
     waiting: Arc<Waiting>,
+    /// Set when the server says that it takes nothing for longer than is waited.
+    left_alone: Mutex<Option<LeftAlone>>,
     masked: AtomicU64,
+    gave_reasons: AtomicBool,
+    without_reasons: AtomicU32,
     gave_log_probs: AtomicBool,
     without_log_probs: AtomicU32,
     gathering: Gathering,
@@ -67,8 +76,12 @@ impl Client {
             api,
             limits: *limits,
             breaker: Breaker::new(limits.failures_in_a_row, limits.attempts),
+            meter: Arc::default(),
             waiting: Arc::default(),
+            left_alone: Mutex::default(),
             masked: AtomicU64::new(0),
+            gave_reasons: AtomicBool::new(false),
+            without_reasons: AtomicU32::new(0),
             gave_log_probs: AtomicBool::new(false),
             without_log_probs: AtomicU32::new(0),
             gathering: Gathering::default(),
@@ -78,13 +91,19 @@ impl Client {
     /// What requests wait for, if it is time to say so.
     #[must_use]
     pub fn news(&self) -> Option<String> {
-        self.waiting.news()
+        self.waiting.news_or(self.governor.held())
     }
 
     /// Replies that repeated the key, which was taken out of them.
     #[must_use]
     pub fn masked(&self) -> u64 {
         self.masked.load(Ordering::Relaxed)
+    }
+
+    /// Counts what is spent through this connection.
+    #[must_use]
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
     }
 
     /// How it is talked to.
@@ -130,7 +149,7 @@ impl Client {
         }
         let estimate = estimate_all(requests);
         let mut place = self.waiting.place();
-        let mut attempt = 1;
+        let (mut attempt, mut refusals) = (1, Refusals::default());
         loop {
             let (mut pass, turn) = tokio::select! {
                 biased;
@@ -143,38 +162,81 @@ impl Client {
                 .body_of_all(requests)
                 .map_err(|error| Failure::internal(format!("a request cannot be written: {error}")))?;
             let random = spread(&body, attempt);
+            let sent = Instant::now();
             pass.send();
-            let fault = match self.exchange(body, requests).await {
+            let (fault, cost) = match self.exchange(body, requests).await {
                 Ok(replies) => {
                     turn.answered();
                     pass.settle(cost_of(&replies));
                     return Ok(replies);
                 }
-                Err((fault, cost)) => {
-                    pass.settle(cost);
-                    fault
-                }
+                Err(failed) => failed,
             };
             match &fault {
                 Fault::Transient { what, unwell: true, .. } => turn.failed(what),
                 // Whatever it said, it is there.
                 _ => turn.answered(),
             }
-            let (what, asked, garbled) = match fault {
-                Fault::Permanent(failure) => return Err(failure.into()),
-                Fault::Rejected { failure, words } => return Err(Unanswered { failure, rejected: Some(words) }),
-                Fault::Transient { what, retry_after, .. } => (what, retry_after, false),
-                Fault::Garbled { what } => (what, None, true),
+            let (what, asked, busy, garbled) = match fault {
+                Fault::Permanent(failure) => {
+                    pass.settle(cost);
+                    return Err(failure.into());
+                }
+                Fault::Filtered { words } => {
+                    pass.settle(cost);
+                    return Ok(requests
+                        .iter()
+                        .map(|_| Reply::without_words(Outcome::ContentFilter, words.clone()))
+                        .collect());
+                }
+                Fault::Rejected { failure, words } => {
+                    pass.settle(cost);
+                    return Err(Unanswered { failure, rejected: Some(words), gave_up: None });
+                }
+                Fault::Transient { what, retry_after, busy, .. } => (what, retry_after, busy, false),
+                Fault::Garbled { what } => (what, None, false, true),
             };
             if let Some(asked) = asked.filter(|asked| *asked > self.limits.max_wait) {
+                pass.settle(cost);
                 return Err(self.asked_too_much(&what, asked).into());
             }
+            if busy {
+                pass.refuse(asked, &what);
+                let others = self.governor.last_answer().is_some_and(|answered| answered >= sent);
+                if refusals.are_too_many(self.governor.last_answer(), self.limits.max_wait) {
+                    return Err(Unanswered {
+                        failure: self.always_busy(refusals.lasted(), &what),
+                        rejected: None,
+                        gave_up: Some(what),
+                    });
+                }
+                // A server that says when to come again, or answers others meanwhile, is well: it is we who are too fast.
+                if asked.is_none_or(|asked| asked.is_zero()) && !others {
+                    if attempt >= self.limits.attempts && !self.breaker.is_open() {
+                        return Err(Unanswered {
+                            failure: self.give_up(attempt, &what, false),
+                            rejected: None,
+                            gave_up: Some(what),
+                        });
+                    }
+                    attempt += 1;
+                }
+                tracing::debug!(teacher = self.endpoint.label(), %what, ?asked, "refused");
+                let held = self.governor.held().map(|(until, _)| until.saturating_duration_since(Instant::now()));
+                place.refused(&what, held.unwrap_or_default());
+                continue;
+            }
+            pass.settle(cost);
             // Where the teacher itself is in doubt, it is the breaker that gives up.
             if attempt >= self.limits.attempts && !self.breaker.is_open() {
-                return Err(self.give_up(attempt, &what, garbled).into());
+                return Err(Unanswered {
+                    failure: self.give_up(attempt, &what, garbled),
+                    rejected: None,
+                    gave_up: Some(what),
+                });
             }
             if let Some(asked) = asked {
-                self.governor.pause(asked);
+                self.governor.pause(asked, &what);
             }
             let pause = retry::wait(attempt, asked, random);
             tracing::debug!(teacher = self.endpoint.label(), attempt, %what, ?pause, "asking again");
@@ -189,9 +251,13 @@ impl Client {
 
     /// Waits for a place within the limits, and for a teacher that is not in doubt.
     async fn enter(&self, estimate: Estimate) -> Result<(Pass, Try), Failure> {
-        let pass = self.governor.enter(estimate).await.map_err(|used_up| self.stop(used_up))?;
+        let pass = self.governor.enter(estimate).await.map_err(|used_up| self.stop(used_up))?.counted_by(&self.meter);
         let turn = self.breaker.admit().await.map_err(|down| self.down(down))?;
-        Ok((pass, turn))
+        let left_alone = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match left_alone {
+            Some(LeftAlone { wait, why }) => Err(self.asked_too_much(&why, wait)),
+            None => Ok((pass, turn)),
+        }
     }
 
     async fn exchange(&self, body: Vec<u8>, requests: &[Request]) -> Result<Vec<Reply>, (Fault, Cost)> {
@@ -200,7 +266,11 @@ impl Client {
         let answer = self.endpoint.post(self.api.path(), body, most).await?;
         let read = self.read_all(&answer.body, requests);
         let used = read.as_ref().map_or_else(|(_, used)| *used, |replies| cost_of(replies));
-        self.governor.heed(&answer.allowances, used.tokens(estimate_all(requests)), self.limits.max_wait);
+        let heeded = self.governor.heed(&answer.allowances, used.tokens(estimate_all(requests)), self.limits.max_wait);
+        if let Err(left_alone) = heeded {
+            // What came is kept; the next one that would be sent finds it.
+            self.left_alone.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(left_alone);
+        }
         read
     }
 
@@ -219,6 +289,10 @@ impl Client {
             let used = self.api.usage(body).map_or(Cost::Unknown, Cost::Counted);
             (self.unusable(unusable), used)
         })?;
+        if self.api.together() == 1 && !replies.iter().all(|reply| self.says_why(reply)) {
+            let what = "the reply does not say why it ended (`finish_reason`): it may have broken off".to_owned();
+            return Err((Fault::Garbled { what }, cost_of(&replies)));
+        }
         replies.iter_mut().for_each(|reply| self.look_at(reply));
         Ok(replies)
     }
@@ -231,6 +305,16 @@ impl Client {
         if self.endpoint.mask(reply) {
             self.masked.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a reply says why it ended. A server that never does, several replies long, is believed to have no word for it.
+    fn says_why(&self, reply: &Reply) -> bool {
+        if !reply.finish.is_empty() {
+            self.gave_reasons.store(true, Ordering::Relaxed);
+            return true;
+        }
+        let without = self.without_reasons.fetch_add(1, Ordering::Relaxed) + 1;
+        !self.gave_reasons.load(Ordering::Relaxed) && without >= WITHOUT
     }
 
     fn unusable(&self, unusable: Unusable) -> Fault {
@@ -260,7 +344,19 @@ impl Client {
             }
             Cap::Requests(cap) => (format!("the budget of {cap} requests is used up"), "budget-requests"),
         };
-        Failure::new(Class::Budget, format!("{}: {what}", self.endpoint.label())).hint(format!(
+        let most = match cap {
+            Cap::Usd(most, _) => most,
+            Cap::Tokens(most) | Cap::Requests(most) => most as f64,
+        };
+        let beyond = if spent > most { ": the server bills more than `max-tokens` allow" } else { "" };
+        let failure = Failure::new(Class::Budget, format!("{}: {what}{beyond}", self.endpoint.label()));
+        if spent == 0.0 {
+            return failure.hint(format!(
+                "one request alone can take more than that (a token a byte of the prompt, and `sampling.max-tokens`): lower \
+                 `max-tokens`, or raise `limits.{key}`"
+            ));
+        }
+        failure.hint(format!(
             "what was paid for is kept: run again to go on, with a larger `limits.{key}` if one run shall do it all"
         ))
     }
@@ -280,6 +376,14 @@ impl Client {
         .hint("what was answered is kept: run again when that time is over, or raise `limits.max-wait-seconds`")
     }
 
+    fn always_busy(&self, lasted: Duration, what: &str) -> Failure {
+        let (label, lasted) = (self.endpoint.label(), lasted.as_secs());
+        Failure::new(Class::Teacher, format!("{label} was too busy for a request for {lasted} s: {what}")).hint(
+            "what was answered is kept: run again later, or raise `limits.max-wait-seconds`; is the request larger than a \
+             minute's tokens?",
+        )
+    }
+
     pub(crate) fn give_up(&self, attempts: u32, what: &str, garbled: bool) -> Failure {
         let hint = if garbled {
             "is `base-url` the address of an API like OpenAI's (it usually ends in `/v1`), with no proxy that breaks replies? what \
@@ -289,6 +393,30 @@ impl Client {
         };
         Failure::new(Class::Teacher, format!("{} gave no reply in {attempts} attempts: {what}", self.endpoint.label()))
             .hint(hint)
+    }
+}
+
+/// So many refusals of one request, while others are answered, are no accident.
+const MOST_REFUSALS: u32 = 32;
+
+/// How often a server was too busy for a request.
+#[derive(Debug, Default)]
+struct Refusals {
+    times: u32,
+    first: Option<Instant>,
+}
+
+impl Refusals {
+    fn lasted(&self) -> Duration {
+        self.first.map(|first| first.elapsed()).unwrap_or_default()
+    }
+
+    /// Counts one; whether waiting is vain: nobody was answered for longer than is waited, or it is this one that never is.
+    fn are_too_many(&mut self, last_answer: Option<Instant>, most: Duration) -> bool {
+        self.times += 1;
+        let first = *self.first.get_or_insert_with(Instant::now);
+        let quiet = last_answer.map_or(first, |answer| answer.max(first)).elapsed();
+        quiet > most || (self.times > MOST_REFUSALS && first.elapsed() > most)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::batch::BatchOptions;
 use crate::provider::{Asker, Job, terms};
 use crate::replies::ReplyStore;
 use crate::transport::endpoint::Address;
-use crate::transport::{Endpoint, Governor};
+use crate::transport::{Endpoint, Estimate, Governor, Spent};
 
 pub(super) const TELL_EVERY: Duration = Duration::from_millis(200);
 
@@ -29,7 +29,13 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
     let store = ReplyStore::shared(&folder)?;
     let policy = Policy::of(job.answers)?;
     let again = policy.asks_again().then(|| policy.clone().into_again());
-    let asking = Asking::with_again(identity, store, job.answers.on_rejected, again, connection(server, &job.asker()));
+    let asking = Asking::with_again(
+        identity,
+        store,
+        (job.answers.on_rejected, job.answers.outcomes.failed),
+        again,
+        connection(server, &job.asker()),
+    );
     let (questions, total) = Questions::of(job.context, job.answers)?;
     let mut output = Output::create(&job.context.out(), job.answers.capture.is_some(), policy)?;
     let runtime = threads()?;
@@ -58,8 +64,14 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
     spending.tell(job.context, asking.paid(), asked.is_ok());
     asked?;
     warn_of_rejected(&job.asker(), &asking, total);
+    if let Some(failures) = asking.failures_in_words() {
+        job.context.warn(format!("teacher {}: of {total} requests {failures}", job.teacher));
+    }
     job.context.progress(output.settled(), Some(total), "answers");
-    let (metrics, models) = output.finish(job.teacher, server.limits.prices)?;
+    let (mut metrics, models) = output.finish(job.teacher)?;
+    let spent = asking.spent();
+    warn_of_uncounted(&job.asker(), &spent);
+    spent.add_to(&mut metrics, server.limits.prices);
     warn_of_another_model(server, &job.asker(), &models);
     Ok(Outcome { metrics, provenance: provenance(server, &models), resumed: false })
 }
@@ -112,6 +124,18 @@ pub(super) fn connection(
         let address = Address { teacher: teacher.clone(), base_url, key_variable, auth: server.auth };
         let (endpoint, governor) = (Endpoint::new(address, key, limits)?, Governor::shared(&place, limits));
         Ok(Client::new(endpoint, governor, Arc::clone(&server.api), limits))
+    }
+}
+
+/// A server that does not count its tokens cannot be held to a budget, and costs more than nothing.
+pub(super) fn warn_of_uncounted(job: &Asker<'_>, spent: &Spent) {
+    if spent.uncounted_replies > 0 {
+        let Estimate { prompt, completion } = spent.assumed;
+        job.context.warn(format!(
+            "teacher {} did not say what {} of {} requests took (`usage` is missing): they are reckoned, in the budget and in \
+             the record, at the most that they can have taken ({prompt} + {completion} tokens)",
+            job.teacher, spent.not_reported, spent.requests
+        ));
     }
 }
 

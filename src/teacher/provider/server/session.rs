@@ -7,14 +7,15 @@ use stillhouse_stage::Failure;
 
 use super::run::{
     TELL_EVERY, connection, provenance, threads, warn_of_another_model, warn_of_masked, warn_of_rejected,
+    warn_of_uncounted,
 };
 use super::spending::Spending;
 use super::{Client, Server};
+use crate::answers::OnFailed;
 use crate::asking::{Asking, Question};
 use crate::provider::Asker;
 use crate::replies::ReplyStore;
 use crate::session::{Asks, Session, Take, Tally};
-use crate::transport::Prices;
 
 /// Opens a teacher; it is connected to when something has to be asked.
 ///
@@ -24,7 +25,7 @@ pub fn open<'a>(server: Server, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>,
     let Asks { asker, on_rejected, again, total, unit } = asks;
     let identity = server.identity();
     let store = ReplyStore::shared(&asker.context.store().replies_dir().join(identity.folder()))?;
-    let asking = Asking::with_again(identity, store, on_rejected, again, connection(&server, &asker));
+    let asking = Asking::with_again(identity, store, (on_rejected, OnFailed::Fail), again, connection(&server, &asker));
     let spending = Spending::of(&server, &asker);
     Ok(Box::new(Open { asker, total, unit, asking, spending, runtime: threads()?, server }))
 }
@@ -77,13 +78,14 @@ impl Session for Open<'_> {
     fn finish(&mut self, tally: &Tally) -> Value {
         let models = tally.models();
         warn_of_masked(&self.asker, self.asking.client());
+        warn_of_uncounted(&self.asker, &self.asking.spent());
         warn_of_rejected(&self.asker, &self.asking, self.total);
         warn_of_another_model(&self.server, &self.asker, &models);
         self.asker.context.progress(self.asking.answered().min(self.total), Some(self.total), self.unit);
         provenance(&self.server, &models)
     }
 
-    fn prices(&self) -> Option<Prices> {
-        self.server.limits.prices
+    fn add_spent_to(&self, metrics: &mut Value) {
+        self.asking.spent().add_to(metrics, self.server.limits.prices);
     }
 }

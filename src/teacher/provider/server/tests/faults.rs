@@ -87,3 +87,63 @@ async fn a_key_is_taken_out_of_a_reply_and_out_of_what_is_none() {
     let all = all.map(|(status, body)| failure(move |_| Act::status(status, body.clone())));
     futures_util::future::join_all(all).await;
 }
+
+#[tokio::test]
+async fn a_reply_without_a_reason_is_asked_again_unless_the_server_never_gives_one() {
+    let without = || {
+        let message = json!({ "role": "assistant", "content": "partial" });
+        Act::ok(json!({ "choices": [{ "finish_reason": null, "message": message }] }).to_string())
+    };
+    let (reply, asked) = ask(move |asked| if asked.number == 0 { without() } else { answer_with("whole") }).await;
+    assert_eq!((reply.unwrap().text.as_str(), asked), ("whole", 2));
+    let (reply, asked) = ask(move |_| without()).await;
+    assert_eq!((reply.unwrap().text.as_str(), asked), ("partial", 3), "it has no word for it");
+}
+
+#[tokio::test]
+async fn azure_s_refusal_by_its_content_filter_is_a_reply_of_that_kind() {
+    let body =
+        json!({ "error": { "message": "the prompt triggered the policy", "code": "content_filter", "status": 400 } });
+    let (reply, asked) = ask(move |_| Act::status(400, body.to_string())).await;
+    let reply = reply.unwrap();
+    assert_eq!((reply.outcome, asked), (stillhouse_data::answer::Outcome::ContentFilter, 1));
+    assert_eq!(reply.finish, "400: the prompt triggered the policy (content_filter)");
+}
+
+#[tokio::test]
+async fn a_compressed_reply_is_read() {
+    // `{"choices":[{"finish_reason":"stop","message":{"content":"packed"}}]}`
+    const PACKED: &str = "1f8b08000000000002030dc9410a80300c04c0bfecd917f42b2252e26a8b9814935be8df75ae9390665de8286be2ecdabded2fab9ba2c0c306163c74af175112621ad4f86f54b97960ce6d7e21c73c8d45000000";
+    let bytes: Vec<u8> =
+        (0..PACKED.len()).step_by(2).map(|at| u8::from_str_radix(&PACKED[at..at + 2], 16).unwrap()).collect();
+    let (reply, _) = ask(move |_| Act::ok(bytes.clone()).with_header("content-encoding", "gzip")).await;
+    assert_eq!(reply.unwrap().text, "packed");
+}
+
+#[tokio::test]
+async fn a_budget_in_which_no_request_has_room_says_so() {
+    let limits = Limits { budget_tokens: Some(20), ..limits() };
+    let teacher = FakeTeacher::start(|_| answer_with("x")).await.unwrap();
+    let chat = chat_with(&teacher.base_url(), None, limits);
+    let failure = chat.ask(&request("hello"), &CancellationToken::new()).await.unwrap_err().failure;
+    assert!(failure.hint.as_ref().unwrap().starts_with("one request alone can take more than that"), "{failure}");
+    assert_eq!(teacher.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_model_that_thinks_beyond_its_limit_overruns_a_cap_once() {
+    let thinks = || {
+        let message = json!({ "role": "assistant", "content": "yes" });
+        let usage = json!({ "prompt_tokens": 10, "completion_tokens": 400 });
+        Act::ok(json!({ "choices": [{ "finish_reason": "stop", "message": message }], "usage": usage }).to_string())
+    };
+    let limits = Limits { budget_tokens: Some(1000), ..limits() };
+    let teacher = FakeTeacher::start(move |_| thinks()).await.unwrap();
+    let chat = chat_with(&teacher.base_url(), None, limits);
+    let mut failure = None;
+    while failure.is_none() {
+        failure = chat.ask(&request("hello"), &CancellationToken::new()).await.err();
+    }
+    assert_eq!(teacher.asked(), 2, "820 of 1000, and a third may take 400");
+    assert!(failure.unwrap().failure.message.contains("(820 used)"));
+}
