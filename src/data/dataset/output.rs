@@ -18,7 +18,7 @@ use crate::error::{DataError, DataResult};
 use crate::example::{ExampleWriter, Row};
 use crate::model_folder::ModelFolder;
 use crate::server_tokens::Matched;
-use crate::signals::SignalReader;
+use crate::signals::{HEADS, SignalReader};
 use crate::tokenizer::Tokenizer;
 
 /// The figures of the two parts.
@@ -49,6 +49,9 @@ pub(super) fn write(
         .iter()
         .map(|source| source.signals.as_ref().filter(|signals| signals.header().tokenizer == tokenizer.digest()))
         .collect();
+    for source in sources.iter().zip(&readers).filter_map(|(source, reader)| reader.and(Some(source))) {
+        copy_heads(source, &out.join(HEADS))?;
+    }
     let mut signals = Signals::create(config.signals.as_ref(), &readers, &out)?;
     let mut sample = Sample::of(passed, &parts.train);
     let train = write_part(passed, &parts.train, &out.join(TRAIN), &mut signals, &mut sample)?;
@@ -141,6 +144,21 @@ impl Sample {
         self.texts.sort();
         self.texts.into_iter().map(|(_, text)| text).collect()
     }
+}
+
+/// Hidden states say nothing without the head of their teacher. Teachers of several sources may be the same.
+fn copy_heads(source: &OpenSource, folder: &Path) -> DataResult<()> {
+    for (name, head) in &source.heads {
+        let to = folder.join(name);
+        if to.exists() {
+            continue;
+        }
+        fs_err::create_dir_all(folder).map_err(DataError::io(folder))?;
+        let mut from = fs_err::File::open(head).map_err(DataError::io(head))?;
+        let mut file = fs_err::File::create(&to).map_err(DataError::io(&to))?;
+        std::io::copy(&mut from, &mut file).map_err(DataError::io(&to))?;
+    }
+    Ok(())
 }
 
 fn copy_tokenizer(files: &ModelFolder, folder: &Path) -> DataResult<()> {

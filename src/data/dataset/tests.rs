@@ -1,5 +1,6 @@
 mod decontaminating;
 mod filtering;
+mod hidden_states;
 mod looking;
 mod server_signals;
 mod stored_signals;

@@ -3,6 +3,7 @@
 mod check;
 mod config;
 mod failure;
+mod head;
 mod identity;
 mod initial;
 mod narrator;

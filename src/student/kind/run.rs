@@ -11,6 +11,7 @@ use stillhouse_data::tokenizer::Tokenizer;
 use stillhouse_stage::{Context, Failure, Outcome};
 
 use super::config::StudentConfig;
+use super::head::HeadInData;
 use super::identity::{Generation, TeacherIdentity, description};
 use super::initial::Beginning;
 use super::narrator::Narrator;
@@ -27,7 +28,7 @@ use crate::model::{Decoder, DecoderConfig};
 use crate::throughput;
 use crate::trainer::{
     BatchSource, Coverage, DatasetSource, HoldoutSource, Keep, Losses, Method, OnPolicySampler, Options, Rollout,
-    StoredCheckpoints, Trained, Training, Validation, memory, peft_config, peft_names,
+    StoredCheckpoints, TeacherOnDevice, Trained, Training, Validation, memory, peft_config, peft_names,
 };
 use crate::weights::{encode_tensors, read_model, write_model};
 
@@ -67,6 +68,8 @@ struct Job<'a> {
     pretrained: Option<ModelFolder>,
     /// The teacher beside it, if there is one.
     teacher: Option<TeacherBeside>,
+    /// The head of a teacher whose hidden states are in the data, where a loss reads them.
+    head: Option<HeadInData>,
     /// The share of the scored tokens that begin where one of the teacher's does; none where both have one tokenizer.
     aligned: Option<f64>,
     description: String,
@@ -98,6 +101,11 @@ impl<'a> Job<'a> {
         if let Some(teacher) = &teacher {
             fits_memory(&shape, trains_everything, teacher.bytes(config.precision), chosen.device)?;
         }
+        let reads_signals = teacher.is_none() && Losses::new(losses(&config)).need_distributions();
+        let head = if reads_signals { HeadInData::open(&data, &shape)? } else { None };
+        if let Some(head) = &head {
+            fits_memory(&shape, trains_everything, head.bytes(config.precision), chosen.device)?;
+        }
         let read = match &teacher {
             _ if !Losses::new(losses(&config)).need_teacher() => None,
             Some(teacher) => Some(teacher.identity(weights_digest(&teacher.folder)?)),
@@ -125,6 +133,7 @@ impl<'a> Job<'a> {
             tokenizer_files,
             pretrained,
             teacher,
+            head,
             aligned,
             description,
             length,
@@ -181,14 +190,21 @@ impl<'a> Job<'a> {
         let checkpoints = StoredCheckpoints::new(context.store());
         let device_memory = || B::device_memory(device);
         let mut narrator = Narrator::new(context, *config.log_every, operations, &device_memory);
-        let load = |teacher: &TeacherBeside| {
-            let doing = "loading the teacher beside the student";
-            memory::with_room(doing, SMALLER_TEACHER, || teacher.load::<B>(config.precision, device))
-        };
-        let teacher = self.teacher.as_ref().map(load).transpose()?;
+        let doing = "loading the teacher beside the student";
+        let teacher = memory::with_room(doing, SMALLER_TEACHER, || self.teacher_on::<B>(device))?;
         let fresh = || self.first_weights::<B>(device);
         let trained = training.run_beside::<B>(teacher, &mut source, &checkpoints, &mut narrator, device, fresh);
         trained.map_err(|error| stopped(error, config))
+    }
+
+    /// What losses read of a teacher that is no stored distribution.
+    fn teacher_on<B: TrainBackend>(&self, device: &Device<B>) -> Result<Option<TeacherOnDevice<Inner<B>>>> {
+        let precision = self.config.precision;
+        Ok(match (&self.teacher, &self.head) {
+            (Some(teacher), _) => Some(teacher.load::<B>(precision, device)?.into()),
+            (None, Some(head)) => Some(head.load::<B>(precision, device)?.into()),
+            (None, None) => None,
+        })
     }
 
     fn source(&self, losses: &Losses<'_>) -> Result<DatasetSource, Failure> {
@@ -212,7 +228,7 @@ impl<'a> Job<'a> {
                 BatchPlan::new(&lengths, batch.rows, self.length, seed, pack)?
             }
         };
-        let source = DatasetSource::new(examples, plan, signals);
+        let source = DatasetSource::new(examples, plan, signals).with_head(self.head.as_ref().map(HeadInData::width));
         let coverage = source.check(self.shape.vocabulary, self.tokenizer.digest(), losses)?;
         self.matched(&coverage)?;
         if coverage.examples < 1.0 {
@@ -263,6 +279,7 @@ impl<'a> Job<'a> {
         let plan = || BatchPlan::new(&lengths, self.config.batch.rows, length, self.context.seed(), true);
         let signals = if losses.need_distributions() && self.teacher.is_none() { data.signals()? } else { None };
         let teacher = DatasetSource::new(examples()?, plan()?, signals);
+        let teacher = teacher.with_head(self.head.as_ref().map(HeadInData::width));
         let digest = self.tokenizer.digest();
         teacher
             .check(self.shape.vocabulary, digest, losses)
