@@ -269,3 +269,27 @@ fn a_local_teacher_is_asked_again_and_only_that_is_generated() {
     assert_eq!((generated.load(Ordering::Relaxed), once_more.metric("from-cache")), (0, 5));
     assert_eq!(made.bytes(), once_more.bytes());
 }
+
+#[test]
+fn a_local_teacher_scores_what_others_said_and_generates_nothing() {
+    let (bench, generated) = bench();
+    let given = |said: &[(&str, Outcome)]| super::scoring::given(&bench, said);
+    let capture = json!({ "capture": { "top-k": 2, "precision": "f32" } });
+    // `question 0` is one unknown word and another; a space keeps the answer's first word from being part of it.
+    let said = given(&[(" two three", Outcome::Ok), (" four", Outcome::Cut)]);
+    let made = super::scoring::score(&bench, said, teacher(), capture.clone()).unwrap();
+    let answers = made.answers();
+    assert_eq!(answers.iter().map(|answer| answer.text.as_str()).collect::<Vec<_>>(), [" two three", " four"]);
+    let tokens = |place: usize| answers[place].tokens.as_ref().unwrap();
+    assert_eq!(tokens(0).completion[..2], [2, 3]);
+    assert_eq!(tokens(1).completion, [4], "what was cut has no end");
+    let reader = SignalReader::open(&made.out.join(SIGNALS_FILE)).unwrap();
+    let signal = reader.find(&tokens(0).sequence()).unwrap().unwrap();
+    assert_eq!(signal.len(), tokens(0).completion.len());
+    // After two comes three.
+    assert_eq!((signal.position(1).ids[0], signal.position(1).log_probs[0]), (3, 0.5f32.ln()));
+    assert_eq!((generated.load(Ordering::Relaxed), made.metric("asked")), (0, 0));
+    let long = given(&[(" one two three four five six", Outcome::Ok)]);
+    let failure = super::scoring::score(&bench, long, teacher(), capture).err().unwrap();
+    assert!(failure.message.starts_with("answer 1 (to prompt ") && failure.message.contains("reads 6"), "{failure}");
+}

@@ -7,5 +7,6 @@ mod limits;
 mod local;
 mod outcomes;
 mod providers;
+mod scoring;
 pub mod server;
 mod signals;

@@ -4,6 +4,7 @@ pub mod chat;
 pub mod completions;
 pub mod log_probs;
 mod message;
+mod scoring;
 mod settings;
 mod stream;
 
@@ -12,4 +13,5 @@ mod tests;
 
 pub use chat::{ChatApi, Dialect};
 pub use completions::CompletionsApi;
+pub use scoring::ScoringApi;
 pub use settings::{ApiConfig, OpenAi, ServedModel};
