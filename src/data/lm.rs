@@ -2,6 +2,7 @@
 //! The student crate implements it; this crate and its users never learn with what.
 
 use crate::model_folder::ModelFolder;
+use crate::signals::Head;
 
 /// A loaded model. One model is used by one thread at a time.
 pub trait LanguageModel: Send {
@@ -24,8 +25,19 @@ pub trait LanguageModel: Send {
     /// that can't tell says so.
     fn hidden(&mut self, sequences: &[Vec<u32>], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<(), LmError> {
         let _ = (sequences, visit);
-        Err(LmError::new(LmErrorKind::Input, "this model doesn't tell its hidden states")
-            .with_hint("keep its distributions: `capture = { top-k = 128, encoding = \"compact\" }`"))
+        Err(tells_no_hidden_states())
+    }
+
+    /// What makes logits of the states that [`LanguageModel::hidden`] tells. A model that can't tell says so.
+    fn head(&mut self) -> Result<Head, LmError> {
+        Err(tells_no_hidden_states())
+    }
+
+    /// Runs the head alone over hidden states, one after the other in `states`: `visit(number, log_probs)` gets what
+    /// [`LanguageModel::score`] would have given for each. A model that can't says so.
+    fn log_probs_of(&mut self, states: &[f32], visit: &mut dyn FnMut(usize, &[f32])) -> Result<(), LmError> {
+        let _ = (states, visit);
+        Err(tells_no_hidden_states())
     }
 
     /// Continues prompts. The results are in the order of the requests, and a request's result depends on the request
@@ -33,6 +45,11 @@ pub trait LanguageModel: Send {
     ///
     /// `watch` sees every token as it is made, see [`Watch`].
     fn generate(&mut self, requests: &[GenerateRequest], watch: &mut Watch<'_>) -> Result<Vec<Generated>, LmError>;
+}
+
+fn tells_no_hidden_states() -> LmError {
+    LmError::new(LmErrorKind::Input, "this model doesn't tell its hidden states")
+        .with_hint("keep its distributions: `capture = { top-k = 128, encoding = \"compact\" }`")
 }
 
 /// Watches texts grow: gets the number of a request and its new tokens so far, the newest last, and answers whether that

@@ -165,7 +165,9 @@ impl ServerTokens {
         if agreeing > 0 {
             return true;
         }
-        let Some(ids) = said.iter().map(|token| token.chosen.id).collect::<Option<Vec<u32>>>() else { return false };
+        // One that is told by neither stands for the end.
+        let told = said.iter().filter(|token| token.chosen.id.is_some() || !token.chosen.bytes.is_empty());
+        let Some(ids) = told.map(|token| token.chosen.id).collect::<Option<Vec<u32>>>() else { return false };
         let ordinary = ids.iter().filter(|id| !self.tokenizer.is_special(**id));
         let written: Vec<u8> = ordinary.flat_map(|id| self.bytes.get(*id as usize)).flatten().copied().collect();
         let begins = |written: &[u8]| written.starts_with(text.as_bytes());

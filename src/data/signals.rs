@@ -22,6 +22,7 @@
 mod compact;
 mod draw;
 mod encoding;
+mod head;
 mod hidden;
 mod layout;
 mod plain;
@@ -40,6 +41,7 @@ use stillhouse_stage::spec::Config;
 pub use compact::Compact;
 pub use draw::draw;
 pub use encoding::{ENCODINGS, Encoding, Form, Plain};
+pub use head::{HEADS, Head, HeadReader, head_file};
 pub use hidden::HiddenPrecision;
 pub use quality::{Captured, Divergence, Exact, Quality};
 pub use reader::SignalReader;

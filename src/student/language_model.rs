@@ -2,6 +2,7 @@
 
 use stillhouse_data::lm::{GenerateRequest, Generated, LanguageModel, LmError, ModelLoader, Watch};
 use stillhouse_data::model_folder::ModelFolder;
+use stillhouse_data::signals::Head;
 
 use crate::backend::Cpu;
 #[cfg(feature = "cuda")]
@@ -12,7 +13,7 @@ use crate::device::{DeviceChoice, choose};
 use crate::device::{NO_CUDA, WITH_CUDA};
 use crate::generate::generate;
 use crate::kernels::Kernels;
-use crate::score::score;
+use crate::score::{hidden, score, score_hidden};
 use crate::weights::{LoadedModel, read_model};
 
 /// Opens model folders with burn.
@@ -62,6 +63,22 @@ impl<B: Kernels> LanguageModel for DeviceModel<B> {
     fn score(&mut self, sequences: &[Vec<u32>], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<(), LmError> {
         flush_subnormals();
         Ok(score(&self.model, sequences, visit)?)
+    }
+
+    fn hidden(&mut self, sequences: &[Vec<u32>], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<(), LmError> {
+        flush_subnormals();
+        Ok(hidden(&self.model, sequences, visit)?)
+    }
+
+    fn head(&mut self) -> Result<Head, LmError> {
+        let weights = self.model.decoder.head().into_data().convert::<f32>();
+        // f32 by the conversion, so the fallback is never taken.
+        Ok(Head { width: self.model.config.hidden, weights: weights.into_vec().unwrap_or_default() })
+    }
+
+    fn log_probs_of(&mut self, states: &[f32], visit: &mut dyn FnMut(usize, &[f32])) -> Result<(), LmError> {
+        flush_subnormals();
+        Ok(score_hidden(&self.model, states, visit)?)
     }
 
     fn generate(&mut self, requests: &[GenerateRequest], watch: &mut Watch<'_>) -> Result<Vec<Generated>, LmError> {

@@ -1,5 +1,8 @@
 //! A question to a teacher, and the key under which its answer is kept.
 
+use std::borrow::Cow;
+
+use stillhouse_data::answer::Outcome;
 use stillhouse_data::prompt::{ImageUrl, Message, Part};
 use stillhouse_spec::Canonical;
 
@@ -60,6 +63,25 @@ pub enum Capture {
     Full,
 }
 
+/// An answer that somebody gave already, to be scored and not to be answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Given {
+    /// The answer.
+    pub text: String,
+    /// Why it ended, in the words of whoever gave it.
+    pub finish: String,
+    /// What kind of answer it is.
+    pub outcome: Outcome,
+}
+
+impl Given {
+    /// Whether it ends of itself.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        matches!(self.outcome, Outcome::Ok | Outcome::Refusal | Outcome::Unparseable)
+    }
+}
+
 /// One question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -75,11 +97,26 @@ pub struct Request {
     pub attempt: u32,
     /// Seed of the drawing; `None` where nothing is drawn (temperature 0).
     pub seed: Option<u32>,
+    /// The answer whose log-probabilities are asked for; in the key where there is one.
+    pub given: Option<Given>,
 }
 
 impl Request {
+    /// What the teacher reads: the conversation, with a given answer as its last words.
+    #[must_use]
+    pub fn conversation(&self) -> Cow<'_, [Message]> {
+        let Some(Given { text, .. }) = &self.given else { return Cow::Borrowed(&self.messages) };
+        let mut messages = self.messages.clone();
+        match messages.last_mut() {
+            // Words that were put into the teacher's mouth are gone on with.
+            Some(last) if last.role == "assistant" && last.parts.is_empty() => last.content.push_str(text),
+            _ => messages.push(Message { role: "assistant".to_owned(), content: text.clone(), parts: Vec::new() }),
+        }
+        Cow::Owned(messages)
+    }
+
     /// The request's key: blake3 of `stillhouse/request/1\0` and the canonical JSON of
-    /// `{capture, family, messages, model, revision, sample, sampling, seed}`, and `attempt` where it is not 0. `max-tokens` is not in it. Whatever is added
+    /// `{capture, family, messages, model, revision, sample, sampling, seed}`, `attempt` where it is not 0, and `given` where an answer is scored. `max-tokens` is not in it. Whatever is added
     /// to a request later is left out where it says what was true before, so that no old key moves.
     #[must_use]
     pub fn key(&self, teacher: &Identity) -> RequestKey {
@@ -109,7 +146,11 @@ impl Request {
             Some(Capture::Full) => Canonical::from("full"),
         };
         let attempt = (self.attempt > 0).then(|| ("attempt", self.attempt.into()));
-        Canonical::object(attempt.into_iter().chain([
+        let given = self.given.as_ref().map(|Given { text, finish, outcome }| {
+            let members = [("finish", finish.as_str()), ("outcome", outcome.name()), ("text", text.as_str())];
+            ("given", Canonical::object(members.map(|(name, value)| (name, Canonical::from(value)))))
+        });
+        Canonical::object(attempt.into_iter().chain(given).chain([
             ("capture", capture),
             ("family", teacher.family.into()),
             ("messages", Canonical::Array(messages.collect())),
@@ -168,6 +209,10 @@ mod tests {
         vec![Part::ImageUrl { image_url: ImageUrl { url: url.to_owned(), detail: None } }]
     }
 
+    fn given(text: &str, outcome: Outcome) -> Given {
+        Given { text: text.to_owned(), finish: "stop".to_owned(), outcome }
+    }
+
     fn request() -> Request {
         Request {
             messages: vec![Message::system("Be short."), Message::user("Why is the sky blue?")],
@@ -176,6 +221,7 @@ mod tests {
             sample: 0,
             attempt: 0,
             seed: Some(1234),
+            given: None,
         }
     }
 
@@ -217,6 +263,9 @@ mod tests {
             with(&|r| r.sample = 1),
             with(&|r| r.attempt = 1),
             with(&|r| r.seed = None),
+            with(&|r| r.given = Some(given("a", Outcome::Ok))),
+            with(&|r| r.given = Some(given("b", Outcome::Ok))),
+            with(&|r| r.given = Some(given("a", Outcome::Cut))),
             request().key(&Identity { family: "local", ..teacher() }),
             request().key(&Identity { model: "other".to_owned(), ..teacher() }),
             request().key(&Identity { revision: Some("q4".to_owned()), ..teacher() }),
@@ -224,6 +273,6 @@ mod tests {
         let mut all: Vec<_> = moved.into_iter().chain([base]).collect();
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 18);
+        assert_eq!(all.len(), 21);
     }
 }

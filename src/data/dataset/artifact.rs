@@ -6,7 +6,7 @@ use super::statistics::{STATISTICS_FILE, Statistics};
 use crate::error::{DataError, DataResult};
 use crate::example::{EXAMPLES_FILE, ExampleReader, ROWS_FILE};
 use crate::model_folder::ModelFolder;
-use crate::signals::{SIGNALS_FILE, SignalReader};
+use crate::signals::{HEADS, HeadReader, SIGNALS_FILE, SignalReader};
 use crate::tokenizer::Tokenizer;
 
 /// The part that is trained on.
@@ -46,6 +46,11 @@ impl DatasetArtifact {
     /// The teachers' signals, where the dataset has any.
     pub fn signals(&self) -> DataResult<Option<SignalReader>> {
         self.artifact.find(SIGNALS_FILE).map(|path| SignalReader::open(&path)).transpose()
+    }
+
+    /// The heads of the teachers that hidden states are of.
+    pub fn heads(&self) -> DataResult<Vec<HeadReader>> {
+        self.artifact.files(HEADS).map(|(_, path)| HeadReader::open(&path)).collect()
     }
 
     /// The figures.

@@ -20,7 +20,7 @@ use crate::example::{ExampleWriter, Row};
 use crate::filters::Place;
 use crate::model_folder::ModelFolder;
 use crate::server_tokens::Matched;
-use crate::signals::SignalReader;
+use crate::signals::{HEADS, SignalReader};
 use crate::tokenizer::Tokenizer;
 
 /// The figures of the two parts.
@@ -51,6 +51,9 @@ pub(super) fn write(
         .iter()
         .map(|source| source.signals.as_ref().filter(|signals| signals.header().tokenizer == tokenizer.digest()))
         .collect();
+    for source in sources.iter().zip(&readers).filter_map(|(source, reader)| reader.and(Some(source))) {
+        copy_heads(source, &out.join(HEADS))?;
+    }
     let captured: Vec<bool> = sources.iter().map(|source| source.matched.is_some()).collect();
     let mut signals = Signals::create(config.signals.as_ref(), &readers, &captured, &out)?;
     let vectors = vectors(config, context)?;
@@ -181,6 +184,21 @@ impl<'a> Sample<'a> {
         self.rows.sort_by(|(a, one), (b, other)| (a, &one.completion).cmp(&(b, &other.completion)));
         self.rows.into_iter().map(|(_, row)| row).collect()
     }
+}
+
+/// Hidden states say nothing without the head of their teacher. Teachers of several sources may be the same.
+fn copy_heads(source: &OpenSource, folder: &Path) -> DataResult<()> {
+    for (name, head) in &source.heads {
+        let to = folder.join(name);
+        if to.exists() {
+            continue;
+        }
+        fs_err::create_dir_all(folder).map_err(DataError::io(folder))?;
+        let mut from = fs_err::File::open(head).map_err(DataError::io(head))?;
+        let mut file = fs_err::File::create(&to).map_err(DataError::io(&to))?;
+        std::io::copy(&mut from, &mut file).map_err(DataError::io(&to))?;
+    }
+    Ok(())
 }
 
 fn copy_tokenizer(files: &ModelFolder, folder: &Path) -> DataResult<()> {

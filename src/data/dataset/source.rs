@@ -16,7 +16,7 @@ use crate::captured::CAPTURED_FILE;
 use crate::error::{DataError, DataResult};
 use crate::prompt::{Message, Prompt};
 use crate::server_tokens::Matched;
-use crate::signals::{Precision, SIGNALS_FILE, SignalReader};
+use crate::signals::{HEADS, Precision, SIGNALS_FILE, SignalReader};
 use crate::source::{LineReader, Object, ObjectReader, RowTemplate};
 use crate::tokenizer::Tokenizer;
 
@@ -38,6 +38,8 @@ pub(super) struct OpenSource {
     from: From,
     /// A teacher's signals for its answers; a server's once all is read.
     pub(super) signals: Option<SignalReader>,
+    /// The heads that belong to its teachers' hidden states, by the names of their files.
+    pub(super) heads: Vec<(String, PathBuf)>,
     /// A server's log-probabilities, until all is read.
     pub(super) captured: Option<CapturedSource>,
     /// What could be made of them, then.
@@ -87,10 +89,11 @@ pub(super) fn open_all(
 
 fn open(number: usize, source: &super::Source, context: &Context) -> Result<OpenSource, Failure> {
     let field = |name: &str| format!("mix.{number}.{name}");
-    let mut signals = None;
+    let (mut signals, mut heads) = (None, Vec::new());
     let from = if source.answers.is_some() {
         let artifact = context.input(&field("answers"))?;
         signals = artifact.find(SIGNALS_FILE).map(|path| SignalReader::open(&path)).transpose()?;
+        heads = artifact.files(HEADS).collect();
         From::Answers(artifact.path(ANSWERS_FILE)?)
     } else if let Some(rows) = &source.jsonl {
         let JsonlRows { path: _, prompt, completion, system, on_bad_row } = &rows.0;
@@ -106,7 +109,7 @@ fn open(number: usize, source: &super::Source, context: &Context) -> Result<Open
     } else {
         return Err(Failure::input(format!("source {number} of `mix` names nothing")));
     };
-    Ok(OpenSource { number: number as u32, from, signals, captured: None, matched: None })
+    Ok(OpenSource { number: number as u32, from, signals, heads, captured: None, matched: None })
 }
 
 /// Signals of another tokenizer, or of prompts rendered otherwise, fit no row: better said than found out.

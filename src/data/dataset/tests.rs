@@ -1,6 +1,7 @@
 mod decontaminating;
 mod embedding;
 mod filtering;
+mod hidden_states;
 mod looking;
 mod server_signals;
 mod stored_signals;

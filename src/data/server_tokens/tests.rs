@@ -179,3 +179,18 @@ fn bytes_that_two_tokens_write_are_neither_of_them() {
     let letter = tokens.by_bytes[&b"a"[..]];
     assert_eq!((letter.0, letter.1.and_then(|id| ours.token(id))), (Kind::Ordinary, Some("a".to_owned())));
 }
+
+#[test]
+fn an_end_that_is_told_by_nothing_does_not_make_ids_unknown() {
+    let ours = hello();
+    let completion = with_end(&ours, "hello world");
+    let mut said = sure(&ours, &completion, 97, by_ids);
+    let eos = ours.eos().unwrap();
+    *said.last_mut().unwrap() = TokenLogProbs {
+        chosen: candidate(None, b"", 0.0),
+        top: vec![candidate(Some(98), b"", 0.5), candidate(Some(eos), b"", 0.25)],
+    };
+    let found = ServerTokens::new(&ours).unwrap().distributions("hello world", &completion, &said).unwrap();
+    assert_eq!(found.matched.share(), 1.0);
+    assert_eq!(found.positions.last().unwrap().ids, [98, eos]);
+}

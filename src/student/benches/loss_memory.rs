@@ -140,6 +140,7 @@ impl Sides {
             ours: live.ours,
             theirs: live.theirs,
             places: live.places,
+            same_tokens: live.same_tokens,
         });
         let positions = Positions::new(logits, &self.labels, TeacherPositions::none()).beside(live);
         let sum = loss.sum_on_cpu(&positions).sum.unwrap() / self.labels.len() as f64;

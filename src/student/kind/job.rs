@@ -8,6 +8,7 @@ use stillhouse_data::tokenizer::Tokenizer;
 use stillhouse_stage::{Context, Failure};
 
 use super::config::StudentConfig;
+use super::head::HeadInData;
 use super::identity::{Generation, TeacherIdentity, description};
 use super::opening::{beginning, fits_memory, same_tokenizer, stop_ids, weights_digest};
 use super::teacher::TeacherBeside;
@@ -27,6 +28,8 @@ pub(super) struct Job<'a> {
     pub(super) pretrained: Option<ModelFolder>,
     /// The teacher beside it, if there is one.
     pub(super) teacher: Option<TeacherBeside>,
+    /// The head of a teacher whose hidden states are in the data, where a loss reads them.
+    pub(super) head: Option<HeadInData>,
     pub(super) description: String,
     pub(super) length: usize,
     /// Tokens that end a text which the student writes itself.
@@ -55,6 +58,8 @@ impl<'a> Job<'a> {
             .hint("a smaller `batch.length` (and dataset `max-length`), or a model with a longer context"));
         }
         let teacher = TeacherBeside::open(context, &config, &tokenizer, &shape, length)?;
+        let reads_signals = teacher.is_none() && losses(&config).need_distributions();
+        let head = if reads_signals { HeadInData::open(&data, &shape)? } else { None };
         let read = match &teacher {
             _ if !losses(&config).need_teacher() => None,
             Some(teacher) => Some(teacher.identity(weights_digest(&teacher.folder)?)),
@@ -75,6 +80,7 @@ impl<'a> Job<'a> {
             tokenizer_files,
             pretrained,
             teacher,
+            head,
             description,
             length,
             stop_ids,
@@ -102,6 +108,7 @@ impl<'a> Job<'a> {
             method: &method,
             optimizer: &self.config.optimizer,
             teacher: None,
+            head: self.head.as_ref().map(HeadInData::shape),
             reads_distributions: false,
             keeps_best: self.config.early_stop.is_some(),
         };
@@ -162,7 +169,7 @@ impl<'a> Job<'a> {
                 BatchPlan::new(&lengths, batch.rows, self.length, seed, pack)?
             }
         };
-        Ok(DatasetSource::new(examples, plan, signals))
+        Ok(DatasetSource::new(examples, plan, signals).with_head(self.head.as_ref().map(HeadInData::width)))
     }
 
     /// The keys of all its states.

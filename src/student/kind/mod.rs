@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod failure;
 mod folders;
+mod head;
 mod identity;
 mod initial;
 mod job;

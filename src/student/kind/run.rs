@@ -9,11 +9,11 @@ use stillhouse_data::dataset::{DatasetArtifact, HOLDOUT};
 use stillhouse_stage::{AtRisk, Context, Failure, Outcome};
 
 use super::config::StudentConfig;
+use super::head::HeadInData;
 use super::initial::Beginning;
 use super::job::Job;
 use super::narrator::Narrator;
 use super::opening::can_compute;
-use super::teacher::TeacherBeside;
 use crate::backend::{CpuTape, Device, Inner, TrainBackend};
 use crate::device::{Chosen, DeviceChoice, choose};
 #[cfg(not(feature = "cuda"))]
@@ -24,7 +24,7 @@ use crate::model::Decoder;
 use crate::throughput;
 use crate::trainer::{
     BatchSource, Coverage, DatasetSource, HoldoutSource, Keep, Losses, OnPolicySampler, Options, Rollout,
-    StoredCheckpoints, Trained, Validation, memory, peft_config, peft_names,
+    StoredCheckpoints, TeacherOnDevice, Trained, Validation, memory, peft_config, peft_names,
 };
 use crate::weights::{encode_tensors, read_model, write_model};
 
@@ -91,14 +91,21 @@ impl Job<'_> {
         let checkpoints = StoredCheckpoints::new(context.store());
         let device_memory = || B::device_memory(device);
         let mut narrator = Narrator::new(context, *config.log_every, operations, &device_memory);
-        let load = |teacher: &TeacherBeside| {
-            let doing = "loading the teacher beside the student";
-            memory::with_room(doing, SMALLER_TEACHER, || teacher.load::<B>(config.precision, device))
-        };
-        let teacher = self.teacher.as_ref().map(load).transpose()?;
+        let doing = "loading the teacher beside the student";
+        let teacher = memory::with_room(doing, SMALLER_TEACHER, || self.teacher_on::<B>(device))?;
         let fresh = || self.first_weights::<B>(device);
         let trained = training.run_beside::<B>(teacher, &mut source, &checkpoints, &mut narrator, device, fresh);
         trained.map_err(|error| stopped(error, config))
+    }
+
+    /// What losses read of a teacher that is no stored distribution.
+    fn teacher_on<B: TrainBackend>(&self, device: &Device<B>) -> Result<Option<TeacherOnDevice<Inner<B>>>> {
+        let precision = self.config.precision;
+        Ok(match (&self.teacher, &self.head) {
+            (Some(teacher), _) => Some(teacher.load::<B>(precision, device)?.into()),
+            (None, Some(head)) => Some(head.load::<B>(precision, device)?.into()),
+            (None, None) => None,
+        })
     }
 
     fn source(&self, losses: &Losses<'_>) -> Result<DatasetSource, Failure> {
@@ -162,6 +169,7 @@ impl Job<'_> {
         let plan = || BatchPlan::new(&lengths, self.config.batch.rows, length, self.context.seed(), true);
         let signals = if losses.need_distributions() && self.teacher.is_none() { data.signals()? } else { None };
         let teacher = DatasetSource::new(examples()?, plan()?, signals);
+        let teacher = teacher.with_head(self.head.as_ref().map(HeadInData::width));
         let digest = self.tokenizer.digest();
         teacher
             .check(self.shape.vocabulary, digest, losses)

@@ -1,6 +1,7 @@
 //! A teacher's signals in the data, held against the losses that would read them before anything runs.
 
 use stillhouse_data::dataset::DatasetConfig;
+use stillhouse_data::model::ModelConfig;
 use stillhouse_spec::{Described, Diagnostic, Diagnostics};
 use stillhouse_stage::View;
 
@@ -51,7 +52,8 @@ pub(super) fn signals(view: &View<'_>, config: &StudentConfig, reading: &[Readin
         ));
         return;
     }
-    draws(view, config, reading, &captured, report);
+    hidden(view, config, &captured, report);
+    draws(view, reading, &captured, report);
     let Some(tokenizer) = data.follow("tokenizer") else { return };
     let fits: Vec<Option<bool>> = captured.iter().map(|captured| captured.fits(&tokenizer)).collect();
     if fits.contains(&Some(true)) {
@@ -95,21 +97,37 @@ fn name_of(label: &str) -> &str {
     label.split_once('.').map_or(label, |(_, name)| name)
 }
 
-/// Draws stand for a distribution only in losses that are linear in it.
-fn draws(
-    view: &View<'_>,
-    config: &StudentConfig,
-    reading: &[Reading<'_>],
-    captured: &[Captured<'_>],
-    report: &mut Diagnostics,
-) {
-    if let Some(hidden) = captured.iter().find(|captured| captured.kept == Kept::Hidden) {
-        let message = format!("no loss takes the hidden states that {} keeps", hidden.answers.label);
-        report.push(Diagnostic::error(config.data.at, message).hint(
-            "`capture = { full = true }` keeps whole distributions; for hidden states name the teacher here: `teacher = \"…\"`",
-        ));
+/// Hidden states are of one teacher, whose head is then in the data, and of nothing else.
+fn hidden(view: &View<'_>, config: &StudentConfig, captured: &[Captured<'_>], report: &mut Diagnostics) {
+    let is_hidden = |captured: &&Captured<'_>| captured.kept == Kept::Hidden;
+    let Some(first) = captured.iter().find(is_hidden) else { return };
+    let error = |message: String| Diagnostic::error(config.data.at, message);
+    if let Some(other) = captured.iter().find(|captured| !is_hidden(captured)) {
+        let message = format!(
+            "{} can't learn from the hidden states that {} keeps and from the distributions that {} keeps at once",
+            view.label, first.answers.label, other.answers.label
+        );
+        report.push(error(message).hint("give both answers the same `capture`, or make a dataset of each"));
         return;
     }
+    let folder = |captured: &Captured<'_>| {
+        let model = captured.model.as_ref()?;
+        Some(model.config_as::<ModelConfig>().map_or_else(|| model.label.into(), |config| config.path.path.clone()))
+    };
+    if let Some(other) = captured.iter().find(|captured| folder(captured) != folder(first)) {
+        let message = format!(
+            "{} can't learn from the hidden states of {} and of {} at once: each has a head of its own",
+            view.label, first.teacher.label, other.teacher.label
+        );
+        report.push(error(message).hint(
+            "make a dataset of each teacher's answers, or capture distributions: \
+             `capture = { top-k = 128, encoding = \"compact\" }`",
+        ));
+    }
+}
+
+/// Draws stand for a distribution only in losses that are linear in it.
+fn draws(view: &View<'_>, reading: &[Reading<'_>], captured: &[Captured<'_>], report: &mut Diagnostics) {
     let Some(drawn) = captured.iter().find(|captured| captured.kept == Kept::Draws) else { return };
     for (name, why) in reading.iter().filter_map(|loss| Some((loss.name, loss.refuses_draws.as_deref()?))) {
         let message = format!("`{name}` can't learn from the draws that {} keeps: {why}", drawn.answers.label);

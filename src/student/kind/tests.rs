@@ -13,8 +13,8 @@ mod tables;
 mod world;
 
 pub(super) use world::write_tokenizer;
-use world::{VOCABULARY, certain_of, write_examples};
-pub(super) use world::{World, both, table, weights};
+use world::{VOCABULARY, certain_of};
+pub(super) use world::{World, both, table, weights, write_examples};
 
 #[path = "../../data/gguf/testing.rs"]
 #[allow(dead_code, missing_docs, reason = "a helper of other tests too")]

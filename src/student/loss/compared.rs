@@ -42,12 +42,19 @@ impl<'a, B: Kernels> Compared<'a, B> {
     fn with_live(positions: &Positions<'a, B>, live: &LiveLogits<B>, comparison: &Comparison) -> Option<Self> {
         let rows = positions.labels.len();
         // Other tokens can't be compared one by one.
-        if rows == 0 || live.places.is_some() {
+        if rows == 0 || !live.same_tokens {
             return None;
         }
         let log_p = positions.live_log_probs(comparison.temperature)?;
         let log_q = positions.log_probs_of_first(live.ours, comparison.temperature);
-        Some(Self { teacher: TeacherSide::Live(log_p), log_q, places: (0..rows).collect(), open: false })
+        let (log_q, places) = match &live.places {
+            None => (log_q, (0..rows).collect()),
+            Some(places) => {
+                let places: Vec<usize> = places.iter().map(|place| *place as usize).collect();
+                (select_rows(log_q, &places), places)
+            }
+        };
+        Some(Self { teacher: TeacherSide::Live(log_p), log_q, places, open: false })
     }
 
     fn with_stored(positions: &Positions<'a, B>, comparison: &Comparison) -> Option<Self> {

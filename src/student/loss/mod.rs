@@ -31,7 +31,7 @@ mod weight;
 pub use compared::{Compared, log_mixture};
 pub use comparison::{Comparison, Tail};
 pub use hidden::{HiddenLayers, HiddenPair, LayerPair, Projection};
-pub use targets::{LiveLogits, Teacher, TeacherPositions};
+pub use targets::{LiveLogits, StatesPart, StoredStates, Teacher, TeacherPositions};
 pub use weight::{Weight, WeightLine};
 
 use std::cell::{OnceCell, RefCell};

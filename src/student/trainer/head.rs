@@ -43,7 +43,7 @@ pub struct HeadInput<'a, B: TrainBackend> {
     pub labels: &'a [u32],
     /// A teacher's stored distributions.
     pub teacher: TeacherPositions<'a>,
-    /// A live teacher, whose logits are computed chunk by chunk too.
+    /// Hidden states of a teacher, computed or stored, whose logits are computed chunk by chunk too.
     pub live: Option<&'a LiveHidden<Inner<B>>>,
     /// Hidden states that losses compare.
     pub streams: Option<CountedStreams<'a, B>>,
@@ -134,8 +134,8 @@ fn in_chunks<B: TrainBackend>(
 
 /// A teacher's logits beside tensors of the tape: nothing flows back into them.
 fn on_no_tape<B: TrainBackend>(live: LiveLogits<Inner<B>>) -> LiveLogits<B> {
-    let LiveLogits { logits, ours, theirs, places } = live;
-    LiveLogits { logits: Tensor::from_inner(logits), ours, theirs, places }
+    let LiveLogits { logits, ours, theirs, places, same_tokens } = live;
+    LiveLogits { logits: Tensor::from_inner(logits), ours, theirs, places, same_tokens }
 }
 
 fn weighted_sum<B: TrainBackend>(

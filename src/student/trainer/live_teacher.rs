@@ -83,7 +83,8 @@ impl<B: Kernels> LiveTeacher<B> {
     }
 }
 
-/// A live teacher's hidden states at counted positions: its logits as soon as someone asks for some of them.
+/// A teacher's hidden states at counted positions, computed this moment or stored: its logits as soon as someone asks for some
+/// of them.
 #[derive(Debug, Clone)]
 pub struct LiveHidden<B: Kernels> {
     /// `[positions, the teacher's hidden]`
@@ -97,6 +98,8 @@ pub struct LiveHidden<B: Kernels> {
     pub(super) streams: Vec<Tensor<B, 2>>,
     /// Which of the counted positions these are, ascending; none means all.
     counted: Option<Vec<u32>>,
+    /// Whether its tokens are the student's.
+    same_tokens: bool,
 }
 
 impl<B: Kernels> LiveHidden<B> {
@@ -106,14 +109,20 @@ impl<B: Kernels> LiveHidden<B> {
     /// - hidden: `[positions, the teacher's hidden]`
     /// - head: `[the teacher's vocabulary, the teacher's hidden]`
     pub fn new(hidden: Tensor<B, 2>, head: Tensor<B, 2>, shared: usize) -> Self {
-        Self { hidden, head, ours: shared, theirs: shared, streams: Vec::new(), counted: None }
+        Self { hidden, head, ours: shared, theirs: shared, streams: Vec::new(), counted: None, same_tokens: true }
+    }
+
+    /// The same with a row for each of these counted positions (ascending) and no other.
+    #[must_use]
+    pub fn only_at(self, counted: Vec<u32>) -> Self {
+        Self { counted: Some(counted), ..self }
     }
 
     /// The same of a teacher with other tokens, a row for each of these counted positions (ascending) and no other. `ours`
     /// is how many tokens the student's tokenizer has.
     #[must_use]
     pub fn at(self, counted: Vec<u32>, ours: usize) -> Self {
-        Self { counted: Some(counted), ours, ..self }
+        Self { ours, same_tokens: false, ..self.only_at(counted) }
     }
 
     /// Numbers in a row of its logits.
@@ -137,7 +146,8 @@ impl<B: Kernels> LiveHidden<B> {
         }
         let hidden = self.hidden.clone().narrow(0, rows.start, rows.len());
         let logits = logits(hidden, self.head.clone());
-        Some(LiveLogits { logits, ours: self.ours, theirs: self.theirs, places })
+        let Self { ours, theirs, same_tokens, .. } = *self;
+        Some(LiveLogits { logits, ours, theirs, places, same_tokens })
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Need {
     pub moments: u64,
     /// The moving average of what is trained, and the best of it where early stopping keeps that.
     pub copies: u64,
-    /// The weights of a teacher beside the student, in the training's precision.
+    /// The weights of a teacher beside the student, or of its head, in the training's precision.
     pub teacher: u64,
     /// What layers hold for the backward pass, from the lowest that is trained on, and what the teacher's hold while it reads.
     pub activations: u64,
@@ -67,6 +67,8 @@ pub struct Holds<'a> {
     pub optimizer: &'a Optimizer,
     /// The teacher's shape, if one runs beside it.
     pub teacher: Option<&'a DecoderConfig>,
+    /// `[vocabulary, width]` of a teacher's head that makes distributions of stored hidden states, if there is one.
+    pub head: Option<[usize; 2]>,
     /// Whether losses look at that teacher's distributions, and not at its hidden states alone.
     pub reads_distributions: bool,
     /// Whether the best weights are kept.
@@ -110,7 +112,8 @@ impl Holds<'_> {
             gradients: F32 * (of_chosen + beside),
             moments: F32 * moved.iter().map(means).sum::<u64>(),
             copies: F32 * of_moved * copies,
-            teacher: self.teacher.map_or(0, |teacher| precision * teacher.parameters() as u64),
+            teacher: precision * (self.teacher.map_or(0, DecoderConfig::parameters) as u64)
+                + precision * self.head.map_or(0, |[vocabulary, width]| vocabulary as u64 * width as u64),
             ..Need::default()
         })
     }
@@ -139,7 +142,8 @@ impl Holds<'_> {
         };
         let of_teacher = teacher.map_or(0, |teacher| teacher.hidden + 2 * of_a_layer(teacher));
         // A chunk has so many positions that the wider of both fits.
-        let read = teacher.filter(|_| self.reads_distributions).map_or(0, |teacher| teacher.vocabulary);
+        let rows = teacher.map(|teacher| teacher.vocabulary).or(self.head.map(|[vocabulary, _]| vocabulary));
+        let read = rows.filter(|_| self.reads_distributions).unwrap_or(0);
         let widest = config.vocabulary.max(read).max(1);
         let chunk = |width: usize| (positions * width).min(CHUNK_ELEMENTS * width / widest) as u64;
         Ok(Need {
@@ -222,7 +226,7 @@ mod tests {
     }
 
     fn holds<'a>(config: &'a DecoderConfig, method: &'a Method<'a>, optimizer: &'a Optimizer) -> Holds<'a> {
-        Holds { config, method, optimizer, teacher: None, reads_distributions: false, keeps_best: false }
+        Holds { config, method, optimizer, teacher: None, head: None, reads_distributions: false, keeps_best: false }
     }
 
     #[test]

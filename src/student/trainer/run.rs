@@ -7,13 +7,13 @@ use super::checkpoint::{Checkpoint, CheckpointStore};
 use super::compared_layers::ComparedLayers;
 use super::guard::{Spike, SpikeGuard};
 use super::keeper::{Keep, Keeper};
-use super::live_teacher::LiveTeacher;
 use super::losses::Losses;
 use super::memory::{self, FEWER_AT_ONCE, MicroRows};
 use super::need::{Holds, StepSize};
 use super::on_policy::{OnPolicySampler, Rollout};
 use super::source::BatchSource;
 use super::state::{Computed, Method, State, StepReport};
+use super::teacher_head::TeacherOnDevice;
 use super::trajectory::{StepIdentity, Trajectory};
 use super::validation::{Measured, Validation};
 use crate::backend::{Device, Inner, TrainBackend};
@@ -135,23 +135,25 @@ impl Training<'_, '_> {
         device: &Device<B>,
         fresh: impl Fn() -> Result<Decoder<Inner<B>>>,
     ) -> Result<Trained> {
-        self.run_beside::<B>(None, source, checkpoints, observer, device, fresh)
+        self.run_beside::<B>(None::<TeacherOnDevice<Inner<B>>>, source, checkpoints, observer, device, fresh)
     }
 
-    /// [`Training::run`] beside a live teacher, from whose distributions losses then read instead of stored ones.
+    /// [`Training::run`] beside a live teacher, or the head of one whose hidden states are stored; losses then read its
+    /// distributions instead of stored ones.
     ///
     /// # Errors
     /// As [`Training::run`]; layers to compare that one of both does not have.
     pub fn run_beside<B: TrainBackend>(
         &self,
-        teacher: Option<LiveTeacher<Inner<B>>>,
+        teacher: Option<impl Into<TeacherOnDevice<Inner<B>>>>,
         source: &mut dyn BatchSource,
         checkpoints: &dyn CheckpointStore,
         observer: &mut dyn Observer,
         device: &Device<B>,
         fresh: impl Fn() -> Result<Decoder<Inner<B>>>,
     ) -> Result<Trained> {
-        let beside = teacher.as_ref().map(LiveTeacher::config);
+        let teacher = teacher.map(Into::into);
+        let beside = teacher.as_ref().and_then(TeacherOnDevice::config);
         let compared = ComparedLayers::of(&self.losses, self.config, beside)?;
         let (trajectory, positions) = self.survey(source)?;
         let (state, resumed_from) =
@@ -401,7 +403,7 @@ impl Training<'_, '_> {
     fn fit_into_memory<B: Kernels>(
         &self,
         batch: &StepBatch,
-        teacher: Option<&LiveTeacher<B>>,
+        teacher: Option<&TeacherOnDevice<B>>,
         micro_rows: &mut MicroRows,
         observer: &mut dyn Observer,
     ) {
@@ -417,7 +419,8 @@ impl Training<'_, '_> {
             config: self.config,
             method: &self.options.method,
             optimizer: self.optimizer,
-            teacher: teacher.map(LiveTeacher::config),
+            teacher: teacher.and_then(TeacherOnDevice::config),
+            head: teacher.and_then(TeacherOnDevice::head),
             reads_distributions: self.losses.read_distributions(),
             keeps_best: self.options.validation.is_some(),
         };

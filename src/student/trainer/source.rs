@@ -9,7 +9,7 @@ use stillhouse_data::signals::{Says, Signal, SignalReader, TopK};
 
 use super::batch::StepBatch;
 use crate::error::{Result, StudentError};
-use crate::loss::Teacher;
+use crate::loss::{StoredStates, Teacher};
 use crate::trainer::Losses;
 
 /// The data of any step, in any order.
@@ -42,24 +42,32 @@ pub struct DatasetSource {
     examples: ExampleReader,
     plan: BatchPlan,
     signals: Option<SignalReader>,
+    /// Numbers of the hidden states that there is a head for.
+    head: Option<usize>,
 }
 
 impl DatasetSource {
     /// Examples in the plan's order; `signals` where a loss needs them.
     pub fn new(examples: ExampleReader, plan: BatchPlan, signals: Option<SignalReader>) -> Self {
-        Self { examples, plan, signals }
+        Self { examples, plan, signals, head: None }
+    }
+
+    /// The same beside the head of a teacher whose hidden states, of this width, are its signals.
+    #[must_use]
+    pub fn with_head(self, width: Option<usize>) -> Self {
+        Self { head: width, ..self }
     }
 
     /// Looks at every example once: token ids must fit the vocabulary, and where signals are needed there must be some that
     /// the losses can learn from. `tokenizer` is the digest of the data's.
     ///
     /// Signals over fewer tokens than the vocabulary are of use where the tokenizer is the same: the ids behind them are
-    /// padding.
+    /// padding. Hidden states are of use over more tokens, too.
     ///
     /// # Errors
     /// An id beyond the vocabulary; signals of another width, or of no use to a loss; not one example with a signal.
     pub fn check(&self, vocabulary: usize, tokenizer: &str, losses: &Losses<'_>) -> Result<Coverage> {
-        let mut signalled = 0;
+        let (mut signalled, mut of_states) = (0, 0);
         let mut of_servers = OfServers::default();
         for place in 0..self.examples.len() {
             let example = self.examples.get(place)?;
@@ -74,7 +82,8 @@ impl DatasetSource {
             if let Some(signals) = &self.signals
                 && let Some((teacher, signal)) = signals.find_with_teacher(&example.tokens)?
             {
-                of_use(&signal, losses)?;
+                self.of_use(&signal, losses)?;
+                of_states += usize::from(matches!(signal.says(), Says::Hidden { .. }));
                 if is_server(teacher) {
                     of_servers.count(&example, &signal);
                 }
@@ -84,7 +93,13 @@ impl DatasetSource {
         let Some(signals) = &self.signals else { return Ok(Coverage { examples: 1.0, matched: None }) };
         let header = signals.header();
         let width = header.vocabulary as usize;
-        let padded = width < vocabulary && header.tokenizer == tokenizer;
+        if of_states > 0 && of_states < signalled {
+            return Err(StudentError::training(
+                format!("the teacher's signals are hidden states in {of_states} examples and distributions in others"),
+                "a student learns from one or the other: capture the same in all answers of its data",
+            ));
+        }
+        let padded = (width < vocabulary || of_states > 0) && header.tokenizer == tokenizer;
         if width != vocabulary && !padded {
             return Err(StudentError::training(
                 format!("the teacher's signals are over {width} tokens, the student's vocabulary has {vocabulary}"),
@@ -98,6 +113,31 @@ impl DatasetSource {
             ));
         }
         Ok(Coverage { examples: signalled as f64 / self.examples.len() as f64, matched: of_servers.share() })
+    }
+
+    /// Whether the losses can learn from what a signal says.
+    fn of_use(&self, signal: &Signal<'_>, losses: &Losses<'_>) -> Result<()> {
+        match (signal.says(), self.head) {
+            (Says::Whole | Says::MostLikely, _) => Ok(()),
+            (Says::Drawn { .. }, _) => match losses.refuse_draws() {
+                None => Ok(()),
+                Some((name, why)) => Err(StudentError::training(
+                    format!("`{name}` can't learn from draws of the teacher's distribution: {why}"),
+                    "`forward-kl` and `sampled-cross-entropy` can, at temperature 1; or capture distributions: \
+                     `capture = { top-k = 64 }`",
+                )),
+            },
+            (Says::Hidden { width, .. }, Some(head)) if width == head => Ok(()),
+            (Says::Hidden { width, .. }, Some(head)) => Err(StudentError::training(
+                format!("the teacher's signals are hidden states of {width} numbers, its head takes {head}"),
+                "were they kept by another teacher? make a dataset of each teacher's answers",
+            )),
+            (Says::Hidden { .. }, None) => Err(StudentError::training(
+                "the teacher's signals are hidden states, and its head, which makes distributions of them, is not there",
+                "keep them in another way, such as `capture = { hidden = \"f16\" }` in place of `\"bf16\"`: the head is then \
+                 kept beside them",
+            )),
+        }
     }
 }
 
@@ -139,25 +179,6 @@ impl OfServers {
     }
 }
 
-/// Whether the losses can learn from what a signal says.
-fn of_use(signal: &Signal<'_>, losses: &Losses<'_>) -> Result<()> {
-    match signal.says() {
-        Says::Whole | Says::MostLikely => Ok(()),
-        Says::Drawn { .. } => match losses.refuse_draws() {
-            None => Ok(()),
-            Some((name, why)) => Err(StudentError::training(
-                format!("`{name}` can't learn from draws of the teacher's distribution: {why}"),
-                "`forward-kl` and `sampled-cross-entropy` can, at temperature 1; or capture distributions: \
-                 `capture = { top-k = 64 }`",
-            )),
-        },
-        Says::Hidden { .. } => Err(StudentError::training(
-            "the teacher's signals are hidden states, which no loss takes",
-            "capture distributions for a student: `capture = { top-k = 128, encoding = \"compact\" }`",
-        )),
-    }
-}
-
 impl BatchSource for DatasetSource {
     fn batch(&mut self, step: u64) -> Result<Batch> {
         let placements = self.plan.placements(step);
@@ -175,10 +196,13 @@ impl BatchSource for DatasetSource {
             *rank = counted;
             counted += 1;
         }
+        // Hidden states stand here until all are known.
+        let mut states: Vec<(usize, Vec<f32>)> = Vec::new();
         let mut said = vec![TopK::default(); counted];
         for placement in &batch.placements {
             let example = self.examples.get(placement.example)?;
             let Some(signal) = signals.find(&example.tokens)? else { continue };
+            let of_states = matches!(signal.says(), Says::Hidden { .. });
             // Position `offset + i` predicts token i + 1; the signal's first position predicts `first_position`.
             let start = placement.row * batch.length + placement.offset;
             for place in 0..signal.len() {
@@ -186,11 +210,19 @@ impl BatchSource for DatasetSource {
                 if token == 0 || token >= example.tokens.len() {
                     continue;
                 }
-                if let Some(slot) = said.get_mut(ranks[start + token - 1]) {
+                let rank = ranks[start + token - 1];
+                if of_states && rank < counted {
+                    let mut state = Vec::new();
+                    signal.hidden(place, &mut state);
+                    states.push((rank, state));
+                } else if let Some(slot) = said.get_mut(rank) {
                     signal.read(place, slot);
                 }
             }
         }
-        Ok(Teacher::new(said))
+        states.sort_unstable_by_key(|(rank, _)| *rank);
+        let mut stored = StoredStates::new(self.head.unwrap_or_default());
+        states.iter().for_each(|(rank, state)| stored.push(*rank as u32, state));
+        Ok(Teacher::new(said).with_states(stored))
     }
 }

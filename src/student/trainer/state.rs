@@ -11,10 +11,11 @@ use super::batch::{MicroBatch, StepBatch};
 use super::checkpoint::Checkpoint;
 use super::compared_layers::ComparedLayers;
 use super::hidden::HiddenComparison;
-use super::live_teacher::{LiveHidden, LiveTeacher};
+use super::live_teacher::LiveHidden;
 use super::losses::{LossPart, Losses};
 use super::on_policy::Rollout;
 use super::parameters::{Shapes, flat_weights, on_tape, shapes, trained};
+use super::teacher_head::TeacherOnDevice;
 use super::trained::{check_moments, check_shapes};
 use super::validation::History;
 use crate::backend::{Device, Inner, TrainBackend};
@@ -82,7 +83,7 @@ pub struct State<B: TrainBackend> {
     step: u64,
     pub(super) rotary: RotaryTable,
     pub(super) tied: bool,
-    pub(super) teacher: Option<LiveTeacher<Inner<B>>>,
+    pub(super) teacher: Option<TeacherOnDevice<Inner<B>>>,
     /// Which hidden states are compared with the teacher's, and through which maps.
     pub(super) hidden: HiddenComparison<Inner<B>>,
     pub(super) segmented: bool,
@@ -147,10 +148,10 @@ impl<B: TrainBackend> State<B> {
         }
     }
 
-    /// The same state beside a live teacher, from whose distributions losses then read instead of stored ones.
+    /// The same state beside a teacher, or its head, from whose distributions losses then read instead of stored ones.
     #[must_use]
-    pub fn beside(self, teacher: Option<LiveTeacher<Inner<B>>>) -> Self {
-        Self { teacher, ..self }
+    pub fn beside(self, teacher: Option<impl Into<TeacherOnDevice<Inner<B>>>>) -> Self {
+        Self { teacher: teacher.map(Into::into), ..self }
     }
 
     /// The same state with fresh maps between the hidden states that losses compare.

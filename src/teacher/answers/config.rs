@@ -1,6 +1,7 @@
 //! What a user writes in `[answers.X]`.
 
 use stillhouse_data::signals::{Encoding, Form, HiddenPrecision, Precision, Selection};
+use stillhouse_data::tokenizer_kind::Answers;
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node, OneOf, Ref, Target};
 
 use super::policy::{self, AtLast, FormatConfig, OutcomesConfig};
@@ -12,7 +13,11 @@ use crate::request::{Capture, Sampling};
 #[config(check = sound)]
 pub struct AnswersConfig {
     /// The prompts.
-    pub prompts: Ref<Prompts>,
+    pub prompts: Option<Ref<Prompts>>,
+    /// In place of prompts: answers that somebody gave already. They stay as they are, and the teacher says how likely each
+    /// of their tokens is (`capture`).
+    #[config(parts = "answers.jsonl")]
+    pub score: Option<Ref<Answers>>,
     /// Who answers.
     pub teacher: Ref<Teachers>,
     /// How tokens are drawn.
@@ -168,10 +173,48 @@ impl CaptureConfig {
 
 fn sound(config: &AnswersConfig, node: &Node, report: &mut Diagnostics) {
     policy::sound(config, node, report);
+    match (&config.prompts, &config.score) {
+        (Some(_), None) => {}
+        (None, None) => report.push(
+            Diagnostic::error(node.at, "missing `prompts`")
+                .hint("add `prompts = \"…\"`; or `score = \"…\"`, answers whose log-probabilities are wanted"),
+        ),
+        (prompts, Some(_)) => scores(config, prompts.is_some(), node, report),
+    }
     if config.samples > 1 && config.sampling.temperature == 0.0 {
         report.push(
             Diagnostic::warning(node.at, format!("{} samples at temperature 0 are all the same", config.samples))
                 .hint("set `sampling = { temperature = 0.7 }`, or `samples = 1`"),
+        );
+    }
+}
+
+/// Given answers are scored, and nothing else is asked.
+fn scores(config: &AnswersConfig, has_prompts: bool, node: &Node, report: &mut Diagnostics) {
+    let place = |key: &str| node.as_table().and_then(|table| table.get(key)).map_or(node.at, |node| node.at);
+    if has_prompts {
+        report.push(
+            Diagnostic::error(place("prompts"), "the answers that `score` names have their prompts already")
+                .hint("leave `prompts` out, or `score`"),
+        );
+    }
+    if config.capture.is_none() {
+        report.push(
+            Diagnostic::error(place("score"), "`score` asks for log-probabilities, and none are captured")
+                .hint("add `capture = { top-k = 20 }`"),
+        );
+    }
+    if config.samples > 1 || policy::asks_again(config) {
+        let key = if config.samples > 1 { "samples" } else { "outcomes" };
+        report.push(
+            Diagnostic::error(place(key), "given answers are what they are: none is asked for")
+                .hint(format!("leave `{key}` out")),
+        );
+    }
+    if config.sampling != SamplingConfig::default() {
+        report.push(
+            Diagnostic::warning(place("sampling"), "given answers are what they are: `sampling` changes nothing")
+                .hint("remove it"),
         );
     }
 }

@@ -204,6 +204,11 @@ impl OutcomesConfig {
     }
 }
 
+/// Whether a table has any reply asked again.
+pub(super) fn asks_again(answers: &AnswersConfig) -> bool {
+    answers.outcomes.treatments().iter().any(|(_, treatment)| *treatment == Treatment::AskAgain)
+}
+
 /// Reports what makes no sense about a table's policy.
 pub(super) fn sound(answers: &AnswersConfig, node: &Node, report: &mut Diagnostics) {
     let place = |key: &str| node.as_table().and_then(|table| table.get(key)).map_or(node.at, |node| node.at);

@@ -69,7 +69,7 @@ mod tests {
         let messages = vec![Message::user("x".repeat(bytes))];
         let prompt = Arc::new(Prompt::new(messages.clone(), None));
         let sampling = Sampling { temperature: 0.0, top_p: 1.0, top_k: None, max_tokens: 1, stop: Vec::new() };
-        let request = Request { messages, sampling, capture: None, sample: 0, attempt: 0, seed: None };
+        let request = Request { messages, sampling, capture: None, sample: 0, attempt: 0, seed: None, given: None };
         let state = State::Flying(tokio::spawn(async { Err(Failure::interrupted()) }));
         Flight { question: Arc::new(Question { prompt, number: 1, request }), key: RequestKey([0; 32]), state }
     }

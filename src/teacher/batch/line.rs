@@ -112,7 +112,7 @@ pub fn wanted(line: &[u8], store: &ReplyStore) -> Option<(RequestKey, Wanted)> {
         Sampling { temperature: 1.0, top_p: 1.0, top_k: None, max_tokens: body.max_tokens, stop: Vec::new() };
     let messages = body.messages.into_iter().map(turn).collect();
     let capture = body.top_logprobs.map(Capture::TopK);
-    let request = Request { messages, sampling, capture, sample: 0, attempt: 0, seed: None };
+    let request = Request { messages, sampling, capture, sample: 0, attempt: 0, seed: None, given: None };
     let claim = match store.claim(key, request.sampling.max_tokens) {
         Claim::Mine(mine) => Some(mine),
         Claim::Other(_) => None,
@@ -196,8 +196,15 @@ mod tests {
         let shows = Message { role: "user".to_owned(), content: "What is it?".to_owned(), parts };
         let messages = vec![Message::system("Be short."), shows, Message::assistant("It is")];
         let sampling = Sampling { temperature: 0.5, top_p: 1.0, top_k: None, max_tokens: 9, stop: Vec::new() };
-        let request =
-            Request { messages, sampling, capture: Some(Capture::TopK(3)), sample: 0, attempt: 0, seed: Some(1) };
+        let request = Request {
+            messages,
+            sampling,
+            capture: Some(Capture::TopK(3)),
+            sample: 0,
+            attempt: 0,
+            seed: Some(1),
+            given: None,
+        };
         let key = request.key(&Identity { family: "openai-chat", model: "m".to_owned(), revision: None });
         let api = ChatApi { model: "m".to_owned(), dialect: Dialect::Strict };
         let line = write(&key, api.path(), &api.body(&request).unwrap());

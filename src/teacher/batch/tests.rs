@@ -28,7 +28,8 @@ fn question(number: u64) -> Question {
     let messages = vec![Message::user("count"), Message::assistant(format!("from {number}"))];
     let prompt = Arc::new(Prompt::new(messages.clone(), None));
     let sampling = Sampling { temperature: 0.0, top_p: 1.0, top_k: None, max_tokens: 64, stop: Vec::new() };
-    let request = Request { messages, sampling, capture: Some(Capture::TopK(2)), sample: 0, attempt: 0, seed: None };
+    let request =
+        Request { messages, sampling, capture: Some(Capture::TopK(2)), sample: 0, attempt: 0, seed: None, given: None };
     Question { prompt, number, request }
 }
 

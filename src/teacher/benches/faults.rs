@@ -39,7 +39,15 @@ fn question(number: u64) -> Question {
     let messages = vec![Message::user(text(number))];
     let prompt = Arc::new(Prompt::new(messages.clone(), None));
     let sampling = Sampling { temperature: 0.7, top_p: 1.0, top_k: None, max_tokens: 256, stop: Vec::new() };
-    let request = Request { messages, sampling, capture: Some(Capture::TopK(1)), sample: 0, attempt: 0, seed: Some(1) };
+    let request = Request {
+        messages,
+        sampling,
+        capture: Some(Capture::TopK(1)),
+        sample: 0,
+        attempt: 0,
+        seed: Some(1),
+        given: None,
+    };
     Question { prompt, number, request }
 }
 

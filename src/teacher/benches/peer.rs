@@ -48,7 +48,7 @@ fn question(number: u64) -> Question {
     let messages = vec![Message::user(text)];
     let prompt = Arc::new(Prompt::new(messages.clone(), None));
     let sampling = Sampling { temperature: 0.7, top_p: 1.0, top_k: None, max_tokens: 256, stop: Vec::new() };
-    let request = Request { messages, sampling, capture: None, sample: 0, attempt: 0, seed: Some(1) };
+    let request = Request { messages, sampling, capture: None, sample: 0, attempt: 0, seed: Some(1), given: None };
     Question { prompt, number, request }
 }
 

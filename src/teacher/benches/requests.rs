@@ -33,7 +33,7 @@ fn question(number: u64) -> Question {
     Question {
         prompt,
         number,
-        request: Request { messages, sampling, capture: None, sample: 0, attempt: 0, seed: Some(1) },
+        request: Request { messages, sampling, capture: None, sample: 0, attempt: 0, seed: Some(1), given: None },
     }
 }
 

@@ -129,5 +129,6 @@ fn request(text: String) -> Request {
         sample: 0,
         attempt: 0,
         seed: None,
+        given: None,
     }
 }

@@ -131,6 +131,7 @@ impl Pool {
             sample,
             attempt: 0,
             seed: drawn.then(|| seed_of(seed, &prompt.id, sample)),
+            given: None,
         };
         Question { prompt: Arc::new(prompt), number, request }
     }

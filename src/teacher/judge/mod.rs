@@ -164,6 +164,7 @@ fn questions(
             sample,
             attempt: 0,
             seed: (sampling.temperature > 0.0).then(|| seed_of(seed, &content, sample)),
+            given: None,
         };
         Question { prompt: Arc::clone(&prompt), number, request }
     };

@@ -97,7 +97,8 @@ pub const OPENAI: Capabilities = Capabilities {
 pub const ANTHROPIC: Capabilities =
     Capabilities { provider: "anthropic", images: true, sampling_top_k: true, stop: true, ..NOTHING };
 /// `vllm`.
-pub const VLLM: Capabilities = Capabilities { provider: "vllm", when: "", token_ids: Tells::Yes, ..OPENAI };
+pub const VLLM: Capabilities =
+    Capabilities { provider: "vllm", when: "", token_ids: Tells::Yes, prompt_scoring: true, ..OPENAI };
 /// `local`.
 pub const LOCAL: Capabilities = Capabilities {
     provider: "local",
@@ -127,6 +128,7 @@ impl Capabilities {
     /// Reports what a table asks for and cannot be had. `place` finds the key at a path.
     pub fn check(&self, answers: &AnswersConfig, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
         self.check_capture(answers, place, report);
+        self.check_scoring(answers, place, report);
         if self.provider == "replies" && Policy::of(answers).is_ok_and(|policy| policy.asks_again()) {
             report.push(
                 Diagnostic::error(place("outcomes"), "replies that are given cannot be asked for again")
@@ -137,6 +139,16 @@ impl Capabilities {
             report.push(
                 Diagnostic::warning(place("sampling"), "given replies are what they are: `sampling` changes nothing")
                     .hint("remove it"),
+            );
+        }
+    }
+
+    /// Reports given answers that it cannot score.
+    fn check_scoring(&self, answers: &AnswersConfig, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
+        if answers.score.is_some() && !self.prompt_scoring {
+            report.push(
+                Diagnostic::error(place("score"), format!("{} can't score given answers", self.label()))
+                    .hint(others(|row| row.prompt_scoring)),
             );
         }
     }

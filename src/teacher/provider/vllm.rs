@@ -7,7 +7,7 @@ use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 
 use super::api::Auth;
 use super::capability::{self, Capabilities};
-use super::openai::{ApiConfig, Dialect, EmbeddingsApi, ServedModel};
+use super::openai::{ApiConfig, Dialect, EmbeddingsApi, ScoringApi, ServedModel};
 use super::server::{self, Server, UsageConfig};
 use super::{Job, Provider};
 use crate::answers::AnswersConfig;
@@ -15,7 +15,7 @@ use crate::request::Request;
 use crate::session::{Asks, Session};
 
 /// A vLLM server. Tokens come with their ids, and the whole vocabulary where the server was started with
-/// `--max-logprobs -1`.
+/// `--max-logprobs -1`. It scores answers that others gave, too.
 #[derive(Clone, Debug, Config)]
 #[config(check = sound)]
 pub struct Vllm {
@@ -40,6 +40,8 @@ impl Vllm {
             (ApiConfig::Completions, true) => "vllm-completions",
             (ApiConfig::Completions, false) => "vllm-completions-texts",
         };
+        let dialect = Dialect::Vllm { ids: self.token_ids };
+        let answering = self.model.api(dialect);
         Server {
             provider: "vllm",
             family,
@@ -48,7 +50,7 @@ impl Vllm {
             revision: self.model.revision.clone(),
             key_variable: self.model.api_key_env.0.clone(),
             auth: Auth::Bearer,
-            api: self.model.api(Dialect::Vllm { ids: self.token_ids }),
+            api: Arc::new(ScoringApi { answering, model: self.model.name.clone(), api: self.model.api, dialect }),
             limits: self.usage.limits(),
             terms: self.usage.terms.0.clone(),
             batch: None,

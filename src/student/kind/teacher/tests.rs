@@ -12,6 +12,7 @@ use super::super::tests::{World, both, table, weights};
 
 mod other_tokens;
 mod stored;
+mod stored_states;
 
 /// Makes a folder the teacher of a world's students.
 fn install(world: &mut World, folder: &Path) {

@@ -1,17 +1,19 @@
-//! Signals that are no local teacher's distributions: draws, and a server's log-probabilities.
+//! Signals that are no local teacher's distributions: draws, hidden states, and a server's log-probabilities.
+
+use std::path::Path;
 
 use stillhouse_data::captured::teacher_of;
 use stillhouse_data::example::ExampleReader;
-use stillhouse_data::signals::{Precision, SIGNALS_FILE, SequenceKey, SignalHeader, SignalWriter, TopK};
+use stillhouse_data::signals::{
+    Head, HiddenPrecision, Precision, SIGNALS_FILE, SequenceKey, SignalHeader, SignalWriter, TopK, head_file,
+};
 
 use super::*;
 
-/// A world whose signals are written by `write`, for each example with its tokens.
-fn world(teacher: &str, write: impl Fn(&mut SignalWriter, SequenceKey, &[u32])) -> World {
-    let mut world = World::new(false);
-    let folder = world.folder.path().join("other-signals");
+/// Data whose signals are written by `write`, for each example with its tokens.
+fn write_data(folder: &Path, teacher: &str, write: impl Fn(&mut SignalWriter, SequenceKey, &[u32])) {
     write_tokenizer(&folder.join("tokenizer"));
-    write_examples(&folder, false);
+    write_examples(folder, false);
     let header = SignalHeader { teachers: vec![teacher.to_owned()], tokenizer: "x".into(), vocabulary: VOCABULARY };
     let mut signals = SignalWriter::create(&folder.join(SIGNALS_FILE), header, Precision::F32).unwrap();
     let examples = ExampleReader::open(&folder.join("train")).unwrap();
@@ -20,6 +22,13 @@ fn world(teacher: &str, write: impl Fn(&mut SignalWriter, SequenceKey, &[u32])) 
         write(&mut signals, SequenceKey::of(teacher, &tokens), &tokens);
     }
     signals.finish().unwrap();
+}
+
+/// A world whose signals are written by `write`.
+fn world(teacher: &str, write: impl Fn(&mut SignalWriter, SequenceKey, &[u32])) -> World {
+    let mut world = World::new(false);
+    let folder = world.folder.path().join("other-signals");
+    write_data(&folder, teacher, write);
     world.data.output = world.store.put_tree(&folder).unwrap().0;
     world
 }
@@ -59,14 +68,82 @@ fn a_student_learns_from_draws_with_the_losses_that_may() {
     assert!(message.contains("at temperature 2 their mean") && message.contains("capture distributions"), "{message}");
 }
 
-#[test]
-fn hidden_states_are_refused_where_they_are_found() {
-    let world = world("t", |signals, key, tokens| {
-        let states = vec![0.5; (tokens.len() - 2) * 8];
-        signals.add_hidden(key, 2, &states, 8, stillhouse_data::signals::HiddenPrecision::F16).unwrap();
+/// A head: whose it is, its rows, its width, and how sure it is of a token whose place in a state has a 1.
+type HeadOf = (&'static str, usize, usize, f32);
+
+/// Gives a world's data hidden states of width 8 as signals, of every so many lengths, and heads beside them.
+fn put_states(world: &mut World, heads: &[HeadOf], every: usize) {
+    let folder = tempfile::tempdir_in(world.folder.path()).unwrap();
+    write_data(folder.path(), "t", |signals, key, tokens| {
+        let state = |token: &u32| (0..8).map(|place| f32::from(u8::from(*token == place))).collect::<Vec<_>>();
+        match tokens.len() % every {
+            0 => {
+                let states: Vec<f32> = tokens[2..].iter().flat_map(state).collect();
+                signals.add_hidden(key, 2, &states, 8, HiddenPrecision::F16).unwrap();
+            }
+            _ => signals.add(key, 2, &tokens[2..].iter().map(|token| certain_of(*token)).collect::<Vec<_>>()).unwrap(),
+        }
     });
-    let failure = world.run(&table(2, both())).err().unwrap();
-    assert!(failure.message.contains("hidden states, which no loss takes"), "{}", failure.message);
+    for (teacher, rows, width, sure) in heads {
+        let weight = |place: usize| if place / width == place % width { *sure } else { 0.0 };
+        let head = Head { width: *width, weights: (0..rows * width).map(weight).collect() };
+        head.write(&folder.path().join(head_file(teacher))).unwrap();
+    }
+    world.data.output = world.store.put_tree(folder.path()).unwrap().0;
+}
+
+fn of_states(heads: &[HeadOf], every: usize) -> World {
+    let mut world = World::new(false);
+    put_states(&mut world, heads, every);
+    world
+}
+
+const ROWS: usize = VOCABULARY as usize;
+
+#[test]
+fn a_student_learns_from_hidden_states_and_their_head_and_another_head_begins_another_training() {
+    let two = |steps: u64| table(steps, json!({ "forward-kl": {}, "jsd": {} }));
+    let mut world = of_states(&[("t", ROWS, 8, 9.0)], 1);
+    let (outcome, _) = world.run(&two(60)).unwrap();
+    assert!(outcome.metrics["forward-kl"].as_f64().unwrap() < 0.3, "{}", outcome.metrics);
+    let (longer, out) = world.run(&two(65)).unwrap();
+    assert_eq!(longer.provenance["resumed-from-step"], 60);
+    let at_once = of_states(&[("t", ROWS, 8, 9.0)], 1);
+    let (_, undisturbed) = at_once.run(&two(65)).unwrap();
+    assert!(weights(&out) == weights(&undisturbed));
+    // Held-out examples have states, too.
+    let mut measured = two(20);
+    measured["early-stop"] = json!({ "every": 10, "patience": 0 });
+    assert!(world.run(&measured).unwrap().0.metrics["validation"].is_number());
+    put_states(&mut world, &[("t", ROWS, 8, 2.0)], 1);
+    assert!(!world.run(&two(65)).unwrap().0.resumed, "the head is part of what a training reads");
+}
+
+#[test]
+fn hidden_states_that_nobody_can_make_distributions_of_are_refused() {
+    let refused = |world: World| {
+        let failure = world.run(&table(2, both())).err().unwrap();
+        assert_eq!(failure.class, Class::Input);
+        format!("{} / {}", failure.message, failure.hint.unwrap_or_default())
+    };
+    let message = refused(of_states(&[], 1));
+    assert!(message.starts_with("the teacher's signals are hidden states, and its head,"), "{message}");
+    assert!(message.contains("`capture = { hidden = \"f16\" }`"), "{message}");
+    let message = refused(of_states(&[("t", ROWS, 7, 9.0)], 1));
+    assert!(message.starts_with("the teacher's signals are hidden states of 8 numbers, its head takes 7"), "{message}");
+    let message = refused(of_states(&[("t", ROWS, 8, 9.0), ("u", ROWS, 8, 9.0)], 1));
+    assert!(message.starts_with("the data has hidden states of 2 teachers, and a student takes"), "{message}");
+    let message = refused(of_states(&[("t", ROWS + 1, 8, 9.0)], 1));
+    assert!(message.starts_with("the teacher's head is over 7 tokens, its signals over 6"), "{message}");
+    let message = refused(of_states(&[("t", ROWS, 8, 9.0)], 2));
+    assert!(
+        message.starts_with("the teacher's signals are hidden states in 6 examples and distributions in"),
+        "{message}"
+    );
+    // Who learns from the text alone looks at none of it.
+    of_states(&[("t", ROWS + 1, 8, 9.0)], 2).run(&table(2, json!("cross-entropy"))).unwrap();
+    // A head without states of it is none that is needed.
+    of_states(&[("t", ROWS, 8, 9.0)], 100).run(&table(2, both())).unwrap();
 }
 
 /// A server that said something of one token in `every`, the first of them.

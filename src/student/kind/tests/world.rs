@@ -150,7 +150,7 @@ pub(in crate::kind) fn write_tokenizer(folder: &Path) {
     fs_err::write(folder.join("tokenizer_config.json"), r#"{ "eos_token": "w5" }"#).unwrap();
 }
 
-pub(super) fn write_examples(dataset: &Path, with_signals: bool) {
+pub(in crate::kind) fn write_examples(dataset: &Path, with_signals: bool) {
     let mut writer = ExampleWriter::create(&dataset.join("train")).unwrap();
     let mut held_out = ExampleWriter::create(&dataset.join("holdout")).unwrap();
     let signals = dataset.join(SIGNALS_FILE);

@@ -26,7 +26,13 @@ fn uld(temperature: f64) -> Uld {
 
 /// A teacher beside a student that has so many tokens.
 fn beside(teacher: &[Vec<f32>], ours: usize, places: Vec<u32>) -> Option<LiveLogits<CpuTape>> {
-    Some(LiveLogits { logits: tensor(teacher), ours, theirs: teacher[0].len(), places: Some(places) })
+    Some(LiveLogits {
+        logits: tensor(teacher),
+        ours,
+        theirs: teacher[0].len(),
+        places: Some(places),
+        same_tokens: false,
+    })
 }
 
 /// Mean over the aligned positions, slopes, and how many positions there were.
@@ -102,7 +108,13 @@ fn rows_that_are_no_tokens_are_in_neither_distribution() {
     let padded = |rows: &[Vec<f32>]| rows.iter().map(|row| [&row[..], &[9.0, 4.0]].concat()).collect::<Vec<_>>();
     let (expected, slopes, _) = measured(&uld(2.0), &student, &teacher, &[0, 1]);
     let logits = tensor(&padded(&student)).require_grad();
-    let live = LiveLogits { logits: tensor(&padded(&teacher)), ours: 3, theirs: 2, places: Some(vec![0, 1]) };
+    let live = LiveLogits {
+        logits: tensor(&padded(&teacher)),
+        ours: 3,
+        theirs: 2,
+        places: Some(vec![0, 1]),
+        same_tokens: false,
+    };
     let positions = Positions::new(logits.clone(), &[0, 0], TeacherPositions::none()).beside(Some(live));
     let (value, on_tape) = mean_of(&uld(2.0), &positions);
     assert_eq!(value, expected);
@@ -115,7 +127,7 @@ fn rows_that_are_no_tokens_are_in_neither_distribution() {
 #[test]
 fn a_teachers_log_probabilities_are_computed_once_for_each_temperature() {
     let teacher = vec![vec![0.0, 1.0, 5.0], vec![3.0, 1.0, 5.0]];
-    let live = LiveLogits { logits: tensor(&teacher), ours: 2, theirs: 2, places: None };
+    let live = LiveLogits { logits: tensor(&teacher), ours: 2, theirs: 2, places: None, same_tokens: true };
     let positions = Positions::new(tensor(&teacher), &[0, 0], TeacherPositions::none());
     assert!(positions.live_log_probs(1.0).is_none());
     let positions = positions.beside(Some(live));

@@ -116,7 +116,7 @@ fn logits_far_apart_leave_every_loss_a_number() {
         for k in [4, 2, 1] {
             finite(&format!("{} top {k}", case.name), case.loss.as_ref(), &student, &top_k(&teacher, k));
         }
-        let live = LiveLogits { logits: tensor(&teacher), ours: 4, theirs: 4, places: None };
+        let live = LiveLogits { logits: tensor(&teacher), ours: 4, theirs: 4, places: None, same_tokens: true };
         let logits = tensor(&student).require_grad();
         let labels = with_labels(3);
         let positions = Positions::new(logits.clone(), &labels, TeacherPositions::none()).beside(Some(live));

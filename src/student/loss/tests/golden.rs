@@ -141,7 +141,13 @@ fn a_live_teacher_gives_what_its_whole_distributions_give() {
         let logits = golden.logits();
         let (stored, on_tape) = mean(case.loss.as_ref(), logits.clone(), &golden.labels, &golden.teacher(4));
         let stored_gradient = gradient(&on_tape, &logits);
-        let live = LiveLogits { logits: tensor(&golden.teacher_logits()), ours: 4, theirs: 4, places: None };
+        let live = LiveLogits {
+            logits: tensor(&golden.teacher_logits()),
+            ours: 4,
+            theirs: 4,
+            places: None,
+            same_tokens: true,
+        };
         let logits = golden.logits();
         let positions = Positions::new(logits.clone(), &golden.labels, TeacherPositions::none()).beside(Some(live));
         let (value, on_tape) = mean_of(case.loss.as_ref(), &positions);
@@ -168,6 +174,7 @@ fn ids_that_only_pad_a_vocabulary_are_in_neither_distribution() {
                 ours: 4,
                 theirs: 4,
                 places: None,
+                same_tokens: true,
             };
             let logits = tensor(&padded(&golden.student_logits(), student)).require_grad();
             let positions = Positions::new(logits, &golden.labels, TeacherPositions::none()).beside(Some(live));

@@ -53,7 +53,8 @@ fn draws_depend_on_step_and_position_and_on_nothing_else() {
     });
     assert!((parts.iter().sum::<f64>() / 8.0 - value).abs() < 1e-6);
     // A live teacher with the same distributions draws the same.
-    let live = LiveLogits { logits: tensor(&golden.teacher_logits()), ours: 4, theirs: 4, places: None };
+    let live =
+        LiveLogits { logits: tensor(&golden.teacher_logits()), ours: 4, theirs: 4, places: None, same_tokens: true };
     let positions = Positions::new(golden.logits(), &golden.labels, teacher.part(0..8)).beside(Some(live));
     assert!((mean_of(&loss, &positions).0 - value).abs() < 1e-6);
 }

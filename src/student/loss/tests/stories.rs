@@ -64,7 +64,13 @@ fn losses_between_a_model_and_a_maimed_copy_are_those_of_pytorch() {
         ];
         assert_eq!(losses.len(), expected.len());
         for (name, loss) in losses {
-            let live = LiveLogits { logits: teacher.clone(), ours: vocabulary, theirs: vocabulary, places: None };
+            let live = LiveLogits {
+                logits: teacher.clone(),
+                ours: vocabulary,
+                theirs: vocabulary,
+                places: None,
+                same_tokens: true,
+            };
             let positions = Positions::new(student.clone(), labels, TeacherPositions::none()).beside(Some(live));
             let values =
                 [mean_of(loss.as_ref(), &positions).0, mean(loss.as_ref(), student.clone(), labels, &stored).0];

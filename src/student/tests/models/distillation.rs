@@ -15,13 +15,16 @@ use stillhouse_student::loss::cross_entropy::CrossEntropy;
 use stillhouse_student::loss::forward_kl::ForwardKl;
 use stillhouse_student::loss::jsd::Jsd;
 use stillhouse_student::loss::sampled_cross_entropy::SampledCrossEntropy;
-use stillhouse_student::loss::{Comparison, Loss, Tail, Teacher, Weight, WeightLine};
+use stillhouse_student::loss::{Comparison, Loss, StoredStates, Tail, Teacher, Weight, WeightLine};
 use stillhouse_student::model::{DecoderConfig, ModelInput, RotaryTable};
 use stillhouse_student::optimizer::Optimizer;
 use stillhouse_student::schedule::constant::Constant;
-use stillhouse_student::trainer::{BatchSource, LiveTeacher, Losses, Options, State, StepReport, Trained, Training};
+use stillhouse_student::trainer::{
+    BatchSource, LiveTeacher, Losses, Options, State, StepReport, TeacherHead, TeacherOnDevice, Trained, Training,
+};
 use stillhouse_student::weights::LoadedModel;
 
+const NONE: Option<LiveTeacher<Cpu>> = None;
 const ONE: Weight = Weight::Constant(1.0);
 const COMPARISON: Comparison = Comparison { temperature: 1.0, t_squared: true, tail: Tail::Bucket };
 
@@ -60,6 +63,21 @@ fn live() -> LiveTeacher<Cpu> {
     LiveTeacher::new(teacher_model(), 32)
 }
 
+/// The teacher's hidden states at a batch's counted positions.
+fn counted_states(batch: &Batch) -> Tensor<Cpu, 2> {
+    let model = teacher_model();
+    let input = ModelInput {
+        tokens: batch.inputs.clone(),
+        positions: batch.positions.clone(),
+        visibility: Visibility::from_segments(&batch.segments, batch.rows, batch.length),
+    };
+    let hidden = model.decoder.hidden(&input, &model.rotary, None);
+    let places: Vec<i32> = (0..).zip(&batch.scored).filter(|(_, scored)| **scored).map(|(place, _)| place).collect();
+    let count = places.len();
+    let places = Tensor::<Cpu, 1, Int>::from_data(TensorData::new(places, [count]), &Default::default());
+    hidden.select(0, places)
+}
+
 /// The rule's batches with the teacher's whole distributions stored beside them.
 struct Stored(Rule);
 
@@ -69,21 +87,35 @@ impl BatchSource for Stored {
     }
 
     fn teacher(&mut self, batch: &Batch) -> Result<Teacher> {
-        let model = teacher_model();
-        let input = ModelInput {
-            tokens: batch.inputs.clone(),
-            positions: batch.positions.clone(),
-            visibility: Visibility::from_segments(&batch.segments, batch.rows, batch.length),
-        };
-        let hidden = model.decoder.hidden(&input, &model.rotary, None);
-        let places: Vec<i32> =
-            (0..).zip(&batch.scored).filter(|(_, scored)| **scored).map(|(place, _)| place).collect();
-        let count = places.len();
-        let places = Tensor::<Cpu, 1, Int>::from_data(TensorData::new(places, [count]), &Default::default());
-        let logits = model.decoder.logits(hidden.select(0, places)).narrow(1, 0, 32);
+        let logits = teacher_model().decoder.logits(counted_states(batch)).narrow(1, 0, 32);
         let log_probs: Vec<f32> = Cpu::log_probabilities(logits).into_data().to_vec().unwrap();
         Ok(Teacher::new(log_probs.chunks(32).map(|row| TopK { ids: vec![], log_probs: row.to_vec() }).collect()))
     }
+}
+
+/// The rule's batches with the teacher's hidden states stored beside them, at every position or at every third.
+struct StoredHidden {
+    rule: Rule,
+    every: usize,
+}
+
+impl BatchSource for StoredHidden {
+    fn batch(&mut self, step: u64) -> Result<Batch> {
+        self.rule.batch(step)
+    }
+
+    fn teacher(&mut self, batch: &Batch) -> Result<Teacher> {
+        let states = counted_states(batch);
+        let [_, width] = states.dims();
+        let numbers: Vec<f32> = states.into_data().to_vec().unwrap();
+        let mut stored = StoredStates::new(width);
+        (0u32..).zip(numbers.chunks(width)).step_by(self.every).for_each(|(place, state)| stored.push(place, state));
+        Ok(Teacher::default().with_states(stored))
+    }
+}
+
+fn head() -> TeacherHead<Cpu> {
+    TeacherHead::new(teacher_model().decoder.head(), 32)
 }
 
 fn rule(with_teacher: bool) -> Rule {
@@ -100,7 +132,7 @@ const FIVE: Parts = Parts { steps: 5, micro_rows: 4 };
 
 fn train(
     losses: &[(&str, &dyn Loss)],
-    teacher: Option<LiveTeacher<Cpu>>,
+    teacher: Option<impl Into<TeacherOnDevice<Cpu>>>,
     source: &mut dyn BatchSource,
     parts: &Parts,
     checkpoints: &InMemory,
@@ -125,12 +157,12 @@ fn train(
 
 fn reports(
     losses: &[(&str, &dyn Loss)],
-    live: Option<LiveTeacher<Cpu>>,
+    teacher: Option<impl Into<TeacherOnDevice<Cpu>>>,
     source: &mut dyn BatchSource,
     parts: &Parts,
 ) -> Vec<StepReport> {
     let mut watcher = Watcher::default();
-    train(losses, live, source, parts, &InMemory::default(), &mut watcher).unwrap();
+    train(losses, teacher, source, parts, &InMemory::default(), &mut watcher).unwrap();
     watcher.reports
 }
 
@@ -154,10 +186,32 @@ fn a_live_teacher_teaches_what_its_stored_distributions_teach() {
     let losses: [(&str, &dyn Loss); 4] =
         [("forward-kl", &forward_kl), ("jsd", &jsd), ("adaptive-kl", &adaptive), ("sampled-cross-entropy", &sampled)];
     let live = reports(&losses, Some(live()), &mut rule(false), &FIVE);
-    let stored = reports(&losses, None, &mut Stored(rule(false)), &FIVE);
+    let stored = reports(&losses, NONE, &mut Stored(rule(false)), &FIVE);
     close(&live, &stored);
     // Padding at the ends of rows is in neither count: 4 rows of 12 places, of which 0 + 1 + 2 + 3 are padding.
     assert_eq!(live[0].parts[0].positions, 4 * 12 - 6);
+}
+
+#[test]
+fn a_teachers_head_teaches_of_stored_states_what_the_teacher_teaches() {
+    let (forward_kl, jsd, adaptive, sampled) = (forward_kl(), jsd(ONE), adaptive(), sampled());
+    let losses: [(&str, &dyn Loss); 4] =
+        [("forward-kl", &forward_kl), ("jsd", &jsd), ("adaptive-kl", &adaptive), ("sampled-cross-entropy", &sampled)];
+    let every = |every: usize| StoredHidden { rule: rule(false), every };
+    let live = reports(&losses, Some(live()), &mut rule(false), &FIVE);
+    // The same rows are read at once, so the states and all that follows have the same bits.
+    assert_eq!(live, reports(&losses, Some(head()), &mut every(1), &FIVE));
+    for micro_rows in [1, 3] {
+        close(&live, &reports(&losses, Some(head()), &mut every(1), &Parts { micro_rows, ..FIVE }));
+    }
+    // Where only some positions have a state, only they count, in any parts.
+    let some = reports(&losses, Some(head()), &mut every(3), &FIVE);
+    assert_eq!(some[0].parts[0].positions, (4 * 12 - 6) / 3);
+    close(&some, &reports(&losses, Some(head()), &mut every(3), &Parts { micro_rows: 1, ..FIVE }));
+    // A head says nothing of its own.
+    let nothing =
+        reports(&[("cross-entropy", &cross_entropy(ONE)), ("jsd", &jsd)], Some(head()), &mut rule(false), &FIVE);
+    assert_eq!((nothing[0].parts[1].positions, nothing[0].parts[1].mean), (0, None));
 }
 
 #[test]
@@ -166,7 +220,7 @@ fn a_live_teacher_is_preferred_to_stored_signals() {
     let losses: [(&str, &dyn Loss); 1] = [("forward-kl", &forward_kl)];
     let beside = reports(&losses, Some(live()), &mut rule(true), &FIVE);
     assert_eq!(beside, reports(&losses, Some(live()), &mut rule(false), &FIVE));
-    assert_ne!(beside, reports(&losses, None, &mut rule(true), &FIVE));
+    assert_ne!(beside, reports(&losses, NONE, &mut rule(true), &FIVE));
 }
 
 #[test]
@@ -179,8 +233,8 @@ fn splitting_a_step_beside_a_live_teacher_changes_nothing_but_rounding() {
         close(&whole, &reports(&losses, Some(live()), &mut rule(false), &Parts { micro_rows, ..FIVE }));
     }
     // Stored signals that only some positions have: the divisor is the step's count all the same.
-    let whole = reports(&losses, None, &mut rule(true), &FIVE);
-    close(&whole, &reports(&losses, None, &mut rule(true), &Parts { micro_rows: 1, ..FIVE }));
+    let whole = reports(&losses, NONE, &mut rule(true), &FIVE);
+    close(&whole, &reports(&losses, NONE, &mut rule(true), &Parts { micro_rows: 1, ..FIVE }));
 }
 
 #[test]
@@ -188,7 +242,7 @@ fn the_loss_is_divided_by_the_counted_tokens_of_the_whole_step() {
     let (cross_entropy, jsd) = (cross_entropy(Weight::Constant(0.25)), jsd(Weight::Constant(2.0)));
     let losses: [(&str, &dyn Loss); 2] = [("cross-entropy", &cross_entropy), ("jsd", &jsd)];
     for micro_rows in [1, 4] {
-        for report in reports(&losses, None, &mut rule(true), &Parts { micro_rows, ..FIVE }) {
+        for report in reports(&losses, NONE, &mut rule(true), &Parts { micro_rows, ..FIVE }) {
             let counted = report.parts[0].positions as f64;
             assert!(report.parts[1].positions < report.parts[0].positions);
             let sum: f64 = [0.25, 2.0]
@@ -267,7 +321,7 @@ fn a_weight_that_moves_is_used_at_every_step_and_shares_what_came_before() {
         let (cross_entropy, forward_kl) = (cross_entropy(weight), forward_kl());
         let losses: [(&str, &dyn Loss); 2] = [("cross-entropy", &cross_entropy), ("forward-kl", &forward_kl)];
         let mut watcher = Watcher::default();
-        train(&losses, None, &mut rule(true), &Parts { steps: 7, micro_rows: 4 }, checkpoints, &mut watcher).unwrap();
+        train(&losses, NONE, &mut rule(true), &Parts { steps: 7, micro_rows: 4 }, checkpoints, &mut watcher).unwrap();
         watcher
     };
     let checkpoints = InMemory::default();
@@ -284,7 +338,7 @@ fn a_weight_that_moves_is_used_at_every_step_and_shares_what_came_before() {
     for steps in 1..=7 {
         let (cross_entropy, forward_kl) = (cross_entropy(line(0.0)), forward_kl());
         let losses: [(&str, &dyn Loss); 2] = [("cross-entropy", &cross_entropy), ("forward-kl", &forward_kl)];
-        train(&losses, None, &mut rule(true), &Parts { steps, micro_rows: 4 }, &every, &mut Watcher::default())
+        train(&losses, NONE, &mut rule(true), &Parts { steps, micro_rows: 4 }, &every, &mut Watcher::default())
             .unwrap();
     }
     // Steps 1 to 4 have the weight 1 in all of them.

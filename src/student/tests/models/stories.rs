@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use std::collections::BTreeMap;
+
 use crate::support::{flat, golden, load, logits};
 use serde::Deserialize;
 use stillhouse_data::lm::{GenerateRequest, Sampling};
+use stillhouse_data::signals::HiddenPrecision;
 use stillhouse_student::backend::Cpu;
 use stillhouse_student::generate::generate;
-use stillhouse_student::score::score;
+use stillhouse_student::score::{hidden, score, score_hidden};
 
 const MODEL: &str = "stories260k";
 
@@ -46,6 +49,56 @@ fn log_probabilities_are_those_of_pytorch() {
             assert!(apart < 2e-4, "{computed:?} is not {reference:?}");
         }
     }
+}
+
+/// `Σ p (log p − log q)` of both made to sum to 1.
+fn divergence(log_p: &[f64], log_q: &[f64]) -> f64 {
+    let mass = |logs: &[f64]| logs.iter().map(|log| log.exp()).sum::<f64>().ln();
+    let (all_p, all_q) = (mass(log_p), mass(log_q));
+    log_p.iter().zip(log_q).map(|(p, q)| (p - all_p).exp() * ((p - all_p) - (q - all_q))).sum()
+}
+
+#[test]
+fn the_head_makes_of_a_hidden_state_what_the_model_says() {
+    let model = load::<Cpu>(MODEL);
+    let sequences: Vec<Vec<u32>> = cases().into_iter().map(|case| case.ids).collect();
+    let mut direct = BTreeMap::new();
+    score(&model, &sequences, &mut |row, position, log_probs| {
+        direct.insert((row, position), log_probs.iter().map(|log| f64::from(*log)).collect::<Vec<f64>>());
+    })
+    .unwrap();
+    let mut states = Vec::new();
+    hidden(&model, &sequences, &mut |row, position, state| states.push(((row, position), state.to_vec()))).unwrap();
+    assert_eq!(states.len(), direct.len());
+    let head = flat(model.decoder.head());
+    let width = model.config.hidden;
+    for (precision, largest, mean) in
+        [(HiddenPrecision::F32, 1e-9, 1e-10), (HiddenPrecision::F16, 1e-5, 2e-6), (HiddenPrecision::Bf16, 6e-4, 1.2e-4)]
+    {
+        let mut found = Vec::new();
+        for (place, state) in &states {
+            let kept = precision.rounded(state);
+            // By hand, in f64: what a file with states and head holds is all that this takes.
+            let logits =
+                head.chunks(width).map(|row| row.iter().zip(&kept).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum());
+            found.push(divergence(&direct[place], &logits.collect::<Vec<f64>>()));
+        }
+        let worst = found.iter().copied().fold(0.0, f64::max);
+        let average = found.iter().sum::<f64>() / found.len() as f64;
+        assert!(worst < largest && average < mean, "{precision:?}: {worst} {average}");
+    }
+    let all: Vec<f32> = states.iter().flat_map(|(_, state)| state.clone()).collect();
+    let mut seen = 0;
+    score_hidden(&model, &all, &mut |number, log_probs| {
+        let log_probs: Vec<f64> = log_probs.iter().map(|log| f64::from(*log)).collect();
+        assert_eq!(number, seen);
+        assert!(divergence(&direct[&states[number].0], &log_probs) < 1e-9);
+        seen += 1;
+    })
+    .unwrap();
+    assert_eq!(seen, states.len());
+    let refused = score_hidden(&model, &all[1..], &mut |_, _| {}).err().unwrap();
+    assert!(refused.to_string().ends_with(&format!("are no hidden states of {width} each")), "{refused}");
 }
 
 #[test]

@@ -7,7 +7,9 @@ use serde_json::json;
 use stillhouse_data::answer::Outcome;
 use stillhouse_data::lm::{Finish, GenerateRequest, Generated, LanguageModel, LmError, ModelLoader, Watch};
 use stillhouse_data::model_folder::ModelFolder;
-use stillhouse_data::signals::{HiddenPrecision, SIGNALS_FILE, Says, SequenceKey, SignalReader};
+use stillhouse_data::signals::{
+    Head, HeadReader, HiddenPrecision, SIGNALS_FILE, Says, SequenceKey, SignalReader, head_file,
+};
 use stillhouse_stage::{Class, FileInput};
 
 use super::bench::Bench;
@@ -48,6 +50,17 @@ impl LanguageModel for Counting {
         for (row, tokens) in rows.iter().enumerate() {
             (0..tokens.len() - 1).for_each(|position| visit(row, position, &[tokens[position] as f32, 0.5]));
         }
+        Ok(())
+    }
+
+    /// A state is the last token's id and a half; the head makes the logit of word w of it as `id · (w + 1)`.
+    fn head(&mut self) -> Result<Head, LmError> {
+        let weights = (0..WORDS.len()).flat_map(|word| [(word + 1) as f32, 0.0]).collect();
+        Ok(Head { width: 2, weights })
+    }
+
+    fn log_probs_of(&mut self, states: &[f32], visit: &mut dyn FnMut(usize, &[f32])) -> Result<(), LmError> {
+        states.chunks(2).enumerate().for_each(|(number, state)| visit(number, &log_probs(state[0] as u32)));
         Ok(())
     }
 
@@ -201,6 +214,22 @@ fn every_selection_reads_back_and_the_record_says_what_it_costs() {
     assert_eq!(says, Says::Hidden { width: 2, precision: HiddenPrecision::Bf16 });
     assert_eq!((state.as_slice(), &record["encoding"]), ([5.0, 0.5].as_slice(), &json!("hidden bf16")));
     assert_eq!(generated.load(Ordering::Relaxed), 2, "no other selection generates anew");
+    // 8 words by 2 numbers that bfloat16 holds, and the file's beginning.
+    assert_eq!((&record["head-bytes"], &record["quality"]["measured"]), (&json!(24 + 8 * 2 * 2), &json!(7)));
+    assert!(record["quality"]["kl-max"].as_f64().unwrap() < 1e-9, "small numbers are exact in bfloat16");
+}
+
+#[test]
+fn hidden_states_lie_beside_the_head_that_makes_distributions_of_them() {
+    let (bench, _) = bench();
+    let run = |capture| bench.run(&prompts(&["five", "one two"]), teacher(), json!({ "capture": capture })).unwrap();
+    let made = run(json!({ "hidden": "f16" }));
+    let reader = SignalReader::open(&made.out.join(SIGNALS_FILE)).unwrap();
+    let head = HeadReader::open(&made.out.join(head_file(&reader.header().teachers[0]))).unwrap();
+    assert_eq!((head.vocabulary(), head.width()), (reader.header().vocabulary as usize, 2));
+    assert_eq!(head.read().unwrap().weights[..4], [1.0, 0.0, 2.0, 0.0]);
+    let plain = run(json!({ "top-k": 2 }));
+    assert!(plain.outcome.metrics["signals"].get("head-bytes").is_none() && !plain.out.join("signals/heads").exists());
 }
 
 #[test]
@@ -239,4 +268,28 @@ fn a_local_teacher_is_asked_again_and_only_that_is_generated() {
     let once_more = bench.run(&texts, teacher(), again).unwrap();
     assert_eq!((generated.load(Ordering::Relaxed), once_more.metric("from-cache")), (0, 5));
     assert_eq!(made.bytes(), once_more.bytes());
+}
+
+#[test]
+fn a_local_teacher_scores_what_others_said_and_generates_nothing() {
+    let (bench, generated) = bench();
+    let given = |said: &[(&str, Outcome)]| super::scoring::given(&bench, said);
+    let capture = json!({ "capture": { "top-k": 2, "precision": "f32" } });
+    // `question 0` is one unknown word and another; a space keeps the answer's first word from being part of it.
+    let said = given(&[(" two three", Outcome::Ok), (" four", Outcome::Cut)]);
+    let made = super::scoring::score(&bench, said, teacher(), capture.clone()).unwrap();
+    let answers = made.answers();
+    assert_eq!(answers.iter().map(|answer| answer.text.as_str()).collect::<Vec<_>>(), [" two three", " four"]);
+    let tokens = |place: usize| answers[place].tokens.as_ref().unwrap();
+    assert_eq!(tokens(0).completion[..2], [2, 3]);
+    assert_eq!(tokens(1).completion, [4], "what was cut has no end");
+    let reader = SignalReader::open(&made.out.join(SIGNALS_FILE)).unwrap();
+    let signal = reader.find(&tokens(0).sequence()).unwrap().unwrap();
+    assert_eq!(signal.len(), tokens(0).completion.len());
+    // After two comes three.
+    assert_eq!((signal.position(1).ids[0], signal.position(1).log_probs[0]), (3, 0.5f32.ln()));
+    assert_eq!((generated.load(Ordering::Relaxed), made.metric("asked")), (0, 0));
+    let long = given(&[(" one two three four five six", Outcome::Ok)]);
+    let failure = super::scoring::score(&bench, long, teacher(), capture).err().unwrap();
+    assert!(failure.message.starts_with("answer 1 (to prompt ") && failure.message.contains("reads 6"), "{failure}");
 }

@@ -8,5 +8,6 @@ mod local;
 mod outcomes;
 mod providers;
 mod rates;
+mod scoring;
 pub mod server;
 mod signals;

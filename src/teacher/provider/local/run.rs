@@ -18,7 +18,7 @@ use crate::asking::{Origin, Question};
 use crate::provider::{Asker, Job, terms};
 use crate::replies::{ReplyStore, RequestKey};
 use crate::reply::{Reply, Usage};
-use crate::request::Identity;
+use crate::request::{Given, Identity};
 
 /// Answers the stage's prompts.
 pub fn run(settings: &Local, job: &Job<'_>) -> Result<Outcome, Failure> {
@@ -169,6 +169,10 @@ impl<'a> Teacher<'a> {
                     format!("prompt {} shows an image, and a local teacher reads text only", question.prompt.id);
                 return Err(Failure::input(message).hint("ask a server whose model takes images: provider `openai`"));
             }
+            if let Some(given) = &question.request.given {
+                reached.push(Some(self.given(question, given)?));
+                continue;
+            }
             let prompt = self.tokenizer.prompt_tokens(&question.prompt.messages, &self.format)?;
             let key = self.key(question);
             let stored = match self.store.find(&key, question.request.sampling.max_tokens)? {
@@ -185,6 +189,38 @@ impl<'a> Teacher<'a> {
             .into_iter()
             .collect::<Option<_>>()
             .ok_or_else(|| Failure::internal("a prompt was left without an answer"))
+    }
+
+    /// An answer that somebody gave, in this teacher's tokens; only signals are made of it.
+    fn given(&mut self, question: &Question, given: &Given) -> Result<Reached, Failure> {
+        let messages = &question.prompt.messages;
+        let prompt = self.tokenizer.prompt_tokens(messages, &self.format)?;
+        let text = self.tokenizer.prompt_text(messages, &self.format)?;
+        let mut completion = self.tokenizer.completion_tokens(&text, &given.text)?;
+        if given.is_whole() {
+            completion.extend(self.tokenizer.eos());
+        }
+        let (longest, tokens) = (self.model()?.max_length(), prompt.len() + completion.len());
+        if tokens > longest {
+            let Question { number, prompt, .. } = question;
+            let message = format!(
+                "answer {number} (to prompt {}) has {tokens} tokens with its prompt; teacher {} reads {longest}",
+                prompt.id, self.job.teacher
+            );
+            return Err(Failure::input(message).hint("leave it out, or take a teacher with a longer context"));
+        }
+        let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
+        let reply = Reply {
+            outcome: given.outcome,
+            text: given.text.clone(),
+            finish: given.finish.clone(),
+            model: self.id.clone(),
+            usage: Usage { prompt: count(prompt.len()), completion: count(completion.len()) },
+            token_ids: Some(completion),
+            vector: None,
+            tokens: None,
+        };
+        Ok(self.reached(prompt, reply, Origin::Stored))
     }
 
     /// Signals are computed anew from the reply's tokens, so whether they are wanted does not matter to the reply.

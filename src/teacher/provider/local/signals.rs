@@ -1,12 +1,12 @@
 //! What a teacher says at every answer's tokens, by teacher forcing, written as signals that are found by content.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use stillhouse_data::lm::LanguageModel;
 use stillhouse_data::signals::{
     Exact, Form, HiddenPrecision, Quality, SIGNALS_FILE, Selection, SequenceKey, SignalHeader, SignalWriter, TopK,
-    Trial,
+    Trial, head_file,
 };
 use stillhouse_data::tokenizer::Tokenizer;
 use stillhouse_stage::Failure;
@@ -28,6 +28,14 @@ pub struct Signals {
     vocabulary: usize,
     trial: Trial,
     quality: Quality,
+    head: HeadFile,
+}
+
+/// Where the head goes that belongs to hidden states: a file of its own, since it is the same for all answers of a teacher.
+enum HeadFile {
+    Missing(PathBuf),
+    /// Its bytes.
+    Written(u64),
 }
 
 /// What is kept of a position.
@@ -92,8 +100,9 @@ impl Signals {
         };
         let writer = SignalWriter::with_form(&path, header, form)?;
         let trial = Trial::new(width, MEASURED_POSITIONS);
+        let head = HeadFile::Missing(folder.join(head_file(teacher)));
         let (teacher, quality) = (teacher.to_owned(), Quality::default());
-        Ok(Self { writer, teacher, what, positions: 0, vocabulary, trial, quality })
+        Ok(Self { writer, teacher, what, positions: 0, vocabulary, trial, quality, head })
     }
 
     /// Scores answers and writes their signals, in their order.
@@ -118,12 +127,7 @@ impl Signals {
             let answers: Vec<&Reached> = rest.drain(..some).collect();
             let sequences: Vec<Vec<u32>> = answers.iter().map(|one| one.tokens.sequence()).collect();
             let keys = sequences.iter().map(|sequence| SequenceKey::of(&self.teacher, sequence)).collect();
-            let measured = match self.what {
-                What::Distribution(..) => {
-                    answers.iter().map(|one| self.trial.wants(one.tokens.completion.len())).collect()
-                }
-                What::Hidden(_) => vec![false; answers.len()],
-            };
+            let measured = answers.iter().map(|one| self.trial.wants(one.tokens.completion.len())).collect();
             let group = Group { answers, sequences, keys, measured };
             match self.what {
                 What::Distribution(selection, form) => self.add_distributions(model, &group, selection, form)?,
@@ -198,11 +202,51 @@ impl Signals {
                 rows[row].1.extend_from_slice(state);
             }
         })?;
+        if let HeadFile::Missing(path) = &self.head {
+            self.head = HeadFile::Written(model.head()?.write(path)?);
+        }
         for (row, (positions, states)) in rows.into_iter().enumerate() {
             group.check(row, positions)?;
             self.writer.add_hidden(group.keys[row], group.first(row), &states, width, precision)?;
+            if group.measured[row] {
+                self.measure_hidden(model, row, &states, width, precision)?;
+                self.trial.end_sequence(row, group.keys[row])?;
+            }
             self.positions += positions as u64;
         }
+        Ok(())
+    }
+
+    /// Compares what the head makes of states with what it makes of them as they are kept. `row` is the sequence's number
+    /// in its group.
+    fn measure_hidden(
+        &mut self,
+        model: &mut dyn LanguageModel,
+        row: usize,
+        states: &[f32],
+        width: usize,
+        precision: HiddenPrecision,
+    ) -> Result<(), Failure> {
+        let kept = precision.rounded(states);
+        // Each state beside the one that is read back of it, so that one distribution at a time is held.
+        let both: Vec<f32> = states
+            .chunks(width)
+            .zip(kept.chunks(width))
+            .flat_map(|(exact, kept)| [exact, kept])
+            .flatten()
+            .copied()
+            .collect();
+        let mut exact = Vec::new();
+        let (quality, trial) = (&mut self.quality, &mut self.trial);
+        model.log_probs_of(&both, &mut |number, log_probs| {
+            if number.is_multiple_of(2) {
+                exact = log_probs.to_vec();
+                trial.take(row, &exact);
+            } else {
+                let rebuilt = TopK { ids: Vec::new(), log_probs: log_probs.to_vec() };
+                quality.count(&Exact::new(&exact), &rebuilt);
+            }
+        })?;
         Ok(())
     }
 
@@ -227,6 +271,9 @@ impl Signals {
             "encoding": encoding,
             "bytes-per-token": size.bytes as f64 / self.positions.max(1) as f64,
         });
+        if let HeadFile::Written(bytes) = self.head {
+            figures["head-bytes"] = json!(bytes);
+        }
         if self.quality.measured > 0 {
             figures["quality"] = json!(self.quality);
         }

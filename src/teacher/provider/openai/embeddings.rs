@@ -207,6 +207,7 @@ mod tests {
             sample: 0,
             attempt: 0,
             seed: None,
+            given: None,
         };
         texts.iter().map(request).collect()
     }

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod embeddings;
 pub mod log_probs;
 mod message;
+mod scoring;
 mod settings;
 mod stream;
 
@@ -14,4 +15,5 @@ mod tests;
 pub use chat::{ChatApi, Dialect};
 pub use completions::CompletionsApi;
 pub use embeddings::EmbeddingsApi;
+pub use scoring::ScoringApi;
 pub use settings::{ApiConfig, OpenAi, ServedModel};

@@ -429,7 +429,7 @@ const IMAGE_TOKENS: usize = 4096;
 pub fn estimate(request: &Request) -> Estimate {
     let of =
         |message: &Message| message.role.len() + message.content.len() + 16 + IMAGE_TOKENS * message.images().count();
-    let tokens: usize = request.messages.iter().map(of).sum();
+    let tokens: usize = request.conversation().iter().map(of).sum();
     Estimate { prompt: tokens as u64 + 16, completion: request.sampling.max_tokens.into() }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use stillhouse_data::prompt::PROMPTS_FILE;
 use stillhouse_stage::{Ahead, Forecast};
 
 use super::Server;
@@ -17,9 +16,10 @@ use crate::request::Request;
 /// at their limit.
 #[must_use]
 pub fn forecast(server: &Server, answers: &AnswersConfig, ahead: &Ahead<'_>) -> Option<Forecast> {
-    let prompts = ahead.inputs.get("prompts")?;
-    let tree = ahead.store.tree(&prompts.output).ok()??;
-    let entry = tree.entries().iter().find(|entry| entry.path == PROMPTS_FILE)?;
+    let (port, file) = Questions::port(answers);
+    let input = ahead.inputs.get(port)?;
+    let tree = ahead.store.tree(&input.output).ok()??;
+    let entry = tree.entries().iter().find(|entry| entry.path == file)?;
     let questions = Questions::open(&ahead.store.blob_path(&entry.digest), answers, ahead.seed).ok()?;
     let requests = questions.map(|question| question.map(|question| question.request).ok());
     Some(unanswered(server, requests, ahead)?.forecast(server))
@@ -86,7 +86,7 @@ fn unanswered<'a>(
         let stored = store.find(&key, request.sampling.max_tokens).ok()?.is_some();
         if !stored && !handed_in.contains(&key) && asked.insert(key) {
             missing.requests += 1;
-            missing.prompts.add(&request.messages);
+            missing.prompts.add(&request.conversation());
             missing.output += u64::from(request.sampling.max_tokens);
         }
     }

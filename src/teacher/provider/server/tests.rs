@@ -51,6 +51,7 @@ fn request(prompt: &str) -> Request {
         sample: 0,
         attempt: 0,
         seed: Some(3),
+        given: None,
     }
 }
 

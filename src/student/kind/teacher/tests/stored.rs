@@ -31,29 +31,43 @@ impl Kind for Answers {
 
 static ANSWERS: Answers = Answers;
 
+fn decode(kind: &'static dyn Kind, config: &Value) -> (&'static dyn Kind, Box<dyn AnyConfig>) {
+    let mut report = Diagnostics::default();
+    let decoded = kind.decode(&Node::from_json(config), &mut report);
+    (kind, decoded.unwrap_or_else(|| panic!("{:?}", report.sorted())))
+}
+
 /// A student whose data is made of answers. `links` are names beside those.
+fn with_answers(
+    loss: Value,
+    capture: Value,
+    folders: [&Path; 2],
+    links: &[(&'static str, &'static str, &'static str)],
+) -> Tables {
+    let mut tables = tables(&table(2, loss), None, folders);
+    tables.tables.insert("answers.a", decode(&ANSWERS, &json!({ "capture": capture })));
+    let data = json!({ "tokenizer": "m", "mix": [{ "answers": "a" }] });
+    tables.tables.insert("dataset.d", decode(&Dataset, &data));
+    tables.links.extend([(("dataset.d", "mix.0.answers"), "answers.a"), (("answers.a", "teacher"), "teacher.t")]);
+    tables.links.extend(links.iter().map(|(from, path, to)| ((*from, *path), *to)));
+    tables
+}
+
+/// The one complaint, or all there are.
+fn told(tables: &Tables) -> String {
+    match &tables.complaints()[..] {
+        [(message, hint)] => format!("{message} / {}", hint.as_deref().unwrap_or_default()),
+        all => format!("{all:?}"),
+    }
+}
+
 fn said(
     loss: Value,
     capture: Value,
     folders: [&Path; 2],
     links: &[(&'static str, &'static str, &'static str)],
 ) -> String {
-    let mut tables = tables(&table(2, loss), None, folders);
-    let decode = |kind: &'static dyn Kind, config: &Value| {
-        let mut report = Diagnostics::default();
-        let decoded = kind.decode(&Node::from_json(config), &mut report);
-        (kind, decoded.unwrap_or_else(|| panic!("{:?}", report.sorted())))
-    };
-    tables.tables.insert("answers.a", decode(&ANSWERS, &json!({ "capture": capture })));
-    let data = json!({ "tokenizer": "m", "mix": [{ "answers": "a" }] });
-    tables.tables.insert("dataset.d", decode(&Dataset, &data));
-    tables.links.extend([(("dataset.d", "mix.0.answers"), "answers.a"), (("answers.a", "teacher"), "teacher.t")]);
-    tables.links.extend(links.iter().map(|(from, path, to)| ((*from, *path), *to)));
-    let complaints = tables.complaints();
-    match &complaints[..] {
-        [(message, hint)] => format!("{message} / {}", hint.as_deref().unwrap_or_default()),
-        all => format!("{all:?}"),
-    }
+    told(&with_answers(loss, capture, folders, links))
 }
 
 /// The same tokenizer in two folders, and another.
@@ -97,7 +111,7 @@ fn a_servers_tokenizer_is_held_against_the_datas_and_asked_for_where_it_is_not_n
 }
 
 #[test]
-fn draws_are_for_losses_that_are_linear_in_them_and_hidden_states_for_none() {
+fn draws_are_for_losses_that_are_linear_in_them_and_hidden_states_for_all() {
     let (_world, [folder, _, other]) = folders();
     let local = [("teacher.t", "model", "model.m")];
     let said = |loss: Value, capture: Value| said(loss, capture, [&folder, &other], &local);
@@ -116,6 +130,38 @@ fn draws_are_for_losses_that_are_linear_in_them_and_hidden_states_for_none() {
         message.starts_with("`forward-kl` can't learn from the draws that answers.a keeps: at temperature 2"),
         "{message}"
     );
-    let message = said(both(), json!({ "hidden": "bf16" }));
-    assert!(message.starts_with("no loss takes the hidden states that answers.a keeps"), "{message}");
+    for loss in [both(), json!({ "reverse-kl": { "temperature": 2.0 } })] {
+        assert_eq!(said(loss, json!({ "hidden": "bf16" })), "[]");
+    }
+}
+
+#[test]
+fn hidden_states_are_those_of_one_teacher_and_stand_beside_no_distributions() {
+    let (_world, [folder, same, _]) = folders();
+    let two = |other: Value, teacher: &'static str, model: &'static str| {
+        let links = [("teacher.t", "model", "model.m"), ("answers.b", "teacher", teacher), (teacher, "model", model)];
+        let mut tables = with_answers(both(), json!({ "hidden": "f32" }), [&folder, &same], &links);
+        tables.tables.insert("answers.b", decode(&ANSWERS, &json!({ "capture": other })));
+        tables.tables.insert("teacher.u", decode(&Model, &json!({ "path": folder })));
+        let data = json!({ "tokenizer": "m", "mix": [{ "answers": "a" }, { "answers": "b" }] });
+        tables.tables.insert("dataset.d", decode(&Dataset, &data));
+        tables.links.insert(("dataset.d", "mix.1.answers"), "answers.b");
+        told(&tables)
+    };
+    let hidden = || json!({ "hidden": "f16" });
+    assert_eq!(two(hidden(), "teacher.t", "model.m"), "[]");
+    assert_eq!(two(hidden(), "teacher.u", "model.m"), "[]", "two names of one model");
+    let message = two(hidden(), "teacher.u", "model.n");
+    assert!(
+        message.starts_with("student.s can't learn from the hidden states of teacher.t and of teacher.u at once"),
+        "{message}"
+    );
+    let message = two(json!({ "top-k": 4 }), "teacher.t", "model.m");
+    assert!(
+        message.starts_with(
+            "student.s can't learn from the hidden states that answers.a keeps and from the distributions that answers.b \
+             keeps at once / give both answers the same `capture`"
+        ),
+        "{message}"
+    );
 }
