@@ -167,11 +167,16 @@ pub(super) struct Tokens {
     prompt_tokens: Option<u32>,
     #[serde(default, deserialize_with = "lenient::count")]
     completion_tokens: Option<u32>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    total_tokens: Option<u32>,
 }
 
 impl From<Tokens> for Usage {
     fn from(tokens: Tokens) -> Self {
-        match (tokens.prompt_tokens, tokens.completion_tokens) {
+        let Tokens { prompt_tokens: prompt, completion_tokens: completion, total_tokens: total } = tokens;
+        // Embeddings have none of their own, and say so by the sum.
+        let rest = || total?.checked_sub(prompt?);
+        match (prompt, completion.or_else(rest)) {
             (Some(prompt), Some(completion)) => Self { prompt, completion },
             // Half a count is none: the other half would be free.
             _ => Self::default(),
