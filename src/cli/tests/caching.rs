@@ -1,5 +1,7 @@
 //! What re-runs after a change, and what does not.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are not inside a test function")]
+
 mod support;
 
 use support::{Place, finished, outputs, text};

@@ -1,5 +1,7 @@
 //! Every fault that a file can have: one fixture a fault, its name the fault, the whole message as a snapshot.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are not inside a test function")]
+
 mod support;
 
 use support::Place;

@@ -52,7 +52,7 @@ impl<B: Kernels> TeacherHead<B> {
 #[derive(Clone)]
 pub enum TeacherOnDevice<B: Kernels> {
     /// All of it: it reads what the student reads.
-    Model(LiveTeacher<B>),
+    Model(Box<LiveTeacher<B>>),
     /// Its head, for hidden states that were stored.
     Head(TeacherHead<B>),
 }
@@ -86,7 +86,7 @@ impl<B: Kernels> TeacherOnDevice<B> {
 
 impl<B: Kernels> From<LiveTeacher<B>> for TeacherOnDevice<B> {
     fn from(teacher: LiveTeacher<B>) -> Self {
-        Self::Model(teacher)
+        Self::Model(Box::new(teacher))
     }
 }
 
