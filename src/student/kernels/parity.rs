@@ -207,7 +207,7 @@ macro_rules! output_and_gradients {
 fn in_cache<B: FusedKernels>(keys: Tensor<B, 4>, before: usize) -> Tensor<B, 4> {
     let [_, count, ..] = keys.dims();
     let room = keys.full_like(f32::NAN);
-    B::write_keys(Tensor::cat(vec![keys.clone(), room], 1), before, keys.narrow(1, before, count - before))
+    <B as Kernels>::write_keys(Tensor::cat(vec![keys.clone(), room], 1), before, keys.narrow(1, before, count - before))
 }
 
 impl Case {
