@@ -35,15 +35,7 @@ impl<'a> TextStream<'a> {
     /// An id that the tokenizer does not know.
     pub fn push(&mut self, id: u32) -> DataResult<String> {
         self.ids.push(id);
-        let before = self.tokenizer.decode(&self.ids[self.context..self.read], false)?;
-        let after = self.tokenizer.decode(&self.ids[self.context..], false)?;
-        if after.ends_with(char::REPLACEMENT_CHARACTER) {
-            return Ok(String::new());
-        }
-        if let Some(gained) = after.strip_prefix(&before) {
-            self.text.push_str(gained);
-            (self.context, self.read) = (self.read, self.ids.len());
-        }
+        self.read_on(false)?;
         Ok(self.hand_out(false))
     }
 
@@ -52,11 +44,30 @@ impl<'a> TextStream<'a> {
     /// # Errors
     /// As [`TextStream::push`].
     pub fn finish(&mut self) -> DataResult<String> {
-        let before = self.tokenizer.decode(&self.ids[self.context..self.read], false)?;
-        let after = self.tokenizer.decode(&self.ids[self.context..], false)?;
-        self.text.push_str(after.strip_prefix(&before).unwrap_or_default());
-        (self.context, self.read) = (self.read, self.ids.len());
+        self.read_on(true)?;
         Ok(self.hand_out(true))
+    }
+
+    /// Brings the new tokens' text in, unless it may be half a character that others make whole.
+    fn read_on(&mut self, last: bool) -> DataResult<()> {
+        let decode = |from: usize, to: usize| self.tokenizer.decode(&self.ids[from..to], false);
+        let (before, after) = (decode(self.context, self.read)?, decode(self.context, self.ids.len())?);
+        if !last && after.ends_with(char::REPLACEMENT_CHARACTER) {
+            return Ok(());
+        }
+        let gained = match after.strip_prefix(&before) {
+            Some(gained) => gained.to_owned(),
+            // Bytes that were a character by themselves are none beside those that followed, as some tokenizers read. What was
+            // handed out stays, and the others are read by themselves.
+            None => decode(self.read, self.ids.len())?,
+        };
+        // A token without text, such as a mark in the middle, leaves the one before to be what the next is read with.
+        if !gained.is_empty() {
+            self.context = self.read;
+        }
+        self.read = self.ids.len();
+        self.text.push_str(&gained);
+        Ok(())
     }
 
     /// Whether a stop string was met.
@@ -157,5 +168,51 @@ mod tests {
             ids.iter().for_each(|id| assert_eq!(stream.push(*id).unwrap(), ""));
             assert_eq!(stream.finish().unwrap(), "\u{FFFD}");
         }
+    }
+
+    /// A tokenizer of words with a mark for the space before them, of marks without text, and of single bytes, such as Llama's.
+    fn with_bytes() -> Tokenizer {
+        let mut vocabulary: serde_json::Map<String, serde_json::Value> =
+            (0..256).map(|byte| (format!("<0x{byte:02X}>"), serde_json::json!(byte))).collect();
+        for (id, word) in ["<s>", "▁dog", "▁Once", "."].into_iter().enumerate() {
+            vocabulary.insert(word.to_owned(), serde_json::json!(256 + id));
+        }
+        let replace = serde_json::json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " });
+        let strip = serde_json::json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 });
+        let text = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+            "post_processor": null,
+            "added_tokens": [{
+                "id": 256, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+                "special": true,
+            }],
+            "decoder": { "type": "Sequence", "decoders": [replace, { "type": "ByteFallback" }, { "type": "Fuse" }, strip] },
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": true, "vocab": vocabulary, "merges": [],
+            },
+        });
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join("tokenizer.json"), text.to_string()).unwrap();
+        Tokenizer::open(folder.path()).unwrap()
+    }
+
+    #[test]
+    fn bytes_that_make_no_character_lose_none_of_the_text_behind_them() {
+        let (tokenizer, dog, once, period) = (with_bytes(), 257, 258, 259);
+        // A no-break space, which a stray byte behind it makes three that are nothing.
+        for (ids, text) in [
+            (vec![dog, 0xC2, 0xA0, 0xFF, once, period], " dog\u{A0}\u{FFFD} Once."),
+            (vec![dog, 0xC2, 0xA0, 0xFF], " dog\u{A0}\u{FFFD}"),
+            (vec![dog, period, 256, once], " dog. Once"),
+        ] {
+            let mut stream = TextStream::new(&tokenizer, &[]);
+            let mut said: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+            said.push_str(&stream.finish().unwrap());
+            assert_eq!(said.trim_start(), text.trim_start());
+        }
+        let mut stream = TextStream::new(&tokenizer, &[".".to_owned()]);
+        [dog, 0xC2, 0xA0, 0xFF, once, period].iter().for_each(|id| _ = stream.push(*id).unwrap());
+        assert!(stream.is_stopped(), "a stop string behind them is met");
     }
 }

@@ -64,13 +64,13 @@ impl Sum {
 
 impl From<&Spent> for Sum {
     fn from(spent: &Spent) -> Self {
-        let Spent { teacher: _, requests, prompt_tokens, completion_tokens, usd } = spent;
+        let Spent { teacher: _, requests, prompt_tokens, completion_tokens, usd, not_reported } = spent;
         Self {
             requests: *requests,
             prompt_tokens: *prompt_tokens,
             completion_tokens: *completion_tokens,
             usd: *usd,
-            not_reported: 0,
+            not_reported: *not_reported,
         }
     }
 }
@@ -215,6 +215,7 @@ mod tests {
             prompt_tokens: 10 * requests,
             completion_tokens: requests,
             usd,
+            not_reported: 0,
         };
         Event::Stage { stage: stage.into(), said: StageEvent::Spent(spent) }
     }
@@ -250,6 +251,19 @@ mod tests {
         let summary = crate::run_summary(&record);
         assert!(summary.contains("answers.failed paid for 4 requests, 44 tokens, $0.2500: kept, "), "{summary}");
         assert!(!summary.contains("judge.made paid"), "{summary}");
+    }
+
+    #[test]
+    fn what_a_failed_stage_is_only_assumed_to_have_paid_is_told_as_such() {
+        let Event::Stage { stage, said: StageEvent::Spent(spent) } = said("answers.failed", 3, Some(0.125)) else {
+            panic!("it says what it spent")
+        };
+        let said = StageEvent::Spent(Spent { not_reported: 2, ..spent });
+        let failed = Event::StageFailed { stage: stage.clone(), failure: Failure::input("no"), seconds: 1.0 };
+        let record = fold(&[run_started(1), Event::Stage { stage, said }, failed]);
+        assert_eq!(spend(&record).all.not_reported, 2);
+        let table = spend_table(&record, Layout::Text);
+        assert!(table.contains("at most 0.1250 (2 not reported)"), "{table}");
     }
 
     #[test]

@@ -187,4 +187,11 @@ pub struct Spent {
     /// US dollars; nothing where the teacher has no prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usd: Option<f64>,
+    /// Requests of which nobody said what they took: the figures are the most that it can be.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub not_reported: u64,
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }

@@ -105,6 +105,8 @@ pub struct Paid {
     pub prompt: u64,
     /// Tokens of replies.
     pub completion: u64,
+    /// Requests of which nobody said what they took: tokens are then the most that it can be.
+    pub not_reported: u64,
 }
 
 /// What a question came to.
@@ -182,8 +184,8 @@ impl Asking {
 
     /// What was paid for so far, whether `take` has seen it or not.
     pub fn paid(&self) -> Paid {
-        let Estimate { prompt, completion } = self.spent().tokens;
-        Paid { requests: self.stored.load(Ordering::Relaxed), prompt, completion }
+        let Spent { tokens: Estimate { prompt, completion }, not_reported, .. } = self.spent();
+        Paid { requests: self.stored.load(Ordering::Relaxed), prompt, completion, not_reported }
     }
 
     /// What the requests cost that were sent, whatever they came to.

@@ -95,6 +95,13 @@ pub(crate) fn trained(shapes: &Shapes, freeze: &[String]) -> Result<BTreeSet<Str
 /// # Errors
 /// It fits none.
 pub(crate) fn fits_some(shapes: &Shapes, pattern: &str) -> Result<()> {
+    let layers = shapes.keys().filter_map(|name| layer_of(name)).max();
+    let last = pattern.strip_prefix("layers.").and_then(|range| range.split_once('-')?.1.parse().ok());
+    if let Some((last, there)) = last.zip(layers).filter(|(last, there)| last > there) {
+        let message =
+            format!("`freeze` names layers up to {last} with `{pattern}`, and the model's last one is {there}");
+        return Err(StudentError::training(message, hint(pattern, shapes)));
+    }
     if shapes.iter().any(|(name, shape)| fits(pattern, name, shape)) {
         return Ok(());
     }
@@ -210,6 +217,10 @@ mod tests {
         assert_eq!(message, "`freeze` names `embd`, which no weight fits");
         assert_eq!(hint, "did you mean `embed`?");
         assert_eq!(refused("model.norm.wieght", false).1, "did you mean `model.norm.weight`?");
+        assert_eq!(
+            refused("layers.1-7", false).0,
+            "`freeze` names layers up to 7 with `layers.1-7`, and the model's last one is 2"
+        );
         assert_eq!(
             refused("layers.7", false).1,
             "the layers are `layers.0` to `layers.2`, several are written `layers.0-2`"

@@ -270,6 +270,14 @@ fn of_texts_that_are_refused_only_those_have_no_vector() {
         let failure = run(&Bench::new(), &answers(30), &server, json!({ "on-rejected": "fail" })).err();
         assert!(failure.is_none(), "the question is part of the text, and is not refused");
     }
+    // One that breaks the server is known by the others, which are answered without it.
+    let server = Server::start(|asked| match inputs(asked).iter().any(|text| text == "text 3") {
+        true => Act::status(500, r#"{"error":{"message":"CUDA error"}}"#),
+        false => embed(asked),
+    });
+    let teacher = server.definition(json!({ "attempts": 2 }));
+    let made = run_with(&Bench::new(), &answers(30), teacher, json!({ "of": "answer", "batch": 10 })).unwrap();
+    assert_eq!((made.metric("vectors"), made.metric("rejected")), (29, 1));
     let server =
         Server::start(|_| Act::status(501, r#"{"error":{"message":"This server does not support embeddings."}}"#));
     let failure = run(&Bench::new(), &answers(30), &server, json!({})).err().unwrap();

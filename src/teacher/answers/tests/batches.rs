@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stillhouse_data::answer::Outcome;
+use stillhouse_spec::{Config, Diagnostics, Node, Origin};
 use stillhouse_stage::{Class, Forecast};
 
 use super::bench::{Bench, Made, prompts};
 use super::checks::{teacher, wrong};
 use super::forecast::forecast;
 use super::server::Server;
-use crate::answers::{CAPTURED_FILE, Captured};
+use crate::answers::{AnswersConfig, CAPTURED_FILE, Captured};
 use crate::definition::TeacherConfig;
 use crate::testing::{Asked, BatchServer, Line};
 
@@ -303,4 +304,23 @@ fn batches_are_refused_where_nobody_takes_them() {
     let table = json!({ "strict": true, "batch": { "max-requests": 50_001 } });
     assert!(batch(table)[0].contains("50000"), "{:?}", batch(json!({ "batch": { "max-requests": 50_001 } })));
     assert!(batch(json!({ "strict": true, "batch": { "polls": 1 } }))[0].starts_with("unknown key `polls`"));
+}
+
+#[test]
+fn what_becomes_of_failed_prompts_can_only_be_chosen_without_a_batch() {
+    let said = |outcomes: Value, batch: bool| {
+        let mut report = Diagnostics::default();
+        let definition = teacher(|body| {
+            body["strict"] = json!(true);
+            body["batch"] = json!(batch);
+        });
+        let teacher = TeacherConfig::decode(&Node::from_json(&definition), &mut report).unwrap();
+        let table = json!({ "prompts": "p", "teacher": "t", "outcomes": outcomes });
+        let answers = AnswersConfig::decode(&Node::from_json(&table), &mut report).unwrap();
+        teacher.settings.check(&answers, &|_| Origin::NOWHERE, &mut report);
+        report.sorted().iter().map(|found| found.message.clone()).collect::<Vec<_>>()
+    };
+    assert!(said(json!({ "failed": "drop" }), true)[0].contains("can't be kept, dropped or asked again"));
+    assert_eq!(said(json!({ "failed": "fail" }), true), [""; 0]);
+    assert_eq!(said(json!({ "failed": "drop" }), false), [""; 0]);
 }

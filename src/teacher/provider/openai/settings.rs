@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use reqwest::Url;
 use stillhouse_data::model::TokenizerSource;
-use stillhouse_spec::{Config, Diagnostics, Execution, Node, Ref};
+use stillhouse_spec::{Config, Diagnostic, Diagnostics, Execution, Node, Origin, Ref};
 use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 
 use super::{ChatApi, CompletionsApi, Dialect, EmbeddingsApi};
-use crate::answers::AnswersConfig;
+use crate::answers::{AnswersConfig, OnFailed};
 use crate::batch::{BatchConfig, BatchOptions};
 use crate::provider::api::{Api, Auth};
 use crate::provider::capability::{self, Capabilities};
@@ -116,6 +116,20 @@ impl Provider for OpenAi {
             (true, ApiConfig::Chat) => capability::OPENAI_STRICT,
             (true, ApiConfig::Completions) => capability::OPENAI_STRICT_COMPLETIONS,
             (false, _) => capability::OPENAI,
+        }
+    }
+
+    fn check(&self, answers: &AnswersConfig, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
+        self.capabilities().check(answers, place, report);
+        self.check_sampling(&answers.sampling, place, report);
+        if self.batch_options().is_some() && answers.outcomes.failed != OnFailed::Fail {
+            report.push(
+                Diagnostic::error(
+                    place("outcomes.failed"),
+                    "a prompt that gets no reply in a batch can't be kept, dropped or asked again",
+                )
+                .hint("leave `failed` out, or leave `batch` out of the teacher"),
+            );
         }
     }
 

@@ -87,30 +87,56 @@ impl Gathering {
     }
 }
 
-/// Sends requests in one body and hands each its reply. A body that the server refuses is sent again in halves, until it is known
-/// which request it refuses.
+/// Sends requests in one body and hands each its reply. A body that the server refuses, or never answers, is sent again in halves, until
+/// it is known which request it is. One that alone is never answered while others are counts as refused, whatever the reason; where
+/// none is answered it is the server that fails, with what was first said of the whole body.
 async fn send(client: &Client, all: Vec<Waiting>, closing: &CancellationToken) {
-    let mut pieces = vec![all];
+    let (mut pieces, mut answered) = (vec![all], false);
+    let (mut first, mut never): (Option<Unanswered>, Vec<(Waiting, Unanswered)>) = (None, Vec::new());
     while let Some(mut piece) = pieces.pop() {
         let requests: Vec<Request> = piece.iter().map(|waiting| waiting.request.clone()).collect();
-        match client.ask_together(&requests, closing).await {
+        let unanswered = match client.ask_together(&requests, closing).await {
             Ok(replies) => {
+                answered = true;
                 for (waiting, reply) in piece.into_iter().zip(replies) {
                     // Who does not wait any more has been called off.
                     _ = waiting.reply.send(Ok(reply));
                 }
+                continue;
             }
-            Err(Unanswered { rejected: Some(_), .. }) if piece.len() > 1 => {
-                let second = piece.split_off(piece.len() / 2);
-                pieces.extend([second, piece]);
+            Err(unanswered) => unanswered,
+        };
+        let gave_up = unanswered.gave_up.is_some();
+        if gave_up {
+            first.get_or_insert_with(|| unanswered.clone());
+        }
+        let of_one = unanswered.rejected.is_some() || gave_up;
+        if of_one && piece.len() > 1 {
+            let second = piece.split_off(piece.len() / 2);
+            pieces.extend([second, piece]);
+        } else if gave_up {
+            let hopeless = !answered && !never.is_empty();
+            never.extend(piece.into_iter().map(|waiting| (waiting, unanswered.clone())));
+            if hopeless {
+                break;
             }
-            Err(unanswered) => {
-                let alone = unanswered.rejected.is_some();
-                let others = if alone { Vec::new() } else { std::mem::take(&mut pieces) };
-                for waiting in piece.into_iter().chain(others.into_iter().flatten()) {
-                    _ = waiting.reply.send(Err(unanswered.clone()));
-                }
+        } else {
+            let others = if of_one { Vec::new() } else { std::mem::take(&mut pieces) };
+            for waiting in piece.into_iter().chain(others.into_iter().flatten()) {
+                _ = waiting.reply.send(Err(unanswered.clone()));
             }
         }
+    }
+    for (waiting, mut unanswered) in never {
+        if answered {
+            unanswered.rejected = unanswered.gave_up.take();
+        } else if let Some(first) = &first {
+            unanswered = first.clone();
+        }
+        _ = waiting.reply.send(Err(unanswered));
+    }
+    for waiting in pieces.into_iter().flatten() {
+        let failure = first.clone().unwrap_or_else(|| Failure::interrupted().into());
+        _ = waiting.reply.send(Err(failure));
     }
 }

@@ -38,7 +38,7 @@ impl Spending {
     /// Tells it for good; of a stage that goes wrong in words too, for its log.
     pub(super) fn tell(&self, context: &Context, paid: Paid, well: bool) {
         self.tell_new(context, paid);
-        let Paid { requests, prompt, completion } = paid;
+        let Paid { requests, prompt, completion, .. } = paid;
         if !well && requests > 0 {
             let usd = self.usd(paid).map(|usd| format!(", ${usd:.4}")).unwrap_or_default();
             context.note(format!(
@@ -60,6 +60,7 @@ impl Spending {
             prompt_tokens: paid.prompt,
             completion_tokens: paid.completion,
             usd: self.usd(paid),
+            not_reported: paid.not_reported,
         }));
     }
 
