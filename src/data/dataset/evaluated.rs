@@ -59,13 +59,17 @@ const ANSWERED: &[&str] = &[
     "code",
 ];
 
+/// Names of answers that are counted, such as `sol1`, `option2` and `ending3`; one of a letter is an answer, too.
+const COUNTED: &[&str] = &["sol", "solution", "option", "ending", "choice", "answer", "mc_answer", "distractor", "op"];
+
 /// The texts of a row, each of which may hold a leak.
 pub(super) fn texts(members: &[(String, Json)]) -> Vec<String> {
     let mut whole = Vec::new();
     members.iter().for_each(|(_, value)| strings(value, &mut whole));
     let mut texts = vec![whole.join("\n")];
-    let mut asked: Vec<(usize, &Json)> =
-        members.iter().filter_map(|(name, value)| Some((rank(name)?, value))).collect();
+    let mut named = Vec::new();
+    fields(members, &mut named);
+    let mut asked: Vec<(usize, &Json)> = named.iter().filter_map(|(name, value)| Some((rank(name)?, *value))).collect();
     asked.sort_by_key(|(rank, _)| *rank);
     let mut question = Vec::new();
     asked.into_iter().for_each(|(_, value)| strings(value, &mut question));
@@ -74,7 +78,7 @@ pub(super) fn texts(members: &[(String, Json)]) -> Vec<String> {
     }
     let question = question.join("\n");
     let mut answers = Vec::new();
-    members.iter().filter(|(name, _)| is(name, ANSWERED)).for_each(|(_, value)| strings(value, &mut answers));
+    named.iter().filter(|(name, _)| is_answer(name)).for_each(|(_, value)| strings(value, &mut answers));
     texts.extend(answers.into_iter().map(|answer| format!("{question}\n{answer}")));
     texts
 }
@@ -83,8 +87,21 @@ fn rank(name: &str) -> Option<usize> {
     ASKED.iter().position(|known| known.eq_ignore_ascii_case(name))
 }
 
-fn is(name: &str, names: &[&str]) -> bool {
-    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+fn is_answer(name: &str) -> bool {
+    let is = |name: &str, names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('_');
+    let letter = matches!(name.as_bytes(), [b'A'..=b'E']) || matches!(name, "opa" | "opb" | "opc" | "opd" | "ope");
+    is(name, ANSWERED) || letter || (stem.len() < name.len() && is(stem, COUNTED))
+}
+
+/// The members of a row, those of a question that has its own (`{"question": {"stem": …, "choices": …}}`) in its place.
+fn fields<'v>(members: &'v [(String, Json)], out: &mut Vec<(&'v str, &'v Json)>) {
+    for (name, value) in members {
+        match value {
+            Json::Object(inner) if inner.iter().any(|(name, _)| rank(name).is_some()) => fields(inner, out),
+            _ => out.push((name, value)),
+        }
+    }
 }
 
 /// All texts in a value, in order; of a turn of a conversation, what is said and not who says it.
@@ -123,6 +140,22 @@ mod tests {
             ["7\nq\none\ntwo\nA\nB\nA", "q\none", "q\ntwo", "q\nA", "q\nB"]
         );
         assert_eq!(of(r#"{"input": "i", "instruction": "do", "output": "o"}"#), ["i\ndo\no", "do\ni\no"]);
+    }
+
+    #[test]
+    fn choices_are_found_under_the_names_that_suites_give_them() {
+        let mut seen = of(
+            r#"{"question": {"stem": "s", "choices": [{"text": "one", "label": "A"}, {"text": "two", "label": "B"}]}}"#,
+        );
+        assert_eq!(seen.split_off(1), ["s\none", "s\nA", "s\ntwo", "s\nB"]);
+        for row in [
+            r#"{"goal": "s", "sol1": "one", "sol2": "two", "label": 1}"#,
+            r#"{"sentence": "s", "option1": "one", "option2": "two", "answer": 2}"#,
+            r#"{"question": "s", "A": "one", "B": "two"}"#,
+            r#"{"ctx": "s", "ending_0": "one", "ending_1": "two"}"#,
+        ] {
+            assert_eq!(of(row)[1..], ["s\none", "s\ntwo"], "{row}");
+        }
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub(crate) fn trained(shapes: &Shapes, freeze: &[String]) -> Result<BTreeSet<Str
 /// It fits none.
 pub(crate) fn fits_some(shapes: &Shapes, pattern: &str) -> Result<()> {
     let layers = shapes.keys().filter_map(|name| layer_of(name)).max();
-    let last = pattern.strip_prefix("layers.").and_then(|range| range.split_once('-')?.1.parse().ok());
+    let last: Option<usize> = pattern.strip_prefix("layers.").and_then(|range| range.split_once('-')?.1.parse().ok());
     if let Some((last, there)) = last.zip(layers).filter(|(last, there)| last > there) {
         let message =
             format!("`freeze` names layers up to {last} with `{pattern}`, and the model's last one is {there}");
