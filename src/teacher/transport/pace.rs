@@ -227,7 +227,11 @@ impl State {
         let lasted = closed.at.saturating_duration_since(self.since).max(asked).max(WINDOW).as_secs_f64();
         let taken = self.sent.saturating_sub(self.refused) as f64 / lasted;
         let (mild, slowest) = (self.is_mild(), 1.0 / SLOWEST);
-        self.ceiling = self.rate.unwrap_or(taken.max(1.0 / lasted));
+        // A refusal by chance, far above the limit that was believed, says nothing of where the limit is.
+        let by_chance = mild && self.rate.is_some_and(|rate| rate > 1.2 * self.ceiling);
+        if !by_chance {
+            self.ceiling = self.rate.unwrap_or(taken.max(1.0 / lasted));
+        }
         self.rate = match self.rate {
             // One of many, and the server is content with a moment.
             None if mild && asked < WINDOW / 2 => None,
@@ -251,12 +255,20 @@ mod tests {
         rate: f64,
         burst: f64,
         asks: Option<Duration>,
+        /// One request of so many is refused whatever the rate; none with 0.
+        by_chance: u64,
+        seen: std::sync::atomic::AtomicU64,
         level: Mutex<(f64, Instant, u64)>,
     }
 
     impl Bucket {
         fn new(rate: f64, burst: f64, asks: Option<Duration>) -> Arc<Self> {
-            Arc::new(Self { rate, burst, asks, level: Mutex::new((burst, Instant::now(), 0)) })
+            Self::by_chance(rate, burst, asks, 0)
+        }
+
+        fn by_chance(rate: f64, burst: f64, asks: Option<Duration>, by_chance: u64) -> Arc<Self> {
+            let level = Mutex::new((burst, Instant::now(), 0));
+            Arc::new(Self { rate, burst, asks, by_chance, seen: Default::default(), level })
         }
 
         fn takes(&self) -> bool {
@@ -264,7 +276,11 @@ mod tests {
             let now = Instant::now();
             level.0 = (level.0 + (now - level.1).as_secs_f64() * self.rate).min(self.burst);
             level.1 = now;
-            let takes = level.0 >= 1.0;
+            // Numbers as if by chance: refusals come in groups, too.
+            let seen = self.seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let drawn = (seen.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33).wrapping_mul(0xBF58_476D) >> 16;
+            let chance = self.by_chance > 0 && drawn % self.by_chance == 0;
+            let takes = level.0 >= 1.0 && !chance;
             if takes {
                 level.0 -= 1.0;
             } else {
@@ -323,6 +339,15 @@ mod tests {
     async fn who_is_refused_by_nobody_waits_for_nobody() {
         let (seconds, refused) = send(Bucket::new(1e6, 1e6, None), 64, 640).await;
         assert!(seconds < 0.3 && refused == 0, "{seconds} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_by_chance_are_no_limit() {
+        for asks in [None, Some(Duration::ZERO)] {
+            let (seconds, refused) = send(Bucket::by_chance(1e6, 1e6, asks, 43), 128, 20_000).await;
+            assert!((300..700).contains(&refused), "{refused} refused");
+            assert!(seconds < 60.0, "{seconds} s with {asks:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
