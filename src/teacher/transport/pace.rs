@@ -28,7 +28,7 @@ const OPEN: f64 = 10_000.0;
 const MILD: u64 = 10;
 /// So many may be an accident.
 const FEW: u64 = 2;
-const MOMENT: Duration = Duration::from_millis(100);
+const MOMENT: Duration = Duration::from_millis(10);
 /// What was taken is reckoned over so long a time at least: limits let a second's worth through at once.
 const WINDOW: Duration = Duration::from_secs(1);
 /// Requests that were late may follow each other closer, up to so much.
