@@ -193,7 +193,11 @@ impl State {
 
     /// Whether hardly any request was refused, and others were answered.
     fn is_mild(&self) -> bool {
-        self.refused * MILD < self.sent || (self.refused <= FEW && self.in_a_row < 2)
+        let once = self.in_a_row < 2;
+        self.refused * MILD < self.sent
+            || (once && self.refused <= FEW)
+            // Before a rate was ever found it takes more to believe in one.
+            || (once && self.rate.is_none() && self.refused * 5 < self.sent)
     }
 
     fn refused(&mut self, went: Went, asked: Option<Duration>, why: &str, now: Instant) {
