@@ -283,7 +283,7 @@ mod tests {
             // Numbers as if by chance: refusals come in groups, too.
             let seen = self.seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let drawn = (seen.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33).wrapping_mul(0xBF58_476D) >> 16;
-            let chance = self.by_chance > 0 && drawn % self.by_chance == 0;
+            let chance = self.by_chance > 0 && drawn.is_multiple_of(self.by_chance);
             let takes = level.0 >= 1.0 && !chance;
             if takes {
                 level.0 -= 1.0;
