@@ -1,15 +1,18 @@
-//! How fast requests go to a server that takes only so many: one gate for all of them, which closes when one is refused and
-//! then lets them through one after the other, at a rate that follows what the server takes.
+//! How fast requests go to a server that takes only so many: one gate for all of them, which closes when more are refused than
+//! chance explains, and then lets them through one after the other, at a rate that follows what the server takes.
 //!
 //! ```text
-//!                   a refusal                      the wait is over
-//! any rate ───────────────────────▶ nobody goes ────────────────────▶ the rate that was taken, less a tenth
+//!            refused beyond chance                 the wait is over
+//! any rate ───────────────────────▶ nobody goes ────────────────────▶ what was taken, less a part
 //!    ▲                                                                      │
 //!    └──────────────────── answers raise it, slowly near the last limit ────┘
 //! ```
 //!
-//! Additive increase and multiplicative decrease, as TCP has it (Chiu and Jain 1989), with what was taken before the refusal as
-//! the first guess. Requests that were on their way together are refused together: that is one sign, not many.
+//! Additive increase and multiplicative decrease, as TCP has it (Chiu and Jain 1989), with what was taken before the refusals as
+//! the first guess. Some servers refuse a few requests however slowly they come: that is no limit, and to slow down is no help.
+//! The two are told apart by where refusals happen. Those at a rate that the server has shown to take, or while none is known,
+//! are by chance, and their share is what is expected elsewhere; only what exceeds it counts, in a running sum (Page 1954) that
+//! answers take from. Requests that were on their way together are refused together: that is one sign, not many.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,15 +27,40 @@ const LONGEST_NAP: Duration = Duration::from_millis(250);
 const SLOWEST: f64 = 60.0;
 /// A rate that nobody needs: the gate is open again.
 const OPEN: f64 = 10_000.0;
-/// A refusal among so many requests that were taken is no crowd's: the gate closes for a moment only.
-const MILD: u64 = 10;
-/// So many may be an accident.
-const FEW: u64 = 2;
-const MOMENT: Duration = Duration::from_millis(10);
 /// What was taken is reckoned over so long a time at least: limits let a second's worth through at once.
 const WINDOW: Duration = Duration::from_secs(1);
 /// Requests that were late may follow each other closer, up to so much.
 const CATCH_UP: Duration = Duration::from_millis(20);
+/// A server that is a little too fast asked, and does not say for how long it wants to be left alone.
+const MOMENT: Duration = Duration::from_millis(10);
+/// The refusals of so long a time, were all refused, make no difference at any rate: the faster, the more there is to go by.
+const EVIDENCE: Duration = Duration::from_millis(20);
+/// Who asks for as long a pause means it.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What is allowed for at one rate, and how it grows.
+#[derive(Clone, Copy)]
+struct Reach {
+    /// The share of requests that may be refused, on top of twice what is by chance: the sum then falls while all is well.
+    share: f64,
+    /// How many more than that are too many.
+    most: f64,
+    /// By what part of itself an answer raises the rate,
+    growth: f64,
+    /// and all those of a second together: what a server saves up lets a rate seem right that is not.
+    a_second: f64,
+    /// Whether refusals here are by chance.
+    chance: bool,
+}
+
+/// No limit was met: it takes a good deal to believe in one.
+const FREE: Reach = Reach { share: 0.2, most: 5.0, growth: 0.0, a_second: 0.0, chance: true };
+/// Well below the limit.
+const BELOW: Reach = Reach { share: 0.2, most: 5.0, growth: 0.015, a_second: 0.7, chance: true };
+/// Where the limit was.
+const NEAR: Reach = Reach { share: 0.05, most: 2.0, growth: 0.004, a_second: 0.1, chance: false };
+/// So far above that the limit is another one by now.
+const BEYOND: Reach = Reach { share: 0.05, most: 2.0, growth: 0.1, a_second: 0.7, chance: false };
 
 /// The gate.
 #[derive(Debug)]
@@ -46,7 +74,7 @@ pub struct Pace {
 struct State {
     /// Requests a second; nothing as long as none was refused.
     rate: Option<f64>,
-    /// The rate at which one was refused.
+    /// The rate at which too many were refused; zero while it is not known.
     ceiling: f64,
     /// When the next one may go.
     next: Instant,
@@ -58,11 +86,45 @@ struct State {
     times: u64,
     /// Times in a row without an answer between them.
     in_a_row: u32,
+    /// Refusals beyond those that are expected, less what answers took from them.
+    excess: f64,
+    /// Refusals while there is an excess: by chance, if it comes to nothing.
+    doubtful: f64,
+    by_chance: Chance,
     /// Since it was opened: when that was, what went, what was refused.
     since: Instant,
     sent: u64,
     refused: u64,
     last_answer: Option<Instant>,
+}
+
+/// How many of the requests that no limit kept from being answered were refused all the same.
+#[derive(Clone, Copy, Debug, Default)]
+struct Chance {
+    answered: f64,
+    refused: f64,
+}
+
+impl Chance {
+    /// What is older than so many requests counts half.
+    const MEMORY: f64 = 2_000.0;
+    /// Before anything is known, so many answers are taken for granted.
+    const ANSWERS: f64 = 20.0;
+    /// A server that refuses more than every third is busy whatever the rate.
+    const MOST: f64 = 0.3;
+
+    fn add(&mut self, answered: f64, refused: f64) {
+        self.answered += answered;
+        self.refused += refused;
+        if self.answered + self.refused > Self::MEMORY {
+            self.answered /= 2.0;
+            self.refused /= 2.0;
+        }
+    }
+
+    fn share(self) -> f64 {
+        (self.refused / (Self::ANSWERS + self.answered + self.refused)).min(Self::MOST)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +149,9 @@ impl Default for Pace {
             closed: None,
             times: 0,
             in_a_row: 0,
+            excess: 0.0,
+            doubtful: 0.0,
+            by_chance: Chance::default(),
             since: now,
             sent: 0,
             refused: 0,
@@ -179,197 +244,95 @@ impl State {
         }
     }
 
-    fn answered(&mut self, now: Instant) {
-        (self.in_a_row, self.last_answer) = (0, Some(now));
-        if let Some(rate) = &mut self.rate {
-            // Far below the limit there is no danger; near it there is; far above it the limit is another one by now.
-            let near = (0.8..1.2).contains(&(*rate / self.ceiling.max(f64::MIN_POSITIVE)));
-            *rate *= if near { 1.004 } else { 1.03 };
-            if *rate > OPEN {
-                self.rate = None;
-            }
+    /// Where the rate is.
+    fn reach(&self) -> Reach {
+        let Some(rate) = self.rate else { return FREE };
+        match rate / self.ceiling.max(f64::MIN_POSITIVE) {
+            share if share < 0.8 => BELOW,
+            share if share < 1.2 => NEAR,
+            _ => BEYOND,
         }
     }
 
-    /// Whether hardly any request was refused, and others were answered.
-    fn is_mild(&self) -> bool {
-        let once = self.in_a_row < 2;
-        self.refused * MILD < self.sent
-            || (once && self.refused <= FEW)
-            // Before a rate was ever found it takes more to believe in one.
-            || (once && self.rate.is_none() && self.refused * 5 < self.sent)
+    fn answered(&mut self, now: Instant) {
+        (self.in_a_row, self.last_answer) = (0, Some(now));
+        let reach = self.reach();
+        if reach.chance {
+            self.by_chance.add(1.0, 0.0);
+        }
+        let allowed = (reach.share + 2.0 * self.by_chance.share()).min(2.0 * Chance::MOST);
+        self.excess -= allowed / (1.0 - allowed);
+        if self.excess <= 0.0 {
+            self.by_chance.add(0.0, std::mem::take(&mut self.doubtful));
+            self.excess = 0.0;
+            // Nothing is amiss: what was taken long ago says little of now.
+            let lasted = now.saturating_duration_since(self.since);
+            if self.rate.is_none() && lasted > 2 * WINDOW {
+                (self.since, self.sent, self.refused) = (now - lasted / 2, self.sent / 2, self.refused / 2);
+            }
+        }
+        let Some(rate) = &mut self.rate else { return };
+        *rate += (*rate * reach.growth).min(reach.a_second);
+        if *rate > OPEN {
+            self.rate = None;
+            (self.since, self.sent, self.refused) = (now, 0, 0);
+        }
     }
 
     fn refused(&mut self, went: Went, asked: Option<Duration>, why: &str, now: Instant) {
-        let first = self.closed.is_none() && went == Went(self.times);
-        if first {
+        if let Some(closed) = self.closed.as_mut().filter(|_| went != Went(self.times)) {
+            // It went before the gate was closed: the same sign.
+            closed.asked = closed.asked.max(asked);
+            self.refused += 1;
+        }
+        if let Some(asked) = asked {
+            self.hold(now + asked, why);
+        }
+        if went != Went(self.times) {
+            return;
+        }
+        let reach = self.reach();
+        self.refused += 1;
+        self.excess += 1.0;
+        if reach.chance {
+            self.doubtful += 1.0;
+        }
+        // Who waits as asked has lost more by it than a slower rate costs.
+        let meant = self.rate.is_some() && asked.is_some_and(|asked| asked >= PAUSE);
+        let most = reach.most + self.rate.map_or(0.0, |rate| rate * EVIDENCE.as_secs_f64());
+        if meant || self.excess >= most {
             self.times += 1;
             self.in_a_row += 1;
             self.closed = Some(Closed { at: now, asked });
-        }
-        let Some(closed) = &mut self.closed else {
-            // It went before the gate was closed and opened: no new sign, but a wish all the same.
-            if let Some(asked) = asked {
-                self.hold(now + asked, why);
+            if asked.is_none() {
+                let wait = if self.is_heavy() { longest(self.in_a_row) } else { MOMENT };
+                self.hold(now + wait, why);
             }
-            return;
-        };
-        closed.asked = closed.asked.max(asked);
-        let at = closed.at;
-        self.refused += 1;
-        let until = match asked {
-            Some(asked) => now + asked,
-            None if self.is_mild() => at + MOMENT,
-            None => at + longest(self.in_a_row),
-        };
-        self.hold(until, why);
+        }
+    }
+
+    /// Whether far more was asked than is taken.
+    fn is_heavy(&self) -> bool {
+        self.in_a_row > 1 || self.refused * 3 > self.sent
     }
 
     /// The wait is over: the rate is a little less than what was taken before.
     fn open(&mut self, closed: Closed, now: Instant) {
         let asked = closed.asked.unwrap_or_default();
         let lasted = closed.at.saturating_duration_since(self.since).max(asked).max(WINDOW).as_secs_f64();
-        let taken = self.sent.saturating_sub(self.refused) as f64 / lasted;
-        let (mild, slowest) = (self.is_mild(), 1.0 / SLOWEST);
-        // A refusal by chance, far above the limit that was believed, says nothing of where the limit is.
-        let by_chance = mild && self.rate.is_some_and(|rate| rate > 1.2 * self.ceiling);
-        if !by_chance {
-            self.ceiling = self.rate.unwrap_or(taken.max(1.0 / lasted));
-        }
-        self.rate = match self.rate {
-            // One of many, and the server is content with a moment.
-            None if mild && asked < WINDOW / 2 => None,
-            None => Some((taken * 0.9).max(1.0 / lasted)),
-            Some(rate) if mild => Some(rate * 0.9),
-            Some(rate) => Some((taken * 0.9).clamp(rate / 4.0, rate * 0.9)),
+        let taken = (self.sent.saturating_sub(self.refused) as f64).max(1.0);
+        let believed = match self.rate {
+            None => taken / lasted,
+            Some(rate) if self.is_heavy() => (rate * taken / self.sent.max(1) as f64).clamp(rate / 4.0, rate),
+            Some(rate) => rate,
         };
-        self.rate = self.rate.map(|rate| rate.max(slowest));
+        // The first one is a guess, and no limit that one should be careful near.
+        self.ceiling = if self.rate.is_none() { 0.0 } else { believed };
+        self.rate = Some((believed * 0.75).max(1.0 / SLOWEST));
+        (self.excess, self.doubtful) = (0.0, 0.0);
         (self.next, self.since, self.sent, self.refused) = (now, now, 0, 0);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    /// A server that takes `rate` requests a second and `burst` at once; says when to come again if `asks`.
-    struct Bucket {
-        rate: f64,
-        burst: f64,
-        asks: Option<Duration>,
-        /// One request of so many is refused whatever the rate; none with 0.
-        by_chance: u64,
-        seen: std::sync::atomic::AtomicU64,
-        level: Mutex<(f64, Instant, u64)>,
-    }
-
-    impl Bucket {
-        fn new(rate: f64, burst: f64, asks: Option<Duration>) -> Arc<Self> {
-            Self::by_chance(rate, burst, asks, 0)
-        }
-
-        fn by_chance(rate: f64, burst: f64, asks: Option<Duration>, by_chance: u64) -> Arc<Self> {
-            let level = Mutex::new((burst, Instant::now(), 0));
-            Arc::new(Self { rate, burst, asks, by_chance, seen: Default::default(), level })
-        }
-
-        fn takes(&self) -> bool {
-            let mut level = self.level.lock().unwrap();
-            let now = Instant::now();
-            level.0 = (level.0 + (now - level.1).as_secs_f64() * self.rate).min(self.burst);
-            level.1 = now;
-            // Numbers as if by chance: refusals come in groups, too.
-            let seen = self.seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let drawn = (seen.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33).wrapping_mul(0xBF58_476D) >> 16;
-            let chance = self.by_chance > 0 && drawn.is_multiple_of(self.by_chance);
-            let takes = level.0 >= 1.0 && !chance;
-            if takes {
-                level.0 -= 1.0;
-            } else {
-                level.2 += 1;
-            }
-            takes
-        }
-    }
-
-    /// Sends until `wanted` are answered; seconds that it took, and refusals.
-    async fn send(bucket: Arc<Bucket>, at_once: usize, wanted: usize) -> (f64, u64) {
-        let (pace, permits) = (Arc::new(Pace::default()), Arc::new(tokio::sync::Semaphore::new(at_once)));
-        let start = Instant::now();
-        let tasks: Vec<_> = (0..wanted)
-            .map(|_| {
-                let (pace, permits, bucket) = (Arc::clone(&pace), Arc::clone(&permits), Arc::clone(&bucket));
-                tokio::spawn(async move {
-                    loop {
-                        let permit = permits.acquire().await.unwrap();
-                        pace.take().await;
-                        let went = pace.sent();
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                        if bucket.takes() {
-                            return pace.answered();
-                        }
-                        pace.refused(went, bucket.asks, "429");
-                        drop(permit);
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        (start.elapsed().as_secs_f64(), bucket.level.lock().unwrap().2)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_rate_of_a_server_is_found_with_a_handful_of_refusals() {
-        let second = Some(Duration::from_secs(1));
-        // Rate, burst, wait, at once, wanted; seconds at the most, refusals at the most.
-        let cases = [
-            (1.0, 1.0, second, 16, 40, 60.0, 24),
-            (5.0, 5.0, second, 64, 120, 40.0, 80),
-            (5.0, 5.0, None, 64, 120, 40.0, 80),
-            (1.0, 60.0, Some(Duration::from_secs(30)), 16, 120, 130.0, 40),
-            (50.0, 50.0, None, 64, 3000, 90.0, 192),
-        ];
-        for (rate, burst, asks, at_once, wanted, most_seconds, most_refused) in cases {
-            let (seconds, refused) = send(Bucket::new(rate, burst, asks), at_once, wanted).await;
-            assert!(seconds <= most_seconds && refused <= most_refused, "{rate}/s: {seconds} s, {refused} refused");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_is_refused_by_nobody_waits_for_nobody() {
-        let (seconds, refused) = send(Bucket::new(1e6, 1e6, None), 64, 640).await;
-        assert!(seconds < 0.3 && refused == 0, "{seconds} s");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn refusals_by_chance_are_no_limit() {
-        for asks in [None, Some(Duration::ZERO)] {
-            let (seconds, refused) = send(Bucket::by_chance(1e6, 1e6, asks, 43), 128, 20_000).await;
-            assert!((300..700).contains(&refused), "{refused} refused");
-            assert!(seconds < 60.0, "{seconds} s with {asks:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_limit_that_is_gone_is_forgotten() {
-        let pace = Pace::default();
-        pace.refused(pace.sent(), Some(Duration::from_secs(1)), "429");
-        let start = Instant::now();
-        for _ in 0..600 {
-            pace.take().await;
-            pace.sent();
-            pace.answered();
-        }
-        assert!(start.elapsed().as_secs_f64() < 200.0, "{:?}", start.elapsed());
-        let before = start.elapsed();
-        for _ in 0..100 {
-            pace.take().await;
-            pace.answered();
-        }
-        assert!((start.elapsed() - before).as_secs_f64() < 1.0, "{:?}", start.elapsed());
-    }
-}
+mod tests;
