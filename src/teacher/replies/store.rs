@@ -45,8 +45,9 @@ impl State {
     }
 
     /// Brings in what is new in all segments but the own one.
-    fn refresh(&mut self, directory: &Path) -> Result<(), StoreError> {
-        for number in self.numbers(directory)? {
+    /// `changed` is when the folder was, read before.
+    fn refresh(&mut self, directory: &Path, changed: Option<SystemTime>) -> Result<(), StoreError> {
+        for number in self.numbers(directory, changed)? {
             if self.own != Some(number) {
                 self.scan(directory, number)?;
             }
@@ -56,10 +57,9 @@ impl State {
     }
 
     /// The segments that are there. A folder that nobody changed is not listed again: this is asked before every request.
-    fn numbers(&mut self, directory: &Path) -> Result<Vec<u32>, StoreError> {
+    fn numbers(&mut self, directory: &Path, changed: Option<SystemTime>) -> Result<Vec<u32>, StoreError> {
         /// Finer than the clock of any file system.
         const SETTLED: Duration = Duration::from_secs(2);
-        let changed = fs_err::metadata(directory).and_then(|there| there.modified()).ok();
         if changed.is_some() && changed == self.listed {
             return Ok(self.segments.keys().copied().collect());
         }
@@ -153,7 +153,7 @@ impl ReplyStore {
     /// As [`ReplyStore::open`].
     pub fn open_indexing(directory: &Path, every: Every) -> Result<Self, StoreError> {
         let mut state = State::new(every);
-        state.refresh(directory)?;
+        state.refresh(directory, changed(directory))?;
         Ok(Self {
             directory: directory.to_owned(),
             state: Arc::new(Mutex::new(state)),
@@ -188,7 +188,7 @@ impl ReplyStore {
         let mut state = lock(&self.state);
         let mut found = state.find(key, max_tokens)?;
         if found.is_none() && state.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN) {
-            state.refresh(&self.directory)?;
+            state.refresh(&self.directory, changed(&self.directory))?;
             found = state.find(key, max_tokens)?;
         }
         Ok(found.map(|found| found.location))
@@ -199,7 +199,9 @@ impl ReplyStore {
     /// # Errors
     /// As [`ReplyStore::find`].
     pub fn look_again(&self) -> Result<(), StoreError> {
-        lock(&self.state).refresh(&self.directory)
+        // Asked before every request: the system's answer is waited for without the lock that all of them need.
+        let changed = changed(&self.directory);
+        lock(&self.state).refresh(&self.directory, changed)
     }
 
     /// The folder that it lies in.
@@ -284,6 +286,11 @@ impl ReplyStore {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// When something was last made or deleted in a folder.
+fn changed(directory: &Path) -> Option<SystemTime> {
+    fs_err::metadata(directory).and_then(|there| there.modified()).ok()
 }
 
 /// Who asks a request.

@@ -127,8 +127,8 @@ async fn a_limit_is_found_among_refusals_by_chance() {
 
 #[tokio::test(start_paused = true)]
 async fn any_limit_is_kept_to_whatever_is_saved_up() {
-    for rate in [2.0, 5.0, 20.0, 50.0, 80.0, 200.0, 500.0_f64] {
-        for at_once in [16, 64, 256] {
+    for rate in [2.0, 20.0, 200.0_f64] {
+        for at_once in [16, 256] {
             for burst in [1.0, (0.2 * rate).max(1.0), rate, 10.0 * rate] {
                 let wanted = rate * 60.0 + burst;
                 let (seconds, refused) = send(Bucket::new(rate, burst, None), at_once, wanted as usize).await;
