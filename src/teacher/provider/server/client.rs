@@ -1,23 +1,28 @@
 //! Asks a server until there is a reply, within the teacher's limits; which API it speaks is an [`Api`]'s business.
 
+mod estimate;
+mod reading;
+mod words;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use stillhouse_data::answer::Outcome;
 use stillhouse_data::prompt::Message;
-use stillhouse_stage::{Class, Failure};
+use stillhouse_stage::Failure;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::estimate::estimate;
+use self::estimate::{cost_of, estimate_all};
 use super::gathering::Gathering;
-use crate::provider::api::{Api, Unusable};
-use crate::reply::{Reply, Usage};
+use crate::provider::api::Api;
+use crate::reply::Reply;
 use crate::request::Request;
-use crate::transport::breaker::{Down, Try};
-use crate::transport::budget::UsedUp;
+use crate::transport::breaker::Try;
 use crate::transport::governor::{LeftAlone, Pass};
-use crate::transport::{Breaker, Cap, Cost, Endpoint, Estimate, Fault, Governor, Limits, Meter, Waiting, retry};
+use crate::transport::{Breaker, Cost, Endpoint, Estimate, Fault, Governor, Limits, Meter, Waiting, retry};
 
 /// Replies without the log-probabilities that were asked for, or without a reason why they ended, after which a server that
 /// never gave any is believed to have none.
@@ -122,8 +127,8 @@ impl Client {
     /// brought home. Where the API takes several requests in one body, those that are asked at the same time go together.
     ///
     /// # Errors
-    /// [`Unanswered`], with a [`Failure`] that names the teacher: of class [`Class::Budget`] where the budget has no room, of class
-    /// [`Class::Interrupted`] where it was not sent because of `closing`.
+    /// [`Unanswered`], with a [`Failure`] that names the teacher: of class [`stillhouse_stage::Class::Budget`] where the budget has no room, of class
+    /// [`stillhouse_stage::Class::Interrupted`] where it was not sent because of `closing`.
     pub async fn ask(&self, request: &Request, closing: &CancellationToken) -> Result<Reply, Unanswered> {
         if self.api.together() > 1 {
             return self.gathering.ask(self, request, closing).await;
@@ -273,127 +278,6 @@ impl Client {
         }
         read
     }
-
-    /// What the body of a successful answer says, without the key if it repeats that.
-    ///
-    /// # Errors
-    /// If it is no reply, with what it cost all the same.
-    pub fn read(&self, body: &[u8], request: &Request) -> Result<Reply, (Fault, Cost)> {
-        let replies = self.read_all(body, std::slice::from_ref(request))?;
-        let nothing = || (Fault::Garbled { what: "the reply is empty".to_owned() }, Cost::Unknown);
-        replies.into_iter().next().ok_or_else(nothing)
-    }
-
-    fn read_all(&self, body: &[u8], requests: &[Request]) -> Result<Vec<Reply>, (Fault, Cost)> {
-        let mut replies = self.api.parse_all(body, requests).map_err(|unusable| {
-            let used = self.api.usage(body).map_or(Cost::Unknown, Cost::Counted);
-            (self.unusable(unusable), used)
-        })?;
-        if self.api.together() == 1 && !replies.iter().all(|reply| self.says_why(reply)) {
-            let what = "the reply does not say why it ended (`finish_reason`): it may have broken off".to_owned();
-            return Err((Fault::Garbled { what }, cost_of(&replies)));
-        }
-        replies.iter_mut().for_each(|reply| self.look_at(reply));
-        Ok(replies)
-    }
-
-    /// Notes what a reply says of the server, and takes the key out of it.
-    fn look_at(&self, reply: &mut Reply) {
-        if reply.tokens.as_ref().is_some_and(|tokens| !tokens.is_empty()) {
-            self.gave_log_probs.store(true, Ordering::Relaxed);
-        }
-        if self.endpoint.mask(reply) {
-            self.masked.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether a reply says why it ended. A server that never does, several replies long, is believed to have no word for it.
-    fn says_why(&self, reply: &Reply) -> bool {
-        if !reply.finish.is_empty() {
-            self.gave_reasons.store(true, Ordering::Relaxed);
-            return true;
-        }
-        let without = self.without_reasons.fetch_add(1, Ordering::Relaxed) + 1;
-        !self.gave_reasons.load(Ordering::Relaxed) && without >= WITHOUT
-    }
-
-    fn unusable(&self, unusable: Unusable) -> Fault {
-        match unusable {
-            Unusable::Broken(what) => Fault::Garbled { what: self.endpoint.quote(&what) },
-            Unusable::NoLogProbs => {
-                let without = self.without_log_probs.fetch_add(1, Ordering::Relaxed) + 1;
-                if self.gave_log_probs.load(Ordering::Relaxed) || without < WITHOUT {
-                    return Fault::Garbled { what: "the reply has no log-probabilities".to_owned() };
-                }
-                let message = format!("{} gives no log-probabilities", self.endpoint.label());
-                Fault::Permanent(
-                    Failure::new(Class::Teacher, message)
-                        .hint("remove `capture`, or ask a server that has them (llama.cpp, vLLM, OpenAI)"),
-                )
-            }
-        }
-    }
-
-    pub(crate) fn stop(&self, UsedUp { cap, spent }: UsedUp) -> Failure {
-        let (what, key) = match cap {
-            Cap::Usd(cap, _) => {
-                (format!("the budget of ${cap} has no room for the next request (${spent:.4} spent)"), "budget-usd")
-            }
-            Cap::Tokens(cap) => {
-                (format!("the budget of {cap} tokens has no room for the next request ({spent} used)"), "budget-tokens")
-            }
-            Cap::Requests(cap) => (format!("the budget of {cap} requests is used up"), "budget-requests"),
-        };
-        let most = match cap {
-            Cap::Usd(most, _) => most,
-            Cap::Tokens(most) | Cap::Requests(most) => most as f64,
-        };
-        let beyond = if spent > most { ": the server bills more than `max-tokens` allow" } else { "" };
-        let failure = Failure::new(Class::Budget, format!("{}: {what}{beyond}", self.endpoint.label()));
-        if spent == 0.0 {
-            return failure.hint(format!(
-                "one request alone can take more than that (a token a byte of the prompt, and `sampling.max-tokens`): lower \
-                 `max-tokens`, or raise `limits.{key}`"
-            ));
-        }
-        failure.hint(format!(
-            "what was paid for is kept: run again to go on, with a larger `limits.{key}` if one run shall do it all"
-        ))
-    }
-
-    fn down(&self, Down { failures, what }: Down) -> Failure {
-        let label = self.endpoint.label();
-        Failure::new(Class::Teacher, format!("{label} is down: {failures} requests in a row failed, the last: {what}"))
-            .hint("what was answered is kept: run again when the server is well")
-    }
-
-    pub(crate) fn asked_too_much(&self, what: &str, asked: Duration) -> Failure {
-        let (label, asked, most) = (self.endpoint.label(), asked.as_secs(), self.limits.max_wait.as_secs_f64());
-        Failure::new(
-            Class::Teacher,
-            format!("{label} asks to be left alone for {asked} s, more than the {most} s that are waited: {what}"),
-        )
-        .hint("what was answered is kept: run again when that time is over, or raise `limits.max-wait-seconds`")
-    }
-
-    fn always_busy(&self, lasted: Duration, what: &str) -> Failure {
-        let (label, lasted) = (self.endpoint.label(), lasted.as_secs());
-        Failure::new(Class::Teacher, format!("{label} was too busy for a request for {lasted} s: {what}")).hint(
-            "what was answered is kept: run again later, or raise `limits.max-wait-seconds`; is the request larger than a \
-             minute's tokens?",
-        )
-    }
-
-    pub(crate) fn give_up(&self, attempts: u32, what: &str, garbled: bool) -> Failure {
-        let hint = if garbled {
-            "is `base-url` the address of an API like OpenAI's (it usually ends in `/v1`), with no proxy that breaks replies? what \
-             was answered is kept"
-        } else {
-            "what was answered is kept: run again when the server is well, or raise `limits.attempts`"
-        };
-        Failure::new(Class::Teacher, format!("{} gave no reply in {attempts} attempts: {what}", self.endpoint.label()))
-            .hint(hint)
-    }
 }
 
 /// So many refusals of one request, while others are answered, are no accident.
@@ -418,35 +302,6 @@ impl Refusals {
         let quiet = last_answer.map_or(first, |answer| answer.max(first)).elapsed();
         quiet > most || (self.times > MOST_REFUSALS && first.elapsed() > most)
     }
-}
-
-/// What an image is reckoned at, in tokens. No API says it beforehand; most models scale images to fewer.
-const IMAGE_TOKENS: usize = 4096;
-
-/// The most tokens that a request can take: a token is at least a byte of the prompt, and a chat template adds a few
-/// around every message. Of images it can only be guessed.
-#[must_use]
-pub fn estimate(request: &Request) -> Estimate {
-    let of =
-        |message: &Message| message.role.len() + message.content.len() + 16 + IMAGE_TOKENS * message.images().count();
-    let tokens: usize = request.conversation().iter().map(of).sum();
-    Estimate { prompt: tokens as u64 + 16, completion: request.sampling.max_tokens.into() }
-}
-
-/// The same of several requests in one body.
-fn estimate_all(requests: &[Request]) -> Estimate {
-    requests.iter().map(estimate).fold(Estimate::default(), |sum, one| Estimate {
-        prompt: sum.prompt + one.prompt,
-        completion: sum.completion + one.completion,
-    })
-}
-
-/// What replies to one body took together.
-fn cost_of(replies: &[Reply]) -> Cost {
-    Cost::Counted(replies.iter().map(|reply| reply.usage).fold(Usage::default(), |sum, one| Usage {
-        prompt: sum.prompt.saturating_add(one.prompt),
-        completion: sum.completion.saturating_add(one.completion),
-    }))
 }
 
 /// A number from 0 to 1 that differs from request to request and from attempt to attempt.
