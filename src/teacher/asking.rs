@@ -7,7 +7,7 @@ mod failures;
 mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ use crate::transport::{Estimate, Spent};
 
 use self::ahead::{Ahead, Flight, State};
 pub use self::batched::Batches;
+use self::failures::Failures;
+pub(crate) use self::failures::key_of_failure;
 
 /// How long replies on their way may take once the user wants to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -62,6 +64,17 @@ pub enum Origin {
     Asked,
 }
 
+/// What becomes of questions without a reply.
+#[derive(Clone, Debug)]
+pub struct WithoutReply {
+    /// Those that the server refuses.
+    pub on_rejected: OnRejected,
+    /// Those that get no usable reply though others do.
+    pub on_failed: OnFailed,
+    /// The kind of the stage whose table says so of the latter, for messages; nothing where it can't.
+    pub kind: Option<String>,
+}
+
 /// The request to ask after a reply, where that is not wanted as it is.
 pub type Again = Box<dyn Fn(&Request, &Reply) -> Option<Request> + Send + Sync>;
 type Connect = Box<dyn Fn() -> Result<Client, Failure> + Send + Sync>;
@@ -77,9 +90,8 @@ pub struct Asking {
     connect: Connect,
     again: Option<Again>,
     /// What was asked again, or in a batch, and has not been taken yet.
-    asked_again: Mutex<BTreeSet<RequestKey>>,
-    on_rejected: OnRejected,
-    on_failed: OnFailed,
+    asked_ahead: Mutex<BTreeSet<RequestKey>>,
+    without_reply: WithoutReply,
     closing: CancellationToken,
     first_failure: Mutex<Option<Failure>>,
     /// Questions whose reply is there, in whatever order they came.
@@ -87,8 +99,10 @@ pub struct Asking {
     /// Those that the server refused.
     rejected: AtomicU64,
     first_rejection: Mutex<Option<Failure>>,
-    /// Those that got no usable reply though others did: how many, and the first of them in words.
-    failures: Mutex<(u64, Vec<String>)>,
+    /// Those that got no usable reply though others did.
+    failures: Failures,
+    /// Whether a look for what is missing found a reply.
+    found_before: AtomicBool,
     /// Replies that were asked for and stored.
     stored: AtomicU64,
     /// Requests whose batch has come so far.
@@ -130,14 +144,15 @@ impl Asking {
         on_rejected: OnRejected,
         connect: impl Fn() -> Result<Client, Failure> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Self::with_again(identity, store, (on_rejected, OnFailed::Fail), None, connect)
+        let without_reply = WithoutReply { on_rejected, on_failed: OnFailed::Fail, kind: None };
+        Self::with_again(identity, store, without_reply, None, connect)
     }
 
     /// A teacher that is asked again where `again` says so: `take` then sees each of the replies, one after the other.
     pub fn with_again(
         identity: Identity,
         store: Arc<ReplyStore>,
-        (on_rejected, on_failed): (OnRejected, OnFailed),
+        without_reply: WithoutReply,
         again: Option<Again>,
         connect: impl Fn() -> Result<Client, Failure> + Send + Sync + 'static,
     ) -> Arc<Self> {
@@ -147,15 +162,15 @@ impl Asking {
             client: OnceLock::new(),
             connect: Box::new(connect),
             again,
-            asked_again: Mutex::default(),
-            on_rejected,
-            on_failed,
+            asked_ahead: Mutex::default(),
+            without_reply,
             closing: CancellationToken::new(),
             first_failure: Mutex::new(None),
             replied: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             first_rejection: Mutex::new(None),
-            failures: Mutex::default(),
+            failures: Failures::default(),
+            found_before: AtomicBool::new(false),
             stored: AtomicU64::new(0),
             batched: AtomicU64::new(0),
             refused_in_batches: Mutex::default(),
@@ -294,14 +309,22 @@ impl Asking {
             let (location, origin) = match landing {
                 Landing::Reply(location, origin) => (location, origin),
                 Landing::Rejected(words) => return Ok((Reply::rejected(words), Origin::Asked)),
-                Landing::Failed(what, origin) => return Ok((Reply::without_words(Outcome::Failed, what), origin)),
+                Landing::Failed(what, origin) => {
+                    let origin = self.origin_of(&flight.key, origin);
+                    return Ok((Reply::without_words(Outcome::Failed, what), origin));
+                }
             };
             if let Some(reply) = self.store.read(&flight.key, location)? {
-                let mut asked_again = self.asked_again.lock().unwrap_or_else(PoisonError::into_inner);
-                return Ok((reply, if asked_again.remove(&flight.key) { Origin::Asked } else { origin }));
+                return Ok((reply, self.origin_of(&flight.key, origin)));
             }
             *flight = self.launch(Arc::clone(&flight.question), flight.key)?;
         }
+    }
+
+    /// Where a reply came from that may have been asked for ahead of its turn.
+    fn origin_of(&self, key: &RequestKey, found: Origin) -> Origin {
+        let ahead = self.asked_ahead.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        if ahead { Origin::Asked } else { found }
     }
 
     async fn bring_home(&self, flights: VecDeque<Flight>, cancel: &Cancel) {

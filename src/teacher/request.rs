@@ -115,6 +115,13 @@ impl Request {
         Cow::Owned(messages)
     }
 
+    /// The same once more, because its reply is not wanted as it is: with a seed of its own, and so a key of its own.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let attempt = self.attempt + 1;
+        Self { attempt, seed: self.seed.map(|seed| seed_of_attempt(seed, attempt)), ..self.clone() }
+    }
+
     /// The request's key: blake3 of `stillhouse/request/1\0` and the canonical JSON of
     /// `{capture, family, messages, model, revision, sample, sampling, seed}`, `attempt` where it is not 0, and `given` where an answer is scored. `max-tokens` is not in it. Whatever is added
     /// to a request later is left out where it says what was true before, so that no old key moves.
@@ -179,7 +186,7 @@ pub fn seed_of(seed: u64, prompt: &str, sample: u32) -> u32 {
 
 /// The seed of a request that is asked again, from the seed of the one before.
 #[must_use]
-pub fn seed_of_attempt(before: u32, attempt: u32) -> u32 {
+fn seed_of_attempt(before: u32, attempt: u32) -> u32 {
     seed_of(before.into(), "attempt", attempt)
 }
 

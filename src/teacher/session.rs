@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use stillhouse_data::answer::Outcome;
 use stillhouse_stage::Failure;
 
-use crate::answers::OnRejected;
+use crate::answers::{OnFailed, OnRejected};
 use crate::asking::{Again, Origin, Question};
 use crate::provider::Asker;
 use crate::reply::Reply;
@@ -22,6 +22,8 @@ pub struct Asks<'a> {
     pub asker: Asker<'a>,
     /// What becomes of a question that the server refuses.
     pub on_rejected: OnRejected,
+    /// What becomes of one that gets no usable reply though others do; nothing where the stage's table can't say: it fails.
+    pub on_failed: Option<OnFailed>,
     /// The request to ask after a reply, where that is not wanted as it is.
     pub again: Option<Again>,
     /// Questions in all, for the progress.
@@ -49,7 +51,7 @@ pub trait Session {
     /// Says what is to be said at the end; gives who answered, for the record.
     fn finish(&mut self, tally: &Tally) -> Value;
 
-    /// Adds what was spent to a record's figures; nothing where nothing is paid.
+    /// Adds what was spent to a record's figures, and what came to nothing; nothing where nothing is paid.
     fn add_spent_to(&self, metrics: &mut Value);
 }
 

@@ -1,6 +1,7 @@
 //! The stage `[answers.X]`: prompts answered by a teacher, written in the order of the prompts.
 
 mod config;
+mod failed;
 mod images;
 mod output;
 mod policy;
@@ -14,8 +15,9 @@ use stillhouse_stage::{Ahead, Context, Failure, Forecast, Kind, Needs, Outcome, 
 pub(crate) mod tests;
 
 pub use config::{AnswersConfig, CaptureConfig, OnRejected, Prompts, SamplingConfig};
+pub use failed::{FailedConfig, OnFailed};
 pub use output::{CAPTURED_FILE, Captured, DROPPED_FILE, Dropped, Output};
-pub use policy::{AtLast, FormatConfig, OnFailed, OutcomesConfig, Policy, Treatment, Verdict};
+pub use policy::{AtLast, FormatConfig, OutcomesConfig, Policy, Treatment, Verdict};
 pub use questions::Questions;
 
 use crate::definition::TeacherConfig;

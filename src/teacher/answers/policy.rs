@@ -5,10 +5,10 @@ use stillhouse_data::answer::Outcome;
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node};
 use stillhouse_stage::Failure;
 
-use super::AnswersConfig;
+use super::{AnswersConfig, OnFailed};
 use crate::asking::Again;
 use crate::reply::Reply;
-use crate::request::{Request, seed_of_attempt};
+use crate::request::Request;
 
 /// What becomes of each kind of reply that is no whole answer.
 #[derive(Clone, Debug, Default, PartialEq, Config)]
@@ -31,20 +31,6 @@ pub struct OutcomesConfig {
     /// No usable reply came in `limits.attempts` attempts, though other prompts were answered.
     #[config(default = OnFailed::Fail)]
     pub failed: OnFailed,
-}
-
-/// What becomes of a prompt that gets no usable reply.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Config)]
-pub enum OnFailed {
-    /// The stage fails, after all others are answered. The next run asks it again.
-    #[default]
-    Fail,
-    /// It stays among the answers as one without words, and is not asked in later runs.
-    Keep,
-    /// It is left out of the answers, listed in `dropped.jsonl`, and not asked in later runs.
-    Drop,
-    /// The prompt is asked again with another seed, `ask-again-times` at most.
-    AskAgain,
 }
 
 impl OnFailed {
@@ -171,10 +157,7 @@ impl Policy {
     /// beside the first one and paid once.
     #[must_use]
     pub fn again(&self, request: &Request, reply: &Reply) -> Option<Request> {
-        (self.verdict(request.attempt, self.outcome(reply)) == Verdict::AskAgain).then(|| {
-            let attempt = request.attempt + 1;
-            Request { attempt, seed: request.seed.map(|seed| seed_of_attempt(seed, attempt)), ..request.clone() }
-        })
+        (self.verdict(request.attempt, self.outcome(reply)) == Verdict::AskAgain).then(|| request.again())
     }
 
     /// [`Policy::again`] as those who ask take it.

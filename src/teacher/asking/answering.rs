@@ -3,11 +3,13 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use stillhouse_data::answer::Outcome;
 use stillhouse_stage::Failure;
 
 use super::{Asking, LOOK_ELSEWHERE, Landing, Origin, Question};
 use crate::provider::server::Unanswered;
 use crate::replies::{Claim, Mine, RequestKey};
+use crate::reply::Reply;
 
 impl Asking {
     pub(super) async fn answer(&self, question: &Question, key: RequestKey) -> Result<Landing, Failure> {
@@ -29,19 +31,35 @@ impl Asking {
     /// Answers a question, and asks again what has to be, so that it is there when its turn comes.
     async fn answer_and_follow(&self, question: &Question, key: RequestKey) -> Result<Landing, Failure> {
         let answered = self.answer_once(question, key).await?;
-        let (Landing::Reply(first, _), true) = (&answered, self.again.is_some()) else { return Ok(answered) };
-        let (mut key, mut location, mut asked) = (key, *first, None);
-        while let Some(reply) = self.store.read(&key, location)?
-            && let Some(next) = self.next(asked.as_ref().unwrap_or(question), &reply)
+        if self.again.is_none() {
+            return Ok(answered);
+        }
+        let (mut reply, mut asked) = (self.reply_of(&key, &answered)?, None);
+        while let Some(said) = reply
+            && let Some(next) = self.next(asked.as_ref().unwrap_or(question), &said)
         {
-            key = next.request.key(&self.identity);
-            let Landing::Reply(place, origin) = self.answer_once(&next, key).await? else { break };
-            if origin == Origin::Asked {
-                self.asked_again.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+            let key = next.request.key(&self.identity);
+            let landing = self.answer_once(&next, key).await?;
+            match &landing {
+                Landing::Reply(_, Origin::Asked) | Landing::Failed(_, Origin::Asked) => self.note_asked_ahead(key),
+                Landing::Reply(..) | Landing::Failed(..) | Landing::Rejected(_) => {}
             }
-            (location, asked) = (place, Some(next));
+            let replied = matches!(landing, Landing::Reply(..)) && self.note_answered(&next);
+            if replied && !matches!(answered, Landing::Reply(..)) {
+                self.replied.fetch_add(1, Ordering::Relaxed);
+            }
+            (reply, asked) = (self.reply_of(&key, &landing)?, Some(next));
         }
         Ok(answered)
+    }
+
+    /// The reply that a question came to; nothing where the server refused it, which it would again.
+    fn reply_of(&self, key: &RequestKey, landing: &Landing) -> Result<Option<Reply>, Failure> {
+        Ok(match landing {
+            Landing::Reply(location, _) => self.store.read(key, *location)?,
+            Landing::Failed(what, _) => Some(Reply::without_words(Outcome::Failed, what.clone())),
+            Landing::Rejected(_) => None,
+        })
     }
 
     /// Finds or asks; of equal questions one is asked and the others wait for it.
@@ -68,7 +86,7 @@ impl Asking {
                 return Ok(Landing::Reply(location, Origin::Stored));
             }
             if let Some(what) = self.known_to_fail(question, &key)? {
-                self.note_failed(question, &what);
+                self.note_failed(question, key, &what);
                 return Ok(Landing::Failed(what, Origin::Stored));
             }
             let client = self.client.get_or_init(&self.connect).as_ref().map_err(Clone::clone)?;
@@ -103,6 +121,11 @@ impl Asking {
     /// Notes a reply that was stored ahead of its turn.
     pub(super) fn was_paid(&self, key: RequestKey) {
         self.stored.fetch_add(1, Ordering::Relaxed);
-        self.asked_again.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.note_asked_ahead(key);
+    }
+
+    /// Notes that a request was asked ahead of its turn, whatever came of it.
+    pub(super) fn note_asked_ahead(&self, key: RequestKey) {
+        self.asked_ahead.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
     }
 }

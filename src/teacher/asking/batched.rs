@@ -2,7 +2,8 @@
 //!
 //! Questions are gone through once a pass. What is missing of them goes into batches as large as is allowed, a few of which are on
 //! their way at once; when all have come back the next pass sees what is still missing, because the server gave it up or its
-//! reply has to be asked again. The pass that misses nothing is the last one.
+//! reply has to be asked again. What it gave up `limits.attempts` times is not handed in once more, and is missing no more. The
+//! pass that misses nothing is the last one.
 
 mod handed_in;
 
@@ -12,10 +13,11 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use stillhouse_data::answer::Outcome;
 use stillhouse_stage::{Cancel, Class, Failure};
 use tokio::time::Instant;
 
-use self::handed_in::{Ending, HandedIn};
+use self::handed_in::{Ending, GivenUp, HandedIn};
 use super::{Asking, Question};
 use crate::batch::journal::Found;
 use crate::batch::line::{self, Wanted};
@@ -23,6 +25,7 @@ use crate::batch::remote::Remote;
 use crate::batch::{BatchOptions, Journal};
 use crate::provider::server::{Client, estimate};
 use crate::replies::RequestKey;
+use crate::reply::Reply;
 
 /// A question of which nobody knows yet whether it is missing, if the last one was.
 type Questions<'q> = Peekable<Box<dyn Iterator<Item = Result<Question, Failure>> + 'q>>;
@@ -99,7 +102,7 @@ struct Rounds<'a> {
     under_way: Vec<HandedIn>,
     /// What other processes wait for.
     elsewhere: BTreeSet<RequestKey>,
-    /// How often the server gave a request up.
+    /// How often the server gave each request up in this run.
     given_up: BTreeMap<RequestKey, u32>,
     /// How often in a row the server had no room for a batch.
     queue_full: u32,
@@ -236,7 +239,7 @@ impl Rounds<'_> {
     }
 
     /// The next question without a reply: as it is, or as it is asked again after the replies that it has. It stays where it is, so
-    /// that it is seen again unless it is taken. What the server refused has no reply and is missing no more.
+    /// that it is seen again unless it is taken. What the server refused, or gave up for good, has no reply and is missing no more.
     fn next_missing(&self, questions: &mut Questions<'_>) -> Result<Option<(RequestKey, Question)>, Failure> {
         while let Some(question) = questions.peek() {
             let question = question.as_ref().map_err(Clone::clone)?;
@@ -255,9 +258,13 @@ impl Rounds<'_> {
             let question = next.as_ref().unwrap_or(question);
             let key = question.request.key(&asking.identity);
             let found = asking.store.find(&key, question.request.sampling.max_tokens)?;
+            asking.found_before.fetch_or(found.is_some(), Ordering::Relaxed);
             let reply = match found {
                 None if asking.refused_in_a_batch(&key).is_some() => return Ok(None),
-                None => return Ok(Some((key, question.clone()))),
+                None => {
+                    let failed = asking.known_to_fail(question, &key)?;
+                    failed.map(|what| Reply::without_words(Outcome::Failed, what))
+                }
                 Some(_) if asking.again.is_none() => return Ok(None),
                 Some(location) => asking.store.read(&key, location)?,
             };
@@ -284,7 +291,7 @@ impl Rounds<'_> {
                 None => number += 1,
                 Some(ending) => {
                     self.under_way.swap_remove(number);
-                    self.ended(remote, ending)?;
+                    self.ended(remote, ending).await?;
                 }
             }
         }
@@ -293,7 +300,7 @@ impl Rounds<'_> {
         Ok(())
     }
 
-    fn ended(&mut self, remote: &Remote<'_>, ending: Ending) -> Result<(), Failure> {
+    async fn ended(&mut self, remote: &Remote<'_>, ending: Ending) -> Result<(), Failure> {
         let limits = remote.client.limits();
         match ending {
             Ending::NoRoom(words) => {
@@ -308,12 +315,15 @@ impl Rounds<'_> {
             Ending::Fetched { stored, given_up, refused } => {
                 self.queue_full = 0;
                 self.done += stored + refused;
-                for (key, what) in given_up {
+                for GivenUp { key, max_tokens, what } in given_up {
                     let times = self.given_up.entry(key).or_default();
                     *times += 1;
-                    if *times >= limits.attempts && self.stop.is_none() {
-                        self.stop = Some(remote.client.give_up(*times, &what, false));
+                    if *times < limits.attempts || self.stop.is_some() {
+                        continue;
                     }
+                    let failure = remote.client.give_up(*times, &what, false);
+                    self.asking.note_asked_ahead(key);
+                    self.stop = self.asking.remember_failed(&key, max_tokens, failure, &what).await.err();
                 }
             }
         }

@@ -1,8 +1,10 @@
 //! Questions that get no usable reply though others do: each loses nothing but itself, and is not paid again and again.
 
-use std::sync::PoisonError;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde_json::{Value, json};
 use stillhouse_data::answer::Outcome;
 use stillhouse_stage::{Class, Failure};
 
@@ -12,13 +14,37 @@ use crate::replies::RequestKey;
 use crate::reply::Reply;
 
 /// So many, and not one that was asked now is answered: it is not the prompts that are at fault.
-const FAILED_AT_ONCE: u64 = 20;
+const FAILED_AT_ONCE: usize = 20;
 /// Those that a message names.
 const NAMED: usize = 3;
+/// Those whose reasons are remembered, so that there are some to name though others are answered later.
+const REMEMBERED: usize = 64;
+
+/// What came to nothing.
+#[derive(Debug, Default)]
+pub(super) struct Failures(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Questions whose last request came to nothing, by their number and sample; of the first of them in words.
+    questions: BTreeMap<(u64, u32), Option<String>>,
+    /// Their requests, and those of questions that got a reply when they were asked again.
+    requests: BTreeSet<RequestKey>,
+    /// The requests of this run, and what came in place of a reply.
+    now: BTreeMap<RequestKey, String>,
+}
+
+impl Failures {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Asking {
-    /// Notes that no usable reply came to a question, and remembers it for later runs. Where nobody is answered it is the
-    /// teacher's failure.
+    /// Notes that no usable reply came to a question, and remembers it for later runs.
+    ///
+    /// # Errors
+    /// Where nobody is answered it is the teacher's failure; the store's.
     pub(super) async fn failed(
         &self,
         question: &Question,
@@ -26,21 +52,51 @@ impl Asking {
         failure: Failure,
         what: &str,
     ) -> Result<(), Failure> {
-        if self.replied.load(Ordering::Relaxed) == 0 {
+        self.remember_failed(&key, question.request.sampling.max_tokens, failure, what).await?;
+        self.note_failed(question, key, what);
+        Ok(())
+    }
+
+    /// Remembers, for this run and for later ones, that no usable reply came to a request that was limited to `max_tokens`.
+    ///
+    /// # Errors
+    /// As [`Asking::failed`].
+    pub(super) async fn remember_failed(
+        &self,
+        key: &RequestKey,
+        max_tokens: u32,
+        failure: Failure,
+        what: &str,
+    ) -> Result<(), Failure> {
+        if !self.somebody_has_a_reply() {
             return Err(failure);
         }
-        let failed = self.note_failed(question, what);
+        let failed = {
+            let now = &mut self.failures.lock().now;
+            now.insert(*key, what.to_owned());
+            now.len()
+        };
         if failed >= FAILED_AT_ONCE && self.stored.load(Ordering::Relaxed) == 0 {
             return Err(failure.context(&format!("{FAILED_AT_ONCE} requests were given up and none was answered")));
         }
         let reply = Reply::without_words(Outcome::Failed, what.to_owned());
-        self.store.put(key_of_failure(&key), question.request.sampling.max_tokens, &reply).await?;
+        self.store.put(key_of_failure(key), max_tokens, &reply).await?;
         Ok(())
     }
 
-    /// What came instead of a reply in an earlier run, where that is the end of it.
+    /// Whether there is a reply to any question, whenever it came.
+    fn somebody_has_a_reply(&self) -> bool {
+        self.replied.load(Ordering::Relaxed) > 0
+            || self.stored.load(Ordering::Relaxed) > 0
+            || self.found_before.load(Ordering::Relaxed)
+    }
+
+    /// What came instead of a reply, in this run or an earlier one, where that is the end of it.
     pub(super) fn known_to_fail(&self, question: &Question, key: &RequestKey) -> Result<Option<String>, Failure> {
-        if self.on_failed == OnFailed::Fail {
+        if let Some(what) = self.failures.lock().now.get(key) {
+            return Ok(Some(what.clone()));
+        }
+        if self.without_reply.on_failed == OnFailed::Fail {
             return Ok(None);
         }
         let key = key_of_failure(key);
@@ -48,45 +104,67 @@ impl Asking {
         Ok(self.store.read(&key, location)?.map(|reply| reply.finish))
     }
 
-    pub(super) fn note_failed(&self, question: &Question, what: &str) -> u64 {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.0 += 1;
-        if failures.1.len() < NAMED {
-            failures.1.push(format!("prompt {} ({}): {what}", question.number, question.prompt.id));
-        }
-        failures.0
+    /// Notes a question to which no usable reply came.
+    pub(super) fn note_failed(&self, question: &Question, key: RequestKey, what: &str) {
+        let failures = &mut *self.failures.lock();
+        let (number, id) = (question.number, &question.prompt.id);
+        let name = (number, question.request.sample);
+        let is_remembered = matches!(failures.questions.get(&name), Some(Some(_)));
+        let words =
+            (is_remembered || failures.questions.len() < REMEMBERED).then(|| format!("prompt {number} ({id}): {what}"));
+        failures.requests.insert(key);
+        failures.questions.insert(name, words);
+    }
+
+    /// Notes that a question got a reply; whether none had come before.
+    pub(super) fn note_answered(&self, question: &Question) -> bool {
+        self.failures.lock().questions.remove(&(question.number, question.request.sample)).is_some()
     }
 
     /// How many questions got no usable reply.
     pub fn failures(&self) -> u64 {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.failures.lock().questions.len() as u64
     }
 
     /// How many, and which, in words.
     pub fn failures_in_words(&self) -> Option<String> {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, named) = &*failures;
-        let more = if *count as usize > named.len() { "; …" } else { "" };
-        (*count > 0).then(|| format!("{count} got no usable reply though others did: {}{more}", named.join("; ")))
+        let failures = self.failures.lock();
+        let (count, requests) = (failures.questions.len(), failures.requests.len());
+        let named: Vec<&str> = failures.questions.values().flatten().take(NAMED).map(String::as_str).collect();
+        let more = if count > named.len() { "; …" } else { "" };
+        let times = if requests > count { format!(", asked {requests} times in all") } else { String::new() };
+        (count > 0).then(|| format!("{count} got no usable reply though others did{times}: {}{more}", named.join("; ")))
+    }
+
+    /// Writes into a record how many questions have no usable reply, and how many requests came to nothing.
+    pub fn add_failures_to(&self, metrics: &mut Value) {
+        let failures = self.failures.lock();
+        if !failures.requests.is_empty() {
+            metrics["failed"] = json!({ "prompts": failures.questions.len(), "requests": failures.requests.len() });
+        }
     }
 
     /// The end of a stage that wants a reply to every question.
     pub(super) fn nothing_failed(&self) -> Result<(), Failure> {
-        match self.failures_in_words().filter(|_| self.on_failed == OnFailed::Fail) {
+        match self.failures_in_words().filter(|_| self.without_reply.on_failed == OnFailed::Fail) {
             None => Ok(()),
             Some(words) => {
                 let label = self.client().map_or("the teacher", |client| client.endpoint.label());
-                Err(Failure::new(Class::Teacher, format!("{label}: of all requests {words}")).hint(
-                    "all others are answered and kept: run again to ask these once more, or leave them out with \
-                     `outcomes = { failed = \"drop\" }` in `[answers.X]`",
-                ))
+                let leave_out = match &self.without_reply.kind {
+                    Some(kind) => {
+                        format!(", or leave them out with `outcomes = {{ failed = \"drop\" }}` in `[{kind}.X]`")
+                    }
+                    None => String::new(),
+                };
+                Err(Failure::new(Class::Teacher, format!("{label}: of all requests {words}"))
+                    .hint(format!("all others are answered and kept: run again to ask these once more{leave_out}")))
             }
         }
     }
 }
 
 /// Where it is remembered that a request got no usable reply: beside its reply, which still may come.
-fn key_of_failure(key: &RequestKey) -> RequestKey {
+pub(crate) fn key_of_failure(key: &RequestKey) -> RequestKey {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"stillhouse/failed-request/1\0");
     hasher.update(&key.0);

@@ -24,7 +24,7 @@ impl Asking {
     /// Counts a question that the server refused, and names it.
     pub(super) fn note_refused(&self, question: &Question, failure: Failure) -> Result<(u64, Failure), Failure> {
         let failure = failure.context(&format!("prompt {} ({})", question.number, question.prompt.id));
-        if self.on_rejected == OnRejected::Fail {
+        if self.without_reply.on_rejected == OnRejected::Fail {
             return Err(failure);
         }
         self.first_rejection.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| failure.clone());

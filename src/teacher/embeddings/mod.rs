@@ -22,6 +22,7 @@ pub use output::{REFUSED_FILE, WithoutVector};
 
 use self::output::Output;
 use self::texts::{Named, Texts};
+use crate::answers::OnFailed;
 use crate::definition::TeacherConfig;
 use crate::provider::{Asker, server};
 use crate::session::{Asks, Tally};
@@ -73,7 +74,7 @@ impl StageKind for Embeddings {
         while let Some((_, question)) = texts.next_text().ok()? {
             known.push(question.request);
         }
-        server::forecast_requests(&server, known, 0, ahead)
+        server::forecast_requests(&server, known, 0, OnFailed::Fail, ahead)
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {
@@ -85,7 +86,7 @@ impl StageKind for Embeddings {
                 .hint("name a teacher whose server has `/v1/embeddings`")
         })?;
         let total = count(Texts::of(context, &config)?, context)?;
-        let asks = Asks { asker, on_rejected: config.on_rejected, again: None, total, unit: "texts" };
+        let asks = Asks { asker, on_rejected: config.on_rejected, on_failed: None, again: None, total, unit: "texts" };
         let mut session = server::open(server, asks)?;
         let mut output = Output::create(&context.out(), config.of(), asker.teacher)?;
         let mut tally = Tally::default();

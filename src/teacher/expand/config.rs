@@ -4,7 +4,7 @@ use stillhouse_data::source::RowTemplate;
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node, Ref};
 
 use super::styles::NAMES;
-use crate::answers::{OnRejected, Prompts, SamplingConfig};
+use crate::answers::{FailedConfig, OnFailed, OnRejected, Prompts, SamplingConfig};
 use crate::definition::Teachers;
 
 /// New prompts that a teacher writes after the example of others. It holds prompts, as `prompts` does.
@@ -50,6 +50,13 @@ pub struct ExpandConfig {
     /// How tokens are drawn.
     #[config(default)]
     pub sampling: SamplingConfig,
+    /// What becomes of a request to which no usable reply comes. It brings no prompt: `keep` and `drop` go on without and list
+    /// it in `dropped.jsonl`.
+    #[config(default)]
+    pub outcomes: FailedConfig,
+    /// How often such a request is asked again at most, where `outcomes` says `failed = "ask-again"`.
+    #[config(default = 2, min = 1, max = 100)]
+    pub ask_again_times: u32,
     /// What becomes of a request that the server refuses.
     #[config(default = OnRejected::Keep)]
     pub on_rejected: OnRejected,
@@ -110,6 +117,12 @@ fn sound(config: &ExpandConfig, node: &Node, report: &mut Diagnostics) {
         report.push(
             Diagnostic::error(place("min-words"), "`min-words` is more than `max-words`: no prompt would stay")
                 .hint("`max-words` is 150 if left out"),
+        );
+    }
+    if config.outcomes.failed == OnFailed::AskAgain && config.sampling.temperature == 0.0 {
+        report.push(
+            Diagnostic::warning(place("outcomes"), "`failed = \"ask-again\"` at temperature 0 brings the same")
+                .hint("set `sampling = { temperature = 0.7 }`, or `\"drop\"`"),
         );
     }
     if config.sampling.temperature == 0.0 {

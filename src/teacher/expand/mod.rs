@@ -24,8 +24,12 @@ pub use parse::Reject;
 use self::output::Output;
 use self::pool::{Planned, Pool};
 use self::styles::Style;
+use crate::answers::OnFailed;
+use crate::asking::Again;
 use crate::definition::TeacherConfig;
 use crate::provider::Asker;
+use crate::reply::Reply;
+use crate::request::Request;
 use crate::session::{Asks, Tally};
 
 /// The kind. The command line gives it the means to open models, for teachers that run here.
@@ -75,7 +79,7 @@ impl StageKind for Expand {
         let first = pool.plan(config, &Style::of(config).ok()?, 1, ahead.seed).ok()?;
         let known = first.into_iter().map(|planned| planned.question.request).collect();
         let later = config.requests() - u64::from(config.per_round);
-        teacher.config_as::<TeacherConfig>()?.settings.forecast_requests(known, later, ahead)
+        teacher.config_as::<TeacherConfig>()?.settings.forecast_requests(known, later, config.outcomes.failed, ahead)
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {
@@ -86,8 +90,19 @@ impl StageKind for Expand {
         let (style, mut pool) = (Style::of(&config)?, Pool::new(&seeds, config.near_duplicate)?);
         let mut output = Output::create(&context.out(), &config, &seeds)?;
         let mut tally = Tally::default();
-        let (on_rejected, total) = (config.on_rejected, config.requests());
-        let mut session = teacher.settings.open(Asks { asker, on_rejected, again: None, total, unit: "requests" })?;
+        let (on_failed, times) = (config.outcomes.failed, config.ask_again_times);
+        let asks_again =
+            move |request: &Request, reply: &Reply| on_failed.asks_again(request.attempt, reply.outcome, times);
+        let mut session = teacher.settings.open(Asks {
+            asker,
+            on_rejected: config.on_rejected,
+            on_failed: Some(on_failed),
+            again: (on_failed == OnFailed::AskAgain).then(|| -> Again {
+                Box::new(move |request, reply| asks_again(request, reply).then(|| request.again()))
+            }),
+            total: config.requests(),
+            unit: "requests",
+        })?;
         for round in 1..=config.rounds {
             if output.is_full() {
                 break;
@@ -98,7 +113,10 @@ impl StageKind for Expand {
             let mut questions = planned.iter().map(|Planned { question, .. }| Ok(question.clone()));
             session.ask(&mut questions, &mut |question, reply, origin| {
                 tally.count(question, &reply, origin);
-                // Replies come in the order of the questions, one each.
+                if asks_again(&question.request, &reply) {
+                    return Ok(());
+                }
+                // Replies come in the order of the questions, one each that stays.
                 replied.next().map_or(Ok(()), |planned| output.take(planned, &reply, &mut pool))
             })?;
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use stillhouse_data::answer::Outcome;
 use stillhouse_data::jsonl::JsonlWriter;
 use stillhouse_data::prompt::{Message, PROMPTS_FILE, Prompt, write_prompts};
 use stillhouse_stage::Failure;
@@ -118,7 +119,11 @@ impl<'a> Output<'a> {
             };
             match rejected {
                 None => accepted += 1,
-                Some(reject) => self.leave_out(planned, &reject, text)?,
+                Some(reject) => {
+                    // Nobody said anything: what came instead is all that there is to tell.
+                    let instead = (reply.outcome == Outcome::Failed).then_some(reply.finish.as_str());
+                    self.leave_out(planned, &reject, text, instead)?;
+                }
             }
         }
         if let Some(round) = self.rounds.last_mut() {
@@ -146,13 +151,19 @@ impl<'a> Output<'a> {
         Ok(None)
     }
 
-    fn leave_out(&mut self, planned: &Planned, reject: &Reject, text: String) -> Result<(), Failure> {
+    fn leave_out(
+        &mut self,
+        planned: &Planned,
+        reject: &Reject,
+        text: String,
+        instead: Option<&str>,
+    ) -> Result<(), Failure> {
         *self.dropped.entry(reject.name()).or_default() += 1;
         let left_out = LeftOut {
             round: self.round(),
             request: planned.question.number,
             why: reject.name().to_owned(),
-            detail: reject.detail().map(str::to_owned),
+            detail: reject.detail().or(instead).map(str::to_owned),
             text,
         };
         let file = match &mut self.left_out {

@@ -43,7 +43,7 @@ impl Made {
 
 fn run(bench: &Bench, seeds: &[String], server: &Server, mut config: Value) -> Result<Made, Failure> {
     config["seeds"] = json!("p");
-    let teacher = server.definition(json!({ "concurrency": 8 }));
+    let teacher = server.definition(json!({ "concurrency": 8, "attempts": 2 }));
     let context = bench.context_of("expand", ("seeds", "prompts.p"), bench.prompts(seeds), teacher, config);
     let outcome = EXPAND.run(&context)?;
     Ok(Made { outcome, out: context.out() })
@@ -175,6 +175,62 @@ fn evolving_changes_one_prompt_a_request_and_goes_on_with_what_came_out() {
 }
 
 #[test]
+fn a_request_that_is_never_answered_costs_the_others_nothing_and_is_remembered() {
+    let server = Server::start(|asked| match asked.last_message().contains("animal number 3 ") {
+        true => Act::status(500, "oops").after(std::time::Duration::from_millis(100)),
+        false => answer_with(&format!("Describe {} in words", words(asked, 0))),
+    });
+    let bench = Bench::new();
+    let ask = |more: Value| {
+        let mut config = json!({ "style": "evolve", "per-round": 6 });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        run(&bench, &seeds(6), &server, config)
+    };
+    let failure = ask(json!({})).err().unwrap();
+    assert!(failure.message.contains("of all requests 1 got no usable reply though others did: prompt "), "{failure}");
+    assert!(failure.hint.unwrap().ends_with("`outcomes = { failed = \"drop\" }` in `[expand.X]`"));
+    assert_eq!(server.teacher.asked(), 5 + 2, "all others were answered");
+    for word in ["drop", "keep"] {
+        let made = ask(json!({ "outcomes": { "failed": word } })).unwrap();
+        assert_eq!((server.teacher.asked(), made.prompts().len()), (7, 5), "what was found out is not paid again");
+        assert_eq!(made.outcome.metrics["failed"], json!({ "prompts": 1, "requests": 1 }));
+        assert_eq!(made.outcome.metrics["dropped"], json!({ "failed": 1 }));
+        let left_out: Vec<LeftOut> = made.lines(LEFT_OUT_FILE);
+        assert_eq!(left_out[0].detail.as_deref(), Some("the server answered 500: oops"));
+    }
+    assert!(bench.warnings()[0].starts_with("teacher t: of 6 requests 1 got no usable reply though others did: "));
+    let again = json!({ "outcomes": { "failed": "ask-again" }, "ask-again-times": 1 });
+    let made = ask(again.clone()).unwrap();
+    assert_eq!((server.teacher.asked(), made.prompts().len()), (9, 5));
+    assert_eq!(made.outcome.metrics["failed"], json!({ "prompts": 1, "requests": 2 }));
+    ask(again).unwrap();
+    assert_eq!(server.teacher.asked(), 9);
+    ask(json!({})).err().unwrap();
+    assert_eq!(server.teacher.asked(), 11, "the default asks once more in each run");
+}
+
+#[test]
+fn a_request_that_is_answered_when_it_is_asked_again_brings_its_prompt_in_its_place() {
+    let first = std::sync::Mutex::new(None);
+    let server = Server::start(move |asked| {
+        let seed = asked.json()["seed"].clone();
+        let poison = asked.last_message().contains("animal number 3 ");
+        if poison && *first.lock().unwrap().get_or_insert_with(|| seed.clone()) == seed {
+            return Act::status(500, "oops").after(std::time::Duration::from_millis(100));
+        }
+        answer_with(&format!("Describe {} in words", words(asked, 0)))
+    });
+    let config = json!({ "style": "evolve", "per-round": 6, "outcomes": { "failed": "ask-again" } });
+    let bench = Bench::new();
+    let made = run(&bench, &seeds(6), &server, config).unwrap();
+    let origins: Vec<Written> = made.lines(ORIGINS_FILE);
+    assert!(origins.iter().map(|origin| origin.request).eq(1..=6));
+    assert_eq!(made.outcome.metrics["failed"], json!({ "prompts": 0, "requests": 1 }));
+    assert_eq!((&made.outcome.metrics["asked"], &made.outcome.metrics["asked-again"]), (&json!(7), &json!(1)));
+    assert_eq!(bench.warnings(), [""; 0]);
+}
+
+#[test]
 fn own_words_and_a_limit_are_kept_to() {
     let server = Server::start(|asked| {
         assert!(asked.last_message().starts_with("5 like: Explain"), "{}", asked.last_message());
@@ -263,6 +319,10 @@ fn what_makes_no_sense_is_said_by_check() {
     assert_eq!(
         said(json!({ "sampling": { "temperature": 0 } })),
         ["at temperature 0 a request with the same examples brings the same"]
+    );
+    assert_eq!(
+        said(json!({ "outcomes": { "failed": "ask-again" }, "sampling": { "temperature": 0 } }))[0],
+        "`failed = \"ask-again\"` at temperature 0 brings the same"
     );
     let template = |text: &str| said(json!({ "style": { "template": { "text": text } } }));
     assert_eq!(

@@ -4,7 +4,7 @@ use stillhouse_data::tokenizer_kind::Answers;
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node, Ref};
 
 use super::template::NAMES;
-use crate::answers::{OnRejected, SamplingConfig};
+use crate::answers::{FailedConfig, OnFailed, OnRejected, SamplingConfig};
 use crate::definition::Teachers;
 use crate::expand::check_template;
 
@@ -35,6 +35,10 @@ pub struct JudgeConfig {
     /// How tokens are drawn.
     #[config(default)]
     pub sampling: JudgeSamplingConfig,
+    /// What becomes of a judgement to which no usable reply comes: `keep` makes it one without a score, as others that have
+    /// none; `drop` leaves the answer without a score, whatever `unscored` says, where no judgement of it came.
+    #[config(default)]
+    pub outcomes: FailedConfig,
     /// How often a judgement without a score is asked for again at most.
     #[config(default = 0, max = 100)]
     pub ask_again_times: u32,
@@ -143,6 +147,15 @@ fn sound(config: &JudgeConfig, node: &Node, report: &mut Diagnostics) {
                 );
             }
         }
+    }
+    if config.outcomes.failed == OnFailed::AskAgain && config.ask_again_times == 0 {
+        report.push(
+            Diagnostic::error(
+                place("outcomes"),
+                "`failed = \"ask-again\"` needs `ask-again-times`: it is 0 if left out",
+            )
+            .hint("set `ask-again-times = 2`, or `failed = \"keep\"`"),
+        );
     }
     if let Some(template) = &config.template {
         check_template(template, "template", &NAMES, place("template"), report);

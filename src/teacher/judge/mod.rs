@@ -25,11 +25,12 @@ pub use score::NoScore;
 use self::output::{Judged, Output};
 use self::score::Reader;
 use self::template::Template;
+use crate::answers::OnFailed;
 use crate::asking::{Again, Question};
 use crate::definition::TeacherConfig;
 use crate::provider::Asker;
 use crate::reply::Reply;
-use crate::request::{Request, seed_of, seed_of_attempt};
+use crate::request::{Request, seed_of};
 use crate::session::{Asks, Tally};
 
 /// The kind. The command line gives it the means to open models, for teachers that run here.
@@ -81,7 +82,7 @@ impl StageKind for Judge {
                 known.extend(questions.into_iter().map(|question| question.request));
             }
         }
-        teacher.config_as::<TeacherConfig>()?.settings.forecast_requests(known, 0, ahead)
+        teacher.config_as::<TeacherConfig>()?.settings.forecast_requests(known, 0, config.outcomes.failed, ahead)
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {
@@ -90,10 +91,11 @@ impl StageKind for Judge {
         let asker = Asker { context, teacher: &context.definition_order("teacher")?.name, loader: self.loader };
         let path = context.input("answers")?.path(ANSWERS_FILE)?;
         let total = judged(&path)? * u64::from(config.samples);
-        let reader = Reader { score: config.score.clone(), scale: config.scale.clone() };
-        let (times, on_rejected) = (config.ask_again_times, config.on_rejected);
-        let again = (times > 0).then(|| again(reader.clone(), times));
-        let mut session = teacher.settings.open(Asks { asker, on_rejected, again, total, unit: "judgements" })?;
+        let policy = Policy::of(&config);
+        let again = (policy.times > 0).then(|| policy.clone().into_again());
+        let (on_rejected, on_failed) = (config.on_rejected, Some(policy.on_failed));
+        let asks = Asks { asker, on_rejected, on_failed, again, total, unit: "judgements" };
+        let mut session = teacher.settings.open(asks)?;
 
         let mut output = Output::create(&context.out(), &config)?;
         // Answers of which not all judgements are there, and those between them that are not judged.
@@ -110,7 +112,7 @@ impl StageKind for Judge {
         };
         session.ask(&mut questions, &mut |question, reply, origin| {
             tally.count(question, &reply, origin);
-            take(question, &reply, &reader, &config, &mut waiting.borrow_mut(), &mut output)
+            take(question, &reply, &policy, &config, &mut waiting.borrow_mut(), &mut output)
         })?;
         drop(questions);
         pass_over(&mut waiting.into_inner(), &mut output)?;
@@ -171,21 +173,40 @@ fn questions(
     Ok((0..config.samples).map(question).collect())
 }
 
-/// A judgement without a score is asked for again, with another seed.
-fn again(reader: Reader, times: u32) -> Again {
-    Box::new(move |request, reply| {
-        (request.attempt < times && reader.read(reply).is_err()).then(|| {
-            let attempt = request.attempt + 1;
-            Request { attempt, seed: request.seed.map(|seed| seed_of_attempt(seed, attempt)), ..request.clone() }
-        })
-    })
+/// Which judgements are asked for again, with another seed.
+#[derive(Clone)]
+struct Policy {
+    reader: Reader,
+    times: u32,
+    on_failed: OnFailed,
+}
+
+impl Policy {
+    fn of(config: &JudgeConfig) -> Self {
+        let reader = Reader { score: config.score.clone(), scale: config.scale.clone() };
+        Self { reader, times: config.ask_again_times, on_failed: config.outcomes.failed }
+    }
+
+    /// Those without a score; of those that nobody gave the table says itself what becomes.
+    fn asks_again(&self, request: &Request, reply: &Reply) -> bool {
+        match reply.outcome {
+            // It would be rejected again.
+            Answered::Rejected => false,
+            Answered::Failed => self.on_failed.asks_again(request.attempt, reply.outcome, self.times),
+            _ => request.attempt < self.times && self.reader.read(reply).is_err(),
+        }
+    }
+
+    fn into_again(self) -> Again {
+        Box::new(move |request, reply| self.asks_again(request, reply).then(|| request.again()))
+    }
 }
 
 /// Takes a judgement; the last one settles the answer.
 fn take(
     question: &Question,
     reply: &Reply,
-    reader: &Reader,
+    policy: &Policy,
     config: &JudgeConfig,
     waiting: &mut VecDeque<Judged>,
     output: &mut Output,
@@ -194,7 +215,7 @@ fn take(
     let Some(judged) = waiting.front_mut().filter(|judged| judged.number == question.number) else {
         return Err(Failure::internal(format!("a judgement of answer {} came out of turn", question.number)));
     };
-    let (request, read) = (&question.request, reader.read(reply));
+    let (request, read) = (&question.request, policy.reader.read(reply));
     output.judgement(&Judgement {
         prompt: judged.prompt.clone(),
         sample: judged.sample,
@@ -202,10 +223,12 @@ fn take(
         attempt: request.attempt,
         score: read.ok(),
         why: read.err().map(|why| why.name().to_owned()),
-        text: if reply.outcome == Answered::Rejected { reply.finish.clone() } else { reply.text.clone() },
+        text: match reply.outcome {
+            Answered::Rejected | Answered::Failed => reply.finish.clone(),
+            _ => reply.text.clone(),
+        },
     })?;
-    // A rejected request is not asked again: it would be rejected again.
-    if read.is_err() && request.attempt < config.ask_again_times && reply.outcome != Answered::Rejected {
+    if policy.asks_again(request, reply) {
         return Ok(());
     }
     judged.scores.push(read);

@@ -11,6 +11,7 @@ use stillhouse_stage::{Class, Failure};
 
 use super::config::{JudgeConfig, Unscored};
 use super::score::NoScore;
+use crate::answers::OnFailed;
 
 /// The scores, one [`Scored`] a line: what the filter `score` reads.
 pub const SCORES_FILE: &str = "scores.jsonl";
@@ -88,6 +89,7 @@ pub struct Output {
     unscored: Option<JsonlWriter<WithoutScore>>,
     folder: PathBuf,
     policy: Unscored,
+    on_failed: OnFailed,
     lowest: f64,
     scored: u64,
     sum: f64,
@@ -112,6 +114,7 @@ impl Output {
             unscored: None,
             folder: folder.to_owned(),
             policy: config.unscored,
+            on_failed: config.outcomes.failed,
             lowest: config.scale.min,
             scored: 0,
             sum: 0.0,
@@ -154,7 +157,9 @@ impl Output {
             ([], last) => {
                 let why = last.and_then(|last| last.err()).unwrap_or(NoScore::Unparseable).name();
                 *self.without.entry(why).or_default() += 1;
+                let nobody_judged = scores.iter().all(|score| *score == Err(NoScore::Outcome(Outcome::Failed)));
                 match self.policy {
+                    _ if nobody_judged && self.on_failed == OnFailed::Drop => return self.list(prompt, *sample, why),
                     Unscored::Drop => return self.list(prompt, *sample, why),
                     Unscored::Lowest => self.lowest,
                     Unscored::Fail => {

@@ -63,7 +63,7 @@ fn run(bench: &Bench, answers: &[Answer], server: &Server, mut config: Value) ->
     answers.iter().for_each(|answer| writer.write(answer).unwrap());
     writer.finish().unwrap();
     let digest = bench.store.put_tree(folder.path()).unwrap().0;
-    let teacher = server.definition(json!({ "concurrency": 8 }));
+    let teacher = server.definition(json!({ "concurrency": 8, "attempts": 2 }));
     let context = bench.context_of("judge", ("answers", "answers.a"), digest, teacher, config);
     let outcome = JUDGE.run(&context)?;
     Ok(Made { outcome, out: context.out() })
@@ -169,6 +169,64 @@ fn a_judgement_without_a_score_is_asked_for_again_and_then_treated_as_the_table_
 }
 
 #[test]
+fn a_judgement_that_never_comes_costs_the_others_nothing_and_is_remembered() {
+    let server = Server::start(|asked| {
+        if deserved(asked) == 2 {
+            Act::status(500, "oops").after(std::time::Duration::from_millis(100))
+        } else {
+            fair(asked)
+        }
+    });
+    let all: Vec<Answer> =
+        (1..=5).map(|grade| answer(&format!("q {grade}"), 0, &format!("deserves {grade}"))).collect();
+    let bench = Bench::new();
+    let ask = |failed: &str, more: Value| {
+        let mut config = json!({ "sampling": { "temperature": 0.5 }, "outcomes": { "failed": failed } });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        run(&bench, &all, &server, config)
+    };
+    let failure = ask("fail", json!({})).err().unwrap();
+    assert!(
+        failure.message.contains("of all requests 1 got no usable reply though others did: prompt 2 ("),
+        "{failure}"
+    );
+    assert!(failure.hint.unwrap().ends_with("`outcomes = { failed = \"drop\" }` in `[judge.X]`"));
+    assert_eq!(server.teacher.asked(), 4 + 2, "all others were answered");
+    // A judgement without a score, as others are; or one that is not there at all.
+    let kept = ask("keep", json!({ "unscored": "lowest" })).unwrap();
+    assert_eq!(kept.scores(), [1.0, 1.0, 3.0, 4.0, 5.0]);
+    let judgements: Vec<Judgement> = kept.lines(JUDGEMENTS_FILE);
+    assert_eq!(
+        (judgements[1].why.as_deref(), judgements[1].text.as_str()),
+        (Some("failed"), "the server answered 500: oops")
+    );
+    let made = ask("drop", json!({ "unscored": "lowest" })).unwrap();
+    assert_eq!(made.scores(), [1.0, 3.0, 4.0, 5.0]);
+    let without: Vec<WithoutScore> = made.lines(UNSCORED_FILE);
+    assert_eq!((without.len(), without[0].why.as_str()), (1, "failed"));
+    assert_eq!(made.outcome.metrics["failed"], json!({ "prompts": 1, "requests": 1 }));
+    // That others are asked again does not mean that it is.
+    ask("drop", json!({ "ask-again-times": 1 })).unwrap();
+    assert_eq!(server.teacher.asked(), 6, "what was found out is not paid again");
+    for _ in 0..2 {
+        let again = ask("ask-again", json!({ "ask-again-times": 1 })).unwrap();
+        assert_eq!((server.teacher.asked(), again.scores().len()), (8, 4));
+        assert_eq!(again.outcome.metrics["failed"], json!({ "prompts": 1, "requests": 2 }));
+    }
+}
+
+#[test]
+fn a_judgement_that_is_rejected_is_not_asked_for_again() {
+    let server = Server::start(|asked| if deserved(asked) == 2 { Act::status(400, "too long") } else { fair(asked) });
+    let all: Vec<Answer> =
+        (1..=3).map(|grade| answer(&format!("q {grade}"), 0, &format!("deserves {grade}"))).collect();
+    let config = json!({ "ask-again-times": 2, "sampling": { "temperature": 0.5 } });
+    let bench = Bench::new();
+    let made = run(&bench, &all, &server, config).unwrap();
+    assert_eq!((made.scores(), server.teacher.asked()), (vec![1.0, 3.0], 3));
+}
+
+#[test]
 fn answers_that_say_nothing_are_not_judged_but_listed_in_their_place() {
     let server = Server::start(|asked| if deserved(asked) == 2 { answer_with("no idea") } else { fair(asked) });
     let mut all = answers(3);
@@ -256,6 +314,10 @@ fn what_makes_no_sense_is_said_by_check() {
             "`samples` at temperature 0: the same judgement comes each time",
             "`ask-again-times` at temperature 0: the same judgement comes each time",
         ]
+    );
+    assert_eq!(
+        check(json!({ "outcomes": { "failed": "ask-again" } })),
+        ["`failed = \"ask-again\"` needs `ask-again-times`: it is 0 if left out"]
     );
     assert_eq!(check(json!({ "template": "{{ prompt }}" })), ["the template does not show the `answer`"]);
     assert_eq!(

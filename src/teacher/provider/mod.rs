@@ -18,7 +18,7 @@ use stillhouse_stage::{Ahead, Context, Failure, Forecast, Needs, Outcome};
 
 use self::capability::Capabilities;
 use self::server::Server;
-use crate::answers::{AnswersConfig, SamplingConfig};
+use crate::answers::{AnswersConfig, OnFailed, SamplingConfig};
 use crate::request::Request;
 use crate::session::{Asks, Session};
 
@@ -63,9 +63,15 @@ pub trait Provider: Component + Send + Sync {
     }
 
     /// What questions of a stage's own would take: those of `known` that are in no store yet, and `like_them` more of
-    /// their length.
-    fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
-        let _ = (known, like_them, ahead);
+    /// their length. `on_failed`: what becomes of those that were given up.
+    fn forecast_requests(
+        &self,
+        known: Vec<Request>,
+        like_them: u64,
+        on_failed: OnFailed,
+        ahead: &Ahead<'_>,
+    ) -> Option<Forecast> {
+        let _ = (known, like_them, on_failed, ahead);
         None
     }
 

@@ -10,7 +10,7 @@ use super::capability::{self, Capabilities};
 use super::openai::{ApiConfig, Dialect, EmbeddingsApi, ScoringApi, ServedModel};
 use super::server::{self, Server, UsageConfig};
 use super::{Job, Provider};
-use crate::answers::AnswersConfig;
+use crate::answers::{AnswersConfig, OnFailed};
 use crate::request::Request;
 use crate::session::{Asks, Session};
 
@@ -75,8 +75,14 @@ impl Provider for Vllm {
         server::forecast(&self.server(), answers, ahead)
     }
 
-    fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
-        server::forecast_requests(&self.server(), known, like_them, ahead)
+    fn forecast_requests(
+        &self,
+        known: Vec<Request>,
+        like_them: u64,
+        on_failed: OnFailed,
+        ahead: &Ahead<'_>,
+    ) -> Option<Forecast> {
+        server::forecast_requests(&self.server(), known, like_them, on_failed, ahead)
     }
 
     fn embeddings(&self, together: usize) -> Option<Server> {

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stillhouse_data::answer::Outcome;
-use stillhouse_spec::{Config, Diagnostics, Node, Origin};
 use stillhouse_stage::{Class, Forecast};
 
 use super::bench::{Bench, Made, prompts};
 use super::checks::{teacher, wrong};
 use super::forecast::forecast;
 use super::server::Server;
-use crate::answers::{AnswersConfig, CAPTURED_FILE, Captured};
+use crate::answers::{CAPTURED_FILE, Captured};
 use crate::definition::TeacherConfig;
 use crate::testing::{Asked, BatchServer, Line};
 
@@ -148,7 +147,8 @@ fn what_a_batch_had_no_time_for_is_in_the_next_one() {
     }));
     let failure = Bench::new().run(&prompts(3), never.definition(json!({})), json!({})).err().unwrap();
     assert_eq!(failure.class, Class::Teacher);
-    assert!(failure.message.contains("gave no reply in 3 attempts: the batch says batch_expired: "), "{failure}");
+    assert!(failure.message.contains("2 got no usable reply though others did: prompt 2 ("), "{failure}");
+    assert!(failure.message.contains("the batch says batch_expired: "), "{failure}");
     assert_eq!((never.batches.batches(), never.batches.paid()), (vec![3, 2, 2], 1));
 }
 
@@ -307,20 +307,44 @@ fn batches_are_refused_where_nobody_takes_them() {
 }
 
 #[test]
-fn what_becomes_of_failed_prompts_can_only_be_chosen_without_a_batch() {
-    let said = |outcomes: Value, batch: bool| {
-        let mut report = Diagnostics::default();
-        let definition = teacher(|body| {
-            body["strict"] = json!(true);
-            body["batch"] = json!(batch);
-        });
-        let teacher = TeacherConfig::decode(&Node::from_json(&definition), &mut report).unwrap();
-        let table = json!({ "prompts": "p", "teacher": "t", "outcomes": outcomes });
-        let answers = AnswersConfig::decode(&Node::from_json(&table), &mut report).unwrap();
-        teacher.settings.check(&answers, &|_| Origin::NOWHERE, &mut report);
-        report.sorted().iter().map(|found| found.message.clone()).collect::<Vec<_>>()
-    };
-    assert!(said(json!({ "failed": "drop" }), true)[0].contains("can't be kept, dropped or asked again"));
-    assert_eq!(said(json!({ "failed": "fail" }), true), [""; 0]);
-    assert_eq!(said(json!({ "failed": "drop" }), false), [""; 0]);
+fn a_prompt_that_no_batch_answers_costs_the_others_nothing_and_is_remembered() {
+    let batched = Batched::start(BatchServer::new(|prompt, _| match number_of(prompt) {
+        2 | 5 => Line::Status(500, json!({ "error": { "message": "oops" } })),
+        _ => Line::Answer(format!("answer to: {prompt}")),
+    }));
+    let bench = Bench::new();
+    let run = |answers: Value| bench.run(&prompts(8), batched.definition(json!({})), answers);
+    let failure = run(json!({})).err().unwrap();
+    assert!(
+        failure.message.contains("of all requests 2 got no usable reply though others did: prompt 3 ("),
+        "{failure}"
+    );
+    assert!(failure.message.contains("oops") && failure.hint.unwrap().ends_with("in `[answers.X]`"));
+    assert_eq!(batched.batches.batches(), [8, 2, 2], "all others were answered");
+    // What was found out is not paid again.
+    let made = run(json!({ "outcomes": { "failed": "drop" } })).unwrap();
+    assert_eq!((made.metric("asked"), made.metric("answers"), batched.batches.batches().len()), (0, 6, 3));
+    assert_eq!(made.outcome.metrics["dropped"], json!({ "failed": 2 }));
+    assert_eq!(made.outcome.metrics["failed"], json!({ "prompts": 2, "requests": 2 }));
+    let kept = run(json!({ "outcomes": { "failed": "keep" } })).unwrap().answers();
+    assert_eq!((kept.len(), kept[5].outcome, batched.batches.batches().len()), (8, Outcome::Failed, 3));
+    // Unless it is wished.
+    run(json!({})).err().unwrap();
+    assert_eq!(batched.batches.batches()[3..], [2, 2, 2]);
+    let again = json!({ "outcomes": { "failed": "ask-again" }, "ask-again-times": 1, "ask-again-then": "drop" });
+    for asked in [2, 0] {
+        let made = run(again.clone()).unwrap();
+        assert_eq!((made.metric("asked"), made.metric("answers"), batched.batches.batches().len()), (asked, 6, 9));
+        assert_eq!(made.outcome.metrics["failed"], json!({ "prompts": 2, "requests": 4 }));
+    }
+    assert_eq!((batched.batches.paid(), batched.batches.paid_twice()), (6, vec![]));
+}
+
+#[test]
+fn a_batch_that_answers_nobody_is_the_teacher_s_failure() {
+    let batched = Batched::start(BatchServer::new(|_, _| Line::Status(500, json!({ "error": { "message": "oops" } }))));
+    let drop = json!({ "outcomes": { "failed": "drop" } });
+    let failure = Bench::new().run(&prompts(4), batched.definition(json!({})), drop).err().unwrap();
+    assert!(failure.message.contains(" gave no reply in 3 attempts: "), "{failure}");
+    assert_eq!((failure.class, batched.batches.batches()), (Class::Teacher, vec![4, 4, 4]));
 }

@@ -10,9 +10,10 @@ use stillhouse_stage::store::{Key, Record};
 use stillhouse_stage::{Ahead, AnyConfig, CountedBy, Forecast, StageKind as _, Surroundings, View};
 
 use super::bench::{Bench, NoModels, prompts};
-use super::server::Server;
+use super::server::{Server, echo};
 use crate::answers::{Answers, AnswersConfig};
 use crate::definition::{Teacher, TeacherConfig};
+use crate::testing::Act;
 
 static ANSWERS: Answers = Answers { loader: &NoModels };
 
@@ -98,6 +99,22 @@ fn only_what_is_in_no_store_is_counted() {
     assert_eq!(other.requests, 10);
     bench.run(&prompts(10), teacher.clone(), answers.clone()).unwrap();
     assert_eq!(of(Some(&prompts(10)), &answers).unwrap().requests, 0);
+}
+
+#[test]
+fn what_was_given_up_is_counted_only_where_it_would_be_asked_again() {
+    let server = Server::start(|asked| {
+        if asked.last_message().ends_with(" 2") {
+            Act::status(500, "").after(std::time::Duration::from_millis(200))
+        } else {
+            echo(asked)
+        }
+    });
+    let (bench, teacher) = (Bench::new(), server.definition(json!({ "attempts": 1 })));
+    let drop = json!({ "outcomes": { "failed": "drop" } });
+    bench.run(&prompts(4), teacher.clone(), drop.clone()).unwrap();
+    let of = |answers: Value| forecast(&bench, Some(&prompts(5)), &teacher, answers).unwrap().requests;
+    assert_eq!((of(drop), of(json!({}))), (1, 2));
 }
 
 #[test]

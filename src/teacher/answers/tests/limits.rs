@@ -114,6 +114,10 @@ fn a_prompt_that_is_never_answered_costs_the_others_nothing_and_is_remembered() 
     let again =
         run(json!({ "outcomes": { "failed": "ask-again" }, "ask-again-times": 1, "ask-again-then": "drop" })).unwrap();
     assert_eq!((server.teacher.asked(), again.metric("answers")), (40, 28));
+    // A prompt that failed twice is one that failed.
+    assert_eq!(again.outcome.metrics["failed"], json!({ "prompts": 2, "requests": 4 }));
+    let words = "of 30 requests 2 got no usable reply though others did, asked 4 times in all: prompt 4 (";
+    assert!(bench.warnings().last().unwrap().contains(words), "{:?}", bench.warnings());
     run(json!({ "outcomes": { "failed": "ask-again" }, "ask-again-times": 1, "ask-again-then": "drop" })).unwrap();
     assert_eq!(server.teacher.asked(), 40);
     // With a server that is well, the replies come.

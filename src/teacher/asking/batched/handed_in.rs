@@ -52,11 +52,20 @@ pub enum Ending {
     Fetched {
         /// Replies.
         stored: u64,
-        /// Requests that the server may answer another time, and why it did not.
-        given_up: Vec<(RequestKey, String)>,
+        /// Requests that the server may answer another time.
+        given_up: Vec<GivenUp>,
         /// Requests that the server refused.
         refused: u64,
     },
+}
+
+/// A request that a batch brought no reply to.
+pub struct GivenUp {
+    pub key: RequestKey,
+    /// The limit that it was asked with.
+    pub max_tokens: u32,
+    /// What came instead.
+    pub what: String,
 }
 
 impl HandedIn {
@@ -194,8 +203,9 @@ impl HandedIn {
         // What is left was neither answered nor given up in so many words.
         let left: Vec<RequestKey> = self.wanted.keys().copied().collect();
         for key in left {
-            self.settle(&key, Cost::Nothing);
-            brought.given_up.push((key, format!("the batch {} says nothing of it ({})", batch.id, batch.status)));
+            let max_tokens = self.settle(&key, Cost::Nothing);
+            let what = format!("the batch {} says nothing of it ({})", batch.id, batch.status);
+            brought.given_up.push(GivenUp { key, max_tokens, what });
         }
         let refused = brought.refused.len() as u64;
         asking.refused_in_batches.lock().unwrap_or_else(PoisonError::into_inner).append(&mut brought.refused);
@@ -223,16 +233,16 @@ impl HandedIn {
                 brought.replies.push((key, reply));
             }
             Said::Fault(fault, cost) => {
-                self.settle(&key, cost);
+                let max_tokens = self.settle(&key, cost);
                 match fault {
                     Fault::Transient { what, .. } | Fault::Garbled { what } | Fault::Filtered { words: what } => {
-                        brought.given_up.push((key, what));
+                        brought.given_up.push(GivenUp { key, max_tokens, what });
                     }
                     Fault::Rejected { failure, words } => {
                         brought.refused.insert(key, (failure, words));
                     }
                     Fault::Permanent(failure) => {
-                        brought.given_up.push((key, failure.message.clone()));
+                        brought.given_up.push(GivenUp { key, max_tokens, what: failure.message.clone() });
                         brought.stop.get_or_insert(failure);
                     }
                 }
@@ -261,12 +271,12 @@ impl HandedIn {
         Ok(())
     }
 
-    /// Nothing more is expected of a request.
-    fn settle(&mut self, key: &RequestKey, cost: Cost) {
-        if let Some(wanted) = self.wanted.remove(key) {
-            let charged = self.meter.charge(cost, wanted.estimate);
-            self.governor.budget().settle(wanted.estimate, charged, true);
-        }
+    /// Nothing more is expected of a request. Gives the limit that it was asked with.
+    fn settle(&mut self, key: &RequestKey, cost: Cost) -> u32 {
+        let Some(wanted) = self.wanted.remove(key) else { return 0 };
+        let charged = self.meter.charge(cost, wanted.estimate);
+        self.governor.budget().settle(wanted.estimate, charged, true);
+        wanted.max_tokens()
     }
 
     fn settle_all(&mut self, cost: Cost, sent: bool) {
@@ -293,7 +303,7 @@ struct Brought {
     /// Their requests.
     pending: BTreeSet<RequestKey>,
     stored: u64,
-    given_up: Vec<(RequestKey, String)>,
+    given_up: Vec<GivenUp>,
     refused: BTreeMap<RequestKey, (Failure, String)>,
     stop: Option<Failure>,
 }

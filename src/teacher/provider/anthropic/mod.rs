@@ -16,7 +16,7 @@ use super::api::Auth;
 use super::capability::{self, Capabilities};
 use super::server::{self, Server, UsageConfig};
 use super::{Job, Provider};
-use crate::answers::{AnswersConfig, SamplingConfig};
+use crate::answers::{AnswersConfig, OnFailed, SamplingConfig};
 use crate::request::Request;
 use crate::session::{Asks, Session};
 
@@ -88,8 +88,14 @@ impl Provider for Anthropic {
         server::forecast(&self.server(), answers, ahead)
     }
 
-    fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
-        server::forecast_requests(&self.server(), known, like_them, ahead)
+    fn forecast_requests(
+        &self,
+        known: Vec<Request>,
+        like_them: u64,
+        on_failed: OnFailed,
+        ahead: &Ahead<'_>,
+    ) -> Option<Forecast> {
+        server::forecast_requests(&self.server(), known, like_them, on_failed, ahead)
     }
 
     fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use reqwest::Url;
 use stillhouse_data::model::TokenizerSource;
-use stillhouse_spec::{Config, Diagnostic, Diagnostics, Execution, Node, Origin, Ref};
+use stillhouse_spec::{Config, Diagnostics, Execution, Node, Ref};
 use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome};
 
 use super::{ChatApi, CompletionsApi, Dialect, EmbeddingsApi};
@@ -119,20 +119,6 @@ impl Provider for OpenAi {
         }
     }
 
-    fn check(&self, answers: &AnswersConfig, place: &dyn Fn(&str) -> Origin, report: &mut Diagnostics) {
-        self.capabilities().check(answers, place, report);
-        self.check_sampling(&answers.sampling, place, report);
-        if self.batch_options().is_some() && answers.outcomes.failed != OnFailed::Fail {
-            report.push(
-                Diagnostic::error(
-                    place("outcomes.failed"),
-                    "a prompt that gets no reply in a batch can't be kept, dropped or asked again",
-                )
-                .hint("leave `failed` out, or leave `batch` out of the teacher"),
-            );
-        }
-    }
-
     fn sees_nothing(&self) -> Option<&'static str> {
         (self.model.api == ApiConfig::Completions).then_some("`api = \"completions\"` sends text only")
     }
@@ -145,8 +131,14 @@ impl Provider for OpenAi {
         server::forecast(&self.server(), answers, ahead)
     }
 
-    fn forecast_requests(&self, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
-        server::forecast_requests(&self.server(), known, like_them, ahead)
+    fn forecast_requests(
+        &self,
+        known: Vec<Request>,
+        like_them: u64,
+        on_failed: OnFailed,
+        ahead: &Ahead<'_>,
+    ) -> Option<Forecast> {
+        server::forecast_requests(&self.server(), known, like_them, on_failed, ahead)
     }
 
     fn embeddings(&self, together: usize) -> Option<Server> {

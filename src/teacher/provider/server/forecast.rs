@@ -6,7 +6,8 @@ use stillhouse_stage::{Ahead, Forecast};
 
 use super::Server;
 use super::counting::Counter;
-use crate::answers::{AnswersConfig, Questions};
+use crate::answers::{AnswersConfig, OnFailed, Questions};
+use crate::asking::key_of_failure;
 use crate::batch::Journal;
 use crate::replies::ReplyStore;
 use crate::request::Request;
@@ -22,19 +23,25 @@ pub fn forecast(server: &Server, answers: &AnswersConfig, ahead: &Ahead<'_>) -> 
     let entry = tree.entries().iter().find(|entry| entry.path == file)?;
     let questions = Questions::open(&ahead.store.blob_path(&entry.digest), answers, ahead.seed).ok()?;
     let requests = questions.map(|question| question.map(|question| question.request).ok());
-    Some(unanswered(server, requests, ahead)?.forecast(server))
+    Some(unanswered(server, requests, answers.outcomes.failed, ahead)?.forecast(server))
 }
 
 /// What questions of a stage's own would take: those of `known` that are in no store yet, and `like_them` more that are
 /// as long as those are on average.
 #[must_use]
-pub fn forecast_requests(server: &Server, known: Vec<Request>, like_them: u64, ahead: &Ahead<'_>) -> Option<Forecast> {
+pub fn forecast_requests(
+    server: &Server,
+    known: Vec<Request>,
+    like_them: u64,
+    on_failed: OnFailed,
+    ahead: &Ahead<'_>,
+) -> Option<Forecast> {
     let limit = known.iter().map(|request| u64::from(request.sampling.max_tokens)).max()?;
     let mut all = Counter::of(server, ahead);
     if like_them > 0 {
         known.iter().for_each(|request| all.add(&request.messages));
     }
-    let mut missing = unanswered(server, known.into_iter().map(Some), ahead)?;
+    let mut missing = unanswered(server, known.into_iter().map(Some), on_failed, ahead)?;
     if like_them > 0 {
         missing.requests += like_them;
         missing.more += like_them * all.tokens() / all.prompts();
@@ -65,10 +72,11 @@ impl Missing<'_> {
     }
 }
 
-/// Equal requests are asked once.
+/// Equal requests are asked once, and what was given up only where that is wished.
 fn unanswered<'a>(
     server: &Server,
     requests: impl Iterator<Item = Option<Request>>,
+    on_failed: OnFailed,
     ahead: &'a Ahead<'a>,
 ) -> Option<Missing<'a>> {
     let identity = server.identity();
@@ -83,8 +91,9 @@ fn unanswered<'a>(
     for request in requests {
         let request = request?;
         let key = request.key(&identity);
-        let stored = store.find(&key, request.sampling.max_tokens).ok()?.is_some();
-        if !stored && !handed_in.contains(&key) && asked.insert(key) {
+        let is_stored = |key: &crate::replies::RequestKey| store.find(key, request.sampling.max_tokens).ok().map(|found| found.is_some());
+        let given_up = on_failed != OnFailed::Fail && is_stored(&key_of_failure(&key))?;
+        if !given_up && !is_stored(&key)? && !handed_in.contains(&key) && asked.insert(key) {
             missing.requests += 1;
             missing.prompts.add(&request.conversation());
             missing.output += u64::from(request.sampling.max_tokens);

@@ -10,7 +10,7 @@ use stillhouse_stage::{Failure, Outcome};
 use super::spending::Spending;
 use super::{Client, Server};
 use crate::answers::{Output, Policy, Questions};
-use crate::asking::{Asking, Batches};
+use crate::asking::{Asking, Batches, WithoutReply};
 use crate::batch::BatchOptions;
 use crate::provider::{Asker, Job, terms};
 use crate::replies::ReplyStore;
@@ -32,7 +32,11 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
     let asking = Asking::with_again(
         identity,
         store,
-        (job.answers.on_rejected, job.answers.outcomes.failed),
+        WithoutReply {
+            on_rejected: job.answers.on_rejected,
+            on_failed: job.answers.outcomes.failed,
+            kind: Some(job.context.order().kind.clone()),
+        },
         again,
         connection(server, &job.asker()),
     );
@@ -64,14 +68,13 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
     spending.tell(job.context, asking.paid(), asked.is_ok());
     asked?;
     warn_of_rejected(&job.asker(), &asking, total);
-    if let Some(failures) = asking.failures_in_words() {
-        job.context.warn(format!("teacher {}: of {total} requests {failures}", job.teacher));
-    }
+    warn_of_failed(&job.asker(), &asking, total);
     job.context.progress(output.settled(), Some(total), "answers");
     let (mut metrics, models) = output.finish(job.teacher)?;
     let spent = asking.spent();
     warn_of_uncounted(&job.asker(), &spent);
     spent.add_to(&mut metrics, server.limits.prices);
+    asking.add_failures_to(&mut metrics);
     warn_of_another_model(server, &job.asker(), &models);
     Ok(Outcome { metrics, provenance: provenance(server, &models), resumed: false })
 }
@@ -143,6 +146,13 @@ pub(super) fn warn_of_uncounted(job: &Asker<'_>, spent: &Spent) {
 pub(super) fn warn_of_rejected(job: &Asker<'_>, asking: &Asking, total: u64) {
     if let (count @ 1.., Some(first)) = (asking.rejected(), asking.first_rejection()) {
         job.context.warn(format!("{count} of {total} requests were rejected and have no answer; {first}"));
+    }
+}
+
+/// Nor is one that got no usable reply.
+pub(super) fn warn_of_failed(job: &Asker<'_>, asking: &Asking, total: u64) {
+    if let Some(failures) = asking.failures_in_words() {
+        job.context.warn(format!("teacher {}: of {total} requests {failures}", job.teacher));
     }
 }
 

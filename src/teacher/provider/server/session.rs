@@ -6,13 +6,12 @@ use serde_json::Value;
 use stillhouse_stage::Failure;
 
 use super::run::{
-    TELL_EVERY, connection, provenance, threads, warn_of_another_model, warn_of_masked, warn_of_rejected,
-    warn_of_uncounted,
+    TELL_EVERY, connection, provenance, threads, warn_of_another_model, warn_of_failed, warn_of_masked,
+    warn_of_rejected, warn_of_uncounted,
 };
 use super::spending::Spending;
 use super::{Client, Server};
-use crate::answers::OnFailed;
-use crate::asking::{Asking, Question};
+use crate::asking::{Asking, Question, WithoutReply};
 use crate::provider::Asker;
 use crate::replies::ReplyStore;
 use crate::session::{Asks, Session, Take, Tally};
@@ -22,10 +21,12 @@ use crate::session::{Asks, Session, Take, Tally};
 /// # Errors
 /// If its replies cannot be read.
 pub fn open<'a>(server: Server, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {
-    let Asks { asker, on_rejected, again, total, unit } = asks;
+    let Asks { asker, on_rejected, on_failed, again, total, unit } = asks;
     let identity = server.identity();
     let store = ReplyStore::shared(&asker.context.store().replies_dir().join(identity.folder()))?;
-    let asking = Asking::with_again(identity, store, (on_rejected, OnFailed::Fail), again, connection(&server, &asker));
+    let kind = on_failed.map(|_| asker.context.order().kind.clone());
+    let without_reply = WithoutReply { on_rejected, on_failed: on_failed.unwrap_or_default(), kind };
+    let asking = Asking::with_again(identity, store, without_reply, again, connection(&server, &asker));
     let spending = Spending::of(&server, &asker);
     Ok(Box::new(Open { asker, total, unit, asking, spending, runtime: threads()?, server }))
 }
@@ -80,6 +81,7 @@ impl Session for Open<'_> {
         warn_of_masked(&self.asker, self.asking.client());
         warn_of_uncounted(&self.asker, &self.asking.spent());
         warn_of_rejected(&self.asker, &self.asking, self.total);
+        warn_of_failed(&self.asker, &self.asking, self.total);
         warn_of_another_model(&self.server, &self.asker, &models);
         self.asker.context.progress(self.asking.answered().min(self.total), Some(self.total), self.unit);
         provenance(&self.server, &models)
@@ -87,5 +89,6 @@ impl Session for Open<'_> {
 
     fn add_spent_to(&self, metrics: &mut Value) {
         self.asking.spent().add_to(metrics, self.server.limits.prices);
+        self.asking.add_failures_to(metrics);
     }
 }
