@@ -23,7 +23,7 @@ use crate::batch::journal::Found;
 use crate::batch::line::{self, Wanted};
 use crate::batch::remote::Remote;
 use crate::batch::{BatchOptions, Journal};
-use crate::provider::server::{Client, estimate};
+use crate::provider::server::Client;
 use crate::replies::RequestKey;
 use crate::reply::Reply;
 
@@ -222,11 +222,12 @@ impl Rounds<'_> {
                 questions.next();
                 continue;
             };
-            match budget.try_reserve(estimate(request)) {
+            let estimate = client.estimate(std::slice::from_ref(request));
+            match budget.try_reserve(estimate) {
                 Ok(Some(reserved)) => claimed.estimate = reserved,
                 Ok(None) => break Ended::Budget,
                 Err(used_up) => {
-                    self.stop = Some(client.stop(used_up));
+                    self.stop = Some(client.stop(used_up.cap, estimate));
                     break Ended::Budget;
                 }
             }

@@ -54,6 +54,7 @@ impl Vllm {
             limits: self.usage.limits(),
             terms: self.usage.terms.0.clone(),
             batch: None,
+            thinking_tokens: self.usage.limits.thinking_tokens,
         }
     }
 }
@@ -87,7 +88,7 @@ impl Provider for Vllm {
 
     fn embeddings(&self, together: usize) -> Option<Server> {
         let api = Arc::new(EmbeddingsApi::new(self.model.name.clone(), together));
-        Some(Server { family: "vllm-embeddings", api, ..self.server() })
+        Some(Server { family: "vllm-embeddings", api, thinking_tokens: 0, ..self.server() })
     }
 
     fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {

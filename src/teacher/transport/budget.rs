@@ -160,6 +160,19 @@ pub struct UsedUp {
     pub spent: f64,
 }
 
+/// What lays claim to a cap, all in its measure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Claims {
+    /// What was spent, unanswered requests at the most that they can have cost.
+    pub spent: f64,
+    /// The most that requests on their way can cost.
+    pub on_their_way: f64,
+    /// The most that one more can cost.
+    pub next: f64,
+    /// Whether that is more than its own limit, because replies took more than theirs.
+    pub beyond_limit: bool,
+}
+
 impl Budget {
     /// Caps on what `ledger` counts. Prices are those of the cap: two tables that price the same tokens differently
     /// each reckon in their own.
@@ -203,6 +216,19 @@ impl Budget {
         match never.or((state.reserved == Sum::default()).then_some(cap)) {
             Some(cap) => Err(UsedUp { cap: *cap, spent: cap.of(state.spent) }),
             None => Ok(None),
+        }
+    }
+
+    /// What a cap has to bear, with one more request that can take so much by its own limit.
+    #[must_use]
+    pub fn claims(&self, cap: Cap, estimate: Estimate) -> Claims {
+        let state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = state.expected(estimate);
+        Claims {
+            spent: cap.of(state.spent),
+            on_their_way: cap.of(state.reserved),
+            next: cap.of(Sum::one(expected)),
+            beyond_limit: expected != estimate,
         }
     }
 
@@ -268,6 +294,19 @@ mod tests {
         budget.settle(second, Estimate { prompt: 2, completion: 3 }, true);
         budget.reserve(FIVE).await.unwrap();
         assert_eq!(budget.try_reserve(FIVE), Ok(None), "37 spent, 32 on their way, and 32 have no room beside them");
+    }
+
+    #[tokio::test]
+    async fn what_lays_claim_to_a_cap_is_told_in_its_measure() {
+        let budget = Budget::new(usd(100.0), Arc::default());
+        let first = budget.reserve(FIVE).await.unwrap();
+        budget.reserve(FIVE).await.unwrap();
+        budget.took(FIVE.completion, 30);
+        budget.settle(first, Estimate { prompt: 2, completion: 30 }, true);
+        let told = Claims { spent: 32.0, on_their_way: 5.0, next: 32.0, beyond_limit: true };
+        assert_eq!(budget.claims(Cap::Usd(100.0, PRICES), FIVE), told);
+        let requests = Claims { spent: 1.0, on_their_way: 1.0, next: 1.0, beyond_limit: true };
+        assert_eq!(budget.claims(Cap::Requests(9), FIVE), requests);
     }
 
     #[tokio::test]

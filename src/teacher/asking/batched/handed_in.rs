@@ -75,9 +75,12 @@ impl HandedIn {
     }
 
     /// One of an earlier run: what it costs is this run's, whatever the budget says to it.
-    pub fn adopted(entry: Entry, wanted: BTreeMap<RequestKey, Wanted>, client: &Client) -> Self {
-        let budget = client.governor.budget();
-        wanted.values().for_each(|wanted| budget.reserve_sent(wanted.estimate));
+    pub fn adopted(entry: Entry, mut wanted: BTreeMap<RequestKey, Wanted>, client: &Client) -> Self {
+        let (budget, thinking) = (client.governor.budget(), client.thinking_tokens());
+        for wanted in wanted.values_mut() {
+            wanted.estimate.completion += thinking;
+            budget.reserve_sent(wanted.estimate);
+        }
         Self::with(entry, wanted, client, true)
     }
 

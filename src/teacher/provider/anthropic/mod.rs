@@ -55,6 +55,7 @@ impl Anthropic {
             limits: self.usage.limits(),
             terms: self.usage.terms.0.clone(),
             batch: None,
+            thinking_tokens: self.usage.limits.thinking_tokens,
         }
     }
 }

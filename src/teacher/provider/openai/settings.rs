@@ -106,6 +106,7 @@ impl OpenAi {
             limits: self.usage.limits.limits(prices.as_ref()),
             terms: self.usage.terms.0.clone(),
             batch: self.batch_options().cloned(),
+            thinking_tokens: self.usage.limits.thinking_tokens,
         }
     }
 }
@@ -148,6 +149,7 @@ impl Provider for OpenAi {
             // Vectors are cheap and come at once: they are not handed in as a batch, nor at its price.
             limits: self.usage.limits(),
             batch: None,
+            thinking_tokens: 0,
             ..self.server()
         })
     }

@@ -58,6 +58,8 @@ pub struct Client {
     pub governor: Arc<Governor>,
     api: Arc<dyn Api>,
     limits: Limits,
+    /// Tokens that a reply may take beyond its limit.
+    thinking_tokens: u64,
     breaker: Arc<Breaker>,
     meter: Arc<Meter>,
     waiting: Arc<Waiting>,
@@ -80,6 +82,7 @@ impl Client {
             governor,
             api,
             limits: *limits,
+            thinking_tokens: 0,
             breaker: Breaker::new(limits.failures_in_a_row, limits.attempts),
             meter: Arc::default(),
             waiting: Arc::default(),
@@ -91,6 +94,19 @@ impl Client {
             without_log_probs: AtomicU32::new(0),
             gathering: Gathering::default(),
         }
+    }
+
+    /// The same for a model that may think for so many tokens beyond its limit.
+    #[must_use]
+    pub fn with_thinking(mut self, tokens: u64) -> Self {
+        self.thinking_tokens = tokens;
+        self
+    }
+
+    /// Tokens that a reply may take beyond its limit.
+    #[must_use]
+    pub fn thinking_tokens(&self) -> u64 {
+        self.thinking_tokens
     }
 
     /// What requests wait for, if it is time to say so.
@@ -152,7 +168,7 @@ impl Client {
             let hint = "ask a model that sees by a chat API, or take the images out";
             return Err(Failure::input(message).hint(hint).into());
         }
-        let estimate = estimate_all(requests);
+        let estimate = self.estimate(requests);
         let mut place = self.waiting.place();
         let (mut attempt, mut refusals) = (1, Refusals::default());
         loop {
@@ -254,9 +270,22 @@ impl Client {
         }
     }
 
+    /// The most tokens that requests in one body can take together, as far as that is known.
+    #[must_use]
+    pub fn estimate(&self, requests: &[Request]) -> Estimate {
+        let Estimate { prompt, completion } = estimate_all(requests);
+        let thinking = self.thinking_tokens.saturating_mul(requests.len() as u64);
+        Estimate { prompt, completion: completion.saturating_add(thinking) }
+    }
+
     /// Waits for a place within the limits, and for a teacher that is not in doubt.
     async fn enter(&self, estimate: Estimate) -> Result<(Pass, Try), Failure> {
-        let pass = self.governor.enter(estimate).await.map_err(|used_up| self.stop(used_up))?.counted_by(&self.meter);
+        let pass = self
+            .governor
+            .enter(estimate)
+            .await
+            .map_err(|used_up| self.stop(used_up.cap, estimate))?
+            .counted_by(&self.meter);
         let turn = self.breaker.admit().await.map_err(|down| self.down(down))?;
         let left_alone = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match left_alone {
@@ -271,7 +300,7 @@ impl Client {
         let answer = self.endpoint.post(self.api.path(), body, most).await?;
         let read = self.read_all(&answer.body, requests);
         let used = read.as_ref().map_or_else(|(_, used)| *used, |replies| cost_of(replies));
-        let heeded = self.governor.heed(&answer.allowances, used.tokens(estimate_all(requests)), self.limits.max_wait);
+        let heeded = self.governor.heed(&answer.allowances, used.tokens(self.estimate(requests)), self.limits.max_wait);
         if let Err(left_alone) = heeded {
             // What came is kept; the next one that would be sent finds it.
             self.left_alone.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(left_alone);

@@ -45,7 +45,7 @@ pub fn forecast_requests(
     if like_them > 0 {
         missing.requests += like_them;
         missing.more += like_them * all.tokens() / all.prompts();
-        missing.output += like_them * limit;
+        missing.output += like_them * (limit + server.thinking_tokens);
     }
     Some(missing.forecast(server))
 }
@@ -96,7 +96,7 @@ fn unanswered<'a>(
         if !given_up && !is_stored(&key)? && !handed_in.contains(&key) && asked.insert(key) {
             missing.requests += 1;
             missing.prompts.add(&request.conversation());
-            missing.output += u64::from(request.sampling.max_tokens);
+            missing.output += u64::from(request.sampling.max_tokens) + server.thinking_tokens;
         }
     }
     Some(missing)

@@ -126,7 +126,7 @@ pub(super) fn connection(
         let key = key_variable.as_ref().and_then(|variable| std::env::var(variable).ok());
         let address = Address { teacher: teacher.clone(), base_url, key_variable, auth: server.auth };
         let (endpoint, governor) = (Endpoint::new(address, key, limits)?, Governor::shared(&place, limits));
-        Ok(Client::new(endpoint, governor, Arc::clone(&server.api), limits))
+        Ok(Client::new(endpoint, governor, Arc::clone(&server.api), limits).with_thinking(server.thinking_tokens))
     }
 }
 

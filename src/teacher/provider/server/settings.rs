@@ -37,6 +37,8 @@ pub struct Server {
     pub terms: Option<TermsConfig>,
     /// How requests are handed in together; nothing where they are sent one by one.
     pub batch: Option<BatchOptions>,
+    /// Tokens that a reply may take beyond its limit.
+    pub thinking_tokens: u64,
 }
 
 impl Server {
@@ -95,6 +97,10 @@ pub struct LimitsConfig {
     /// Requests a run, each time that one is tried again counted; stops and counts as `budget-usd` does.
     #[config(min = 1)]
     pub budget_requests: Option<u64>,
+    /// Tokens that the model may think beyond `max-tokens`, where its server does not count those among them (OpenAI's and
+    /// Anthropic's do): for every request so many more are set aside of budgets and of tokens a minute.
+    #[config(default = 0)]
+    pub thinking_tokens: u64,
     /// The longest that one attempt may take, in seconds.
     #[config(default = 300.0, above = 0)]
     pub timeout_seconds: f64,
@@ -122,6 +128,7 @@ impl Default for LimitsConfig {
             budget_usd: None,
             budget_tokens: None,
             budget_requests: None,
+            thinking_tokens: 0,
             timeout_seconds: 300.0,
             attempts: 8,
             max_wait_seconds: 600.0,
@@ -166,6 +173,8 @@ impl LimitsConfig {
             budget_usd,
             budget_tokens,
             budget_requests,
+            // The connection knows what a request can take.
+            thinking_tokens: _,
             timeout_seconds,
             attempts,
             max_wait_seconds,

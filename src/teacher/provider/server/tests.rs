@@ -219,7 +219,11 @@ async fn a_used_up_budget_is_a_failure_of_its_own() {
         }
     };
     assert_eq!(failure.class, Class::Budget);
-    assert!(failure.message.contains("the budget of $70") && failure.message.contains("($18.0000 spent)"), "{failure}");
+    assert!(
+        failure.message.contains("the budget of $70")
+            && failure.message.contains("($18.0000 spent; one more can take $57.0000)"),
+        "{failure}"
+    );
     assert_eq!((answered, teacher.asked()), (2, 2));
 }
 

@@ -5,27 +5,41 @@ use std::time::Duration;
 use stillhouse_stage::{Class, Failure};
 
 use super::Client;
-use crate::transport::Cap;
 use crate::transport::breaker::Down;
-use crate::transport::budget::UsedUp;
+use crate::transport::budget::Claims;
+use crate::transport::{Cap, Estimate};
 
 impl Client {
-    pub(crate) fn stop(&self, UsedUp { cap, spent }: UsedUp) -> Failure {
-        let (what, key) = match cap {
-            Cap::Usd(cap, _) => {
-                (format!("the budget of ${cap} has no room for the next request (${spent:.4} spent)"), "budget-usd")
-            }
-            Cap::Tokens(cap) => {
-                (format!("the budget of {cap} tokens has no room for the next request ({spent} used)"), "budget-tokens")
-            }
-            Cap::Requests(cap) => (format!("the budget of {cap} requests is used up"), "budget-requests"),
+    /// Why a request that can take so much is not sent: what the cap is, what is gone of it, and what the request could take.
+    pub(crate) fn stop(&self, cap: Cap, wanted: Estimate) -> Failure {
+        let Claims { spent, on_their_way, next, beyond_limit } = self.governor.budget().claims(cap, wanted);
+        let (most, amount): (f64, fn(f64) -> String) = match cap {
+            Cap::Usd(most, _) => (most, |usd| format!("${usd:.4}")),
+            Cap::Tokens(most) | Cap::Requests(most) => (most as f64, |count| count.to_string()),
         };
-        let most = match cap {
-            Cap::Usd(most, _) => most,
-            Cap::Tokens(most) | Cap::Requests(most) => most as f64,
+        let (budget, key) = match cap {
+            Cap::Usd(most, _) => (format!("${most}"), "budget-usd"),
+            Cap::Tokens(most) => (format!("{most} tokens"), "budget-tokens"),
+            Cap::Requests(most) => (format!("{most} requests"), "budget-requests"),
+        };
+        let going = if on_their_way > 0.0 { format!(", {} on their way", amount(on_their_way)) } else { String::new() };
+        let like_before = if beyond_limit { ", as replies took more than `max-tokens` before" } else { "" };
+        let (spent_words, next) = (amount(spent), amount(next));
+        let what = match cap {
+            Cap::Requests(_) => format!("is used up ({spent_words} sent{going})"),
+            Cap::Usd(..) | Cap::Tokens(_) => format!(
+                "has no room for the next request ({spent_words} spent{going}; one more can take {next}{like_before})"
+            ),
         };
         let beyond = if spent > most { ": the server bills more than `max-tokens` allow" } else { "" };
-        let failure = Failure::new(Class::Budget, format!("{}: {what}{beyond}", self.endpoint.label()));
+        let label = self.endpoint.label();
+        let failure = Failure::new(Class::Budget, format!("{label}: the budget of {budget} {what}{beyond}"));
+        if spent > most {
+            return failure.hint(format!(
+                "what was paid for is kept; say with `limits.thinking-tokens` how much the model may think beyond \
+                 `max-tokens`, and nothing is sent that `limits.{key}` could not bear"
+            ));
+        }
         if spent == 0.0 {
             return failure.hint(format!(
                 "one request alone can take more than that (a token a byte of the prompt, and `sampling.max-tokens`): lower \

@@ -145,5 +145,42 @@ async fn a_model_that_thinks_beyond_its_limit_overruns_a_cap_once() {
         failure = chat.ask(&request("hello"), &CancellationToken::new()).await.err();
     }
     assert_eq!(teacher.asked(), 2, "820 of 1000, and a third may take 400");
-    assert!(failure.unwrap().failure.message.contains("(820 used)"));
+    let told = "the budget of 1000 tokens has no room for the next request (820 spent; one more can take 441, as replies took more than \
+                `max-tokens` before)";
+    assert!(failure.as_ref().unwrap().failure.message.contains(told), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_model_whose_thinking_is_known_overruns_no_cap() {
+    let thinks = || {
+        let message = json!({ "role": "assistant", "content": "yes" });
+        let usage = json!({ "prompt_tokens": 10, "completion_tokens": 400 });
+        Act::ok(json!({ "choices": [{ "finish_reason": "stop", "message": message }], "usage": usage }).to_string())
+    };
+    // 41 + 16 by its limits.
+    let ask = async |cap: u64, thinking: u64| {
+        let limits = Limits { budget_tokens: Some(cap), ..limits() };
+        let teacher = FakeTeacher::start(move |_| thinks()).await.unwrap();
+        let chat = chat_with(&teacher.base_url(), None, limits).with_thinking(thinking);
+        let mut failure = None;
+        while failure.is_none() {
+            failure = chat.ask(&request("hello"), &CancellationToken::new()).await.err();
+        }
+        (teacher.asked(), failure.unwrap().failure)
+    };
+    let (asked, failure) = ask(400, 0).await;
+    assert_eq!(asked, 1, "nobody knew");
+    assert!(failure.message.ends_with("(410 spent; one more can take 441, as replies took more than `max-tokens` before): the server bills more than `max-tokens` allow"), "{failure}");
+    assert!(failure.hint.unwrap().contains("`limits.thinking-tokens`"));
+    let (asked, failure) = ask(400, 400).await;
+    assert_eq!(asked, 0, "41 + 16 + 400 are more");
+    assert!(
+        failure
+            .message
+            .ends_with("the budget of 400 tokens has no room for the next request (0 spent; one more can take 457)"),
+        "{failure}"
+    );
+    let (asked, failure) = ask(900, 400).await;
+    assert_eq!(asked, 2, "457 have room beside 410");
+    assert!(failure.message.contains("(820 spent; one more can take 457)"), "{failure}");
 }
