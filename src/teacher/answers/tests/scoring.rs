@@ -67,6 +67,22 @@ fn vllm(server: &Server) -> Value {
 }
 
 #[test]
+fn log_probabilities_that_are_none_are_asked_for_again() {
+    let server = Server::start(|asked| {
+        let Act::Answer { body, .. } = word_by_word(asked) else { unreachable!() };
+        let mut body: Value = serde_json::from_slice(&body).unwrap();
+        // `is`, the second word of the answer.
+        let told = &mut body["prompt_logprobs"][4]["2"]["logprob"];
+        *told = [json!(5.0), Value::Null].get(asked.number as usize).unwrap_or(told).clone();
+        Act::ok(body.to_string())
+    });
+    let bench = Bench::new();
+    let config = json!({ "capture": { "top-k": 1 } });
+    let made = score(&bench, given(&bench, &[("It is four", Outcome::Ok)]), vllm(&server), config).unwrap();
+    assert_eq!((made.metric("answers"), server.teacher.asked()), (1, 3));
+}
+
+#[test]
 fn a_vllm_server_scores_what_others_said_and_is_asked_once() {
     let server = Server::start(word_by_word);
     let bench = Bench::new();

@@ -30,12 +30,14 @@ pub struct ScoringApi {
     pub dialect: Dialect,
 }
 
+/// What rounding may make of the logarithm of a probability of 1: more is the logarithm of none.
+const ROUNDING: f64 = 0.01;
+
 /// The most probable tokens at a position of what the server read, by their ids.
 type Read = BTreeMap<u32, LogProb>;
 
 #[derive(Deserialize)]
 struct LogProb {
-    /// `null` stands for minus infinity.
     #[serde(default)]
     logprob: Option<f64>,
     #[serde(default)]
@@ -156,9 +158,13 @@ impl ScoringApi {
             Some(Capture::TopK(k)) => k as usize,
             _ => usize::MAX,
         };
-        let mut tokens = self.of_answer(&read, &ids, &given.text, most);
+        let mut tokens = self.of_answer(&read, &ids, &given.text, most)?;
         let end = choice.logprobs.and_then(LogProbs::positions).and_then(|positions| positions.into_iter().next());
         if let (false, true, Some(TokenLogProbs { mut top, .. })) = (tokens.is_empty(), given.is_whole(), end) {
+            if let Some(one) = top.iter().find(|one| f64::from(one.log_prob) > ROUNDING) {
+                let what = format!("a positive log-probability ({}) stands where the answer ends", one.log_prob);
+                return Err(Unusable::Broken(what));
+            }
             top.truncate(most);
             // Whatever it would have written there: here the answer ends, with a token that writes nothing.
             tokens.push(TokenLogProbs { chosen: Candidate { id: None, bytes: Vec::new(), log_prob: f32::MIN }, top });
@@ -176,19 +182,40 @@ impl ScoringApi {
     }
 
     /// The positions of the answer among those of all that was read; none where no token begins with it.
-    fn of_answer(&self, read: &[Option<Read>], ids: &[u32], text: &str, most: usize) -> Vec<TokenLogProbs> {
+    ///
+    /// # Errors
+    /// A position at which the server tells no distribution.
+    fn of_answer(
+        &self,
+        read: &[Option<Read>],
+        ids: &[u32],
+        text: &str,
+        most: usize,
+    ) -> Result<Vec<TokenLogProbs>, Unusable> {
         let chosen = |place: usize| read[place].as_ref().and_then(|read| read.get(&ids[place]));
         let pieces: Vec<&str> = (0..ids.len())
             .map(|place| chosen(place).and_then(|it| it.decoded_token.as_deref()).unwrap_or(""))
             .collect();
-        let Some(start) = start_of(text, &pieces) else { return Vec::new() };
+        let broken = |place: usize, what: &str, of_answer: &str| {
+            Unusable::Broken(format!("{what} at token {} of {} that were read{of_answer}", place + 1, ids.len()))
+        };
+        let Some(start) = start_of(text, &pieces) else {
+            // It may be one of the answer's own tokens that is not told.
+            let untold = (1..ids.len()).rev().find(|place| chosen(*place).is_none());
+            let what = untold.and_then(|place| Some((place, sound(read[place].as_ref(), ids[place]).err()?)));
+            return what.map_or(Ok(Vec::new()), |(place, what)| Err(broken(place, &what, "")));
+        };
         let position = |place: usize| {
+            // Nothing comes before the first token of all: of that alone nobody can say how probable it is.
+            if let (1.., Err(what)) = (place, sound(read[place].as_ref(), ids[place])) {
+                return Err(broken(place, &what, &format!(", {} of the answer", place - start + 1)));
+            }
             let mut top: Vec<Candidate> =
                 read[place].iter().flatten().map(|(id, told)| self.candidate(*id, told)).collect();
             top.sort_by(|a, b| b.log_prob.total_cmp(&a.log_prob).then(a.id.cmp(&b.id)));
             top.truncate(most);
             let nothing = LogProb { logprob: None, decoded_token: None };
-            TokenLogProbs { chosen: self.candidate(ids[place], chosen(place).unwrap_or(&nothing)), top }
+            Ok(TokenLogProbs { chosen: self.candidate(ids[place], chosen(place).unwrap_or(&nothing)), top })
         };
         (start..ids.len()).map(position).collect()
     }
@@ -204,6 +231,24 @@ impl ScoringApi {
             }
         }
     }
+}
+
+/// Whether what a server tells of a position can be a distribution's, with the token that stands there.
+fn sound(told: Option<&Read>, token: u32) -> Result<(), String> {
+    let told = told.ok_or("there is null in place of log-probabilities")?;
+    if !told.contains_key(&token) {
+        return Err(format!("there is no log-probability of the token that stands there (id {token})"));
+    }
+    for (id, LogProb { logprob, .. }) in told {
+        match logprob {
+            None => return Err(format!("a log-probability is null (of the token with id {id})")),
+            Some(value) if *value > ROUNDING => {
+                return Err(format!("a log-probability is positive ({value}, of the token with id {id})"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The token with which a text begins that ends where the tokens end; none where one token holds its beginning and what
@@ -331,7 +376,7 @@ mod tests {
                 null,
                 { "2": told(-0.1, "one?") },
                 { "5": told(-2.0, "It"), "6": told(-0.3, "One"), "7": told(-1.5, "Ah") },
-                { "8": told(-0.2, " is"), "3": json!({ "logprob": null, "decoded_token": "x" }) },
+                { "8": told(-0.2, " is"), "3": told(-9.0, "x") },
             ],
             "prompt_token_ids": [1, 2, 5, 8],
         })
@@ -347,7 +392,7 @@ mod tests {
         assert_eq!(tokens.iter().map(|token| token.chosen.id).collect::<Vec<_>>(), [Some(5), Some(8), None]);
         // The two most probable ones were asked for; the token of the text may be none of them.
         assert_eq!((ids(&tokens[0].top), tokens[0].chosen.log_prob), (vec![6, 7], -2.0));
-        assert_eq!((ids(&tokens[1].top), tokens[1].top[1].log_prob), (vec![8, 3], f32::MIN));
+        assert_eq!((ids(&tokens[1].top), tokens[1].top[1].log_prob), (vec![8, 3], -9.0));
         assert_eq!((ids(&tokens[2].top), tokens[2].chosen.bytes.len()), (vec![9, 0], 0));
         let texts = api(ApiConfig::Chat, false).parse(said().to_string().as_bytes(), &request("It is")).unwrap();
         assert_eq!(texts.tokens.unwrap()[1].chosen, Candidate { id: None, bytes: b" is".to_vec(), log_prob: -0.2 });
@@ -359,6 +404,55 @@ mod tests {
         // Another text than the server read: nothing is known of its tokens.
         let other = api(ApiConfig::Chat, true).parse(said().to_string().as_bytes(), &request("It was")).unwrap();
         assert_eq!(other.tokens, Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_can_be_no_log_probability_breaks_the_reply_and_its_place_is_named() {
+        let parse = |change: &dyn Fn(&mut Value)| {
+            let mut body = said();
+            change(&mut body);
+            api(ApiConfig::Chat, true).parse(body.to_string().as_bytes(), &request("It is"))
+        };
+        let broken = |change: &dyn Fn(&mut Value)| match parse(change) {
+            Err(Unusable::Broken(what)) => what,
+            other => panic!("{other:?}"),
+        };
+        let place = "at token 4 of 4 that were read, 2 of the answer";
+        assert_eq!(
+            broken(&|body| body["prompt_logprobs"][3]["8"]["logprob"] = json!(0.5)),
+            format!("a log-probability is positive (0.5, of the token with id 8) {place}")
+        );
+        assert_eq!(
+            broken(&|body| body["prompt_logprobs"][3]["3"]["logprob"] = Value::Null),
+            format!("a log-probability is null (of the token with id 3) {place}")
+        );
+        assert_eq!(
+            broken(&|body| body["prompt_logprobs"][3] = json!({ "3": { "logprob": -0.5, "decoded_token": " is" } })),
+            "there is no log-probability of the token that stands there (id 8) at token 4 of 4 that were read"
+        );
+        assert_eq!(
+            broken(&|body| body["prompt_logprobs"][2] = Value::Null),
+            "there is null in place of log-probabilities at token 3 of 4 that were read"
+        );
+        assert_eq!(
+            broken(&|body| body["choices"][0]["logprobs"]["content"][0]["top_logprobs"][1]["logprob"] = json!(2.0)),
+            "a positive log-probability (2) stands where the answer ends"
+        );
+        // Rounding, and what is no part of the answer.
+        let well: [&dyn Fn(&mut Value); 3] = [
+            &|body| body["prompt_logprobs"][3]["8"]["logprob"] = json!(1e-4),
+            &|body| body["prompt_logprobs"][1]["2"]["logprob"] = json!(7.0),
+            &|body| body["prompt_logprobs"][1]["2"]["logprob"] = Value::Null,
+        ];
+        for well in well {
+            assert_eq!(parse(well).unwrap().tokens.unwrap().len(), 3);
+        }
+        // Of the first token of all nobody can say anything.
+        let mut body = said();
+        body["prompt_logprobs"] = json!([null, { "8": { "logprob": -0.2, "decoded_token": " is" } }]);
+        body["prompt_token_ids"] = json!([5, 8]);
+        let reply = api(ApiConfig::Completions, true).parse(body.to_string().as_bytes(), &request(" is")).unwrap();
+        assert_eq!(reply.tokens.unwrap().len(), 2);
     }
 
     #[test]
