@@ -23,6 +23,7 @@ mod dropped;
 mod evaluated;
 mod gate;
 mod look;
+mod measured;
 mod output;
 mod select;
 mod signals;
@@ -45,6 +46,7 @@ pub use decontaminate::{DecontaminationStatistics, EvaluationStatistics};
 pub use diversity::{Diversity, Spread};
 pub use dropped::{DROPPED_FILE, DroppedRow};
 pub use look::{Fate, RowName, ShownRow};
+pub use measured::Measured;
 pub use statistics::{MatchedStatistics, PartStatistics, SignalStatistics, Statistics};
 
 use crate::model::tokenizer_folder;

@@ -28,6 +28,6 @@ pub use run_record::{RunEnd, RunRecord, StageResult, State, fold};
 pub use runs_list::runs_list;
 pub use scores::{SuiteScores, scores, scores_table};
 pub use spend::{Spend, Sum, spend, spend_table};
-pub use stage_page::{stage_json, stage_page};
+pub use stage_page::{Encodings, stage_json, stage_page};
 pub use students::students_table;
 pub use summary::{LogTail, run_ending, run_summary};

@@ -6,7 +6,7 @@ use stillhouse_stage::store::{Digest, Key, Record, Tree, TreeEntry};
 
 use crate::grid::TEXT_WIDTH;
 use crate::testing::{eval_finished, failed_run, quickstart, run_started};
-use crate::{Layout, fold, run_page, runs_list, scores_table, stage_json, stage_page};
+use crate::{Encodings, Layout, fold, run_page, runs_list, scores_table, stage_json, stage_page};
 
 #[test]
 fn a_finished_run_shows_students_scores_and_counts() {
@@ -89,7 +89,7 @@ fn record() -> (Record, Tree) {
 #[test]
 fn a_stage_is_shown_with_recipe_metrics_provenance_and_files() {
     let (record, files) = record();
-    assert_snapshot!(stage_page(&record, &files, Layout::Text));
+    assert_snapshot!(stage_page(&record, &files, Encodings::Own, Layout::Text));
 }
 
 #[test]

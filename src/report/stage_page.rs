@@ -9,19 +9,38 @@ use crate::grid::{Grid, Layout};
 /// The member of a record's provenance that tells which tables its fields named.
 const NAMES: &str = "names";
 
+/// What is known of how a server's log-probabilities can be kept: they get their tokens in a dataset.
+#[derive(Clone, Copy, Debug)]
+pub enum Encodings<'a> {
+    /// The record's own, where it has any.
+    Own,
+    /// What the dataset of this name tried, as its record has it.
+    Of(&'a str, &'a Value),
+    /// Nothing yet.
+    Unknown,
+}
+
+/// Where to look for the encodings of what a server told.
+const UNKNOWN: &str = "what each encoding of the teacher's signals takes and costs is known in a student's tokens: make a dataset of these \
+                       answers, then `stillhouse show dataset.X`";
+
 /// A record and the files of its output, for `show`. Recipe and metrics know other tables by the paths of the fields
 /// that name them; what these were called by the experiment that made the record stands in a section of its own.
-pub fn stage_page(record: &Record, files: &Tree, layout: Layout) -> String {
+pub fn stage_page(record: &Record, files: &Tree, tried: Encodings<'_>, layout: Layout) -> String {
     let recipe: Value = serde_json::from_str(&record.recipe).unwrap_or(Value::Null);
     let mut provenance = record.provenance.clone();
     let names = provenance.as_object_mut().and_then(|members| members.remove(NAMES)).unwrap_or(Value::Null);
     let mut metrics = record.metrics.clone();
-    let encodings = encodings(&mut metrics);
+    let own = encodings(&mut metrics);
+    let (of, encodings) = match tried {
+        Encodings::Of(dataset, rows) if own.rows.is_empty() => (format!(" (in {dataset})"), table(rows)),
+        _ => (String::new(), own),
+    };
     let sections = [
         (String::new(), facts(record, files)),
         ("recipe".to_owned(), grid_of(&recipe)),
         ("metrics".to_owned(), grid_of(&metrics)),
-        ("what each encoding of the teacher's signals takes and costs".to_owned(), encodings),
+        (format!("what each encoding of the teacher's signals takes and costs{of}"), encodings),
         ("names, when it was made".to_owned(), grid_of(&names)),
         ("provenance".to_owned(), grid_of(&provenance)),
         ("files".to_owned(), file_grid(files)),
@@ -35,7 +54,11 @@ pub fn stage_page(record: &Record, files: &Tree, layout: Layout) -> String {
         .filter(|(_, grid)| !grid.rows.is_empty())
         .map(|(title, grid)| format!("{}{}", heading(title, layout), grid.render(layout)))
         .collect();
-    page + &shown.join("\n")
+    let unknown = match tried {
+        Encodings::Unknown => format!("\n{UNKNOWN}\n"),
+        Encodings::Own | Encodings::Of(..) => String::new(),
+    };
+    page + &shown.join("\n") + &unknown
 }
 
 /// The record and the list of its files as one JSON object.
@@ -82,9 +105,13 @@ fn facts(record: &Record, files: &Tree) -> Grid {
 /// The encodings that a stage tried on its first answers, taken out of its metrics: `answers` on a local teacher's, `dataset` on
 /// what a server told.
 fn encodings(metrics: &mut Value) -> Grid {
-    let mut grid = Grid::new(["encoding", "k", "bytes/token", "KL mean", "KL max", "rounding KL mean", "mass outside"]);
     let tried = metrics.get_mut("signals").and_then(Value::as_object_mut).and_then(|it| it.remove("encodings"));
-    for row in tried.as_ref().and_then(Value::as_array).into_iter().flatten() {
+    table(&tried.unwrap_or(Value::Null))
+}
+
+fn table(tried: &Value) -> Grid {
+    let mut grid = Grid::new(["encoding", "k", "bytes/token", "KL mean", "KL max", "rounding KL mean", "mass outside"]);
+    for row in tried.as_array().into_iter().flatten() {
         let number = |name: &str| leaf(&row[name]);
         let encoding = row["encoding"].as_str().unwrap_or("–");
         let of = if row["against"] == "captured" { ", against what was captured" } else { "" };
@@ -157,6 +184,42 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_a_dataset_tried_is_shown_with_the_answers_or_where_it_would_be() {
+        let page = |metrics: Value, tried: Encodings<'_>| {
+            let record = Record {
+                format: 1,
+                key: stillhouse_stage::store::Key::of("test", b""),
+                kind: "answers".into(),
+                revision: 1,
+                stage: "answers.a".into(),
+                recipe: "{}".into(),
+                output: stillhouse_stage::store::Digest::of(b"tree"),
+                metrics,
+                provenance: Value::Null,
+                created: String::new(),
+                seconds: 0.0,
+                run: String::new(),
+            };
+            stage_page(&record, &Tree::default(), tried, Layout::Text)
+        };
+        let rows = json!([{ "encoding": "plain f16", "k": 5, "bytes-per-token": 31.0, "against": "captured" }]);
+        let text = page(json!({}), Encodings::Of("dataset.d", &rows));
+        assert!(
+            text.contains("takes and costs (in dataset.d)\n") && text.contains("plain f16, against what was"),
+            "{text}"
+        );
+        let unknown = page(json!({}), Encodings::Unknown);
+        assert!(
+            unknown.ends_with("then `stillhouse show dataset.X`\n")
+                && !page(json!({}), Encodings::Own).contains("dataset.X")
+        );
+        // What it has itself counts first.
+        let own =
+            page(json!({ "signals": { "encodings": [{ "encoding": "compact" }] } }), Encodings::Of("dataset.d", &rows));
+        assert!(own.contains("compact") && !own.contains("dataset.d"), "{own}");
+    }
 
     #[test]
     fn tried_encodings_are_a_table_and_no_metrics() {

@@ -5,7 +5,8 @@ mod rows;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use stillhouse_report::{Layout, run_json, run_page, stage_json, stage_page};
+use stillhouse_data::dataset::Measured;
+use stillhouse_report::{Encodings, Layout, run_json, run_page, stage_json, stage_page};
 use stillhouse_spec::suggest;
 use stillhouse_store::{Key, Lookup, Record, Store};
 
@@ -28,7 +29,15 @@ pub fn run(command: &Show, global: &Global) -> Result<ExitCode, CliError> {
         let files = store.tree(&record.output)?.unwrap_or_default();
         match global.format {
             Format::Json => render::data(&stage_json(&record, &files).to_string()),
-            Format::Text => render::data(&stage_page(&record, &files, Layout::Text)),
+            Format::Text => {
+                let measured = Measured::of(&store, &record, &files)?;
+                let tried = match &measured {
+                    None => Encodings::Own,
+                    Some(Measured::By { stage, encodings }) => Encodings::Of(stage, encodings),
+                    Some(Measured::Nowhere) => Encodings::Unknown,
+                };
+                render::data(&stage_page(&record, &files, tried, Layout::Text));
+            }
         }
         return Ok(ExitCode::SUCCESS);
     }
