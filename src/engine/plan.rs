@@ -123,7 +123,7 @@ fn forecast(plan: &Plan, planned: &PlannedStage, experiment: &Experiment, store:
         Some((path.as_str(), made(&id)?))
     });
     let mentioned = mentioned.collect();
-    stage.kind.forecast(&Ahead { view, inputs, mentioned, store, seed: stage.seed })
+    stage.kind.forecast(&Ahead { view, inputs, mentioned, files: &planned.files, store, seed: stage.seed })
 }
 
 /// A stage as its kind looks at it.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use stillhouse_store::{Record, Store};
 
 use crate::kind::View;
+use crate::order::FileInput;
 
 /// What a stage sees when it says what it would ask (see [`crate::StageKind::forecast`]).
 pub struct Ahead<'a> {
@@ -16,6 +17,8 @@ pub struct Ahead<'a> {
     pub inputs: BTreeMap<&'a str, &'a Record>,
     /// Path of a config field → the result of the stage that it only mentions (`teacher.tokenizer`), where it is there already.
     pub mentioned: BTreeMap<&'a str, &'a Record>,
+    /// Path of a config field → the file or folder that it names, the definitions' included (`teacher.model.path`).
+    pub files: &'a BTreeMap<String, FileInput>,
     /// The store: what was asked before is in it.
     pub store: &'a Store,
     /// The seed that the stage would run with.

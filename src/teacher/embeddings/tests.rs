@@ -397,6 +397,7 @@ fn a_plan_counts_bodies_and_what_is_in_no_store() {
             view,
             inputs: BTreeMap::from([("answers", &record)]),
             mentioned: BTreeMap::new(),
+            files: &BTreeMap::new(),
             store: &bench.store,
             seed: 17,
         })

@@ -290,6 +290,7 @@ fn a_plan_counts_the_first_round_by_what_is_stored_and_later_ones_in_full() {
                 view,
                 inputs: [("seeds", &record)].into(),
                 mentioned: [].into(),
+                files: &[].into(),
                 store: &bench.store,
                 seed: 17,
             })

@@ -3,6 +3,9 @@
 pub mod anthropic;
 pub mod api;
 pub mod capability;
+mod counting;
+mod forecast;
+mod image_tokens;
 mod lenient;
 pub mod local;
 pub mod openai;

@@ -19,7 +19,7 @@ static ANSWERS: Answers = Answers { loader: &NoModels };
 
 struct Around {
     teacher: TeacherConfig,
-    /// What the teacher names as its tokenizer.
+    /// What the teacher names as its tokenizer, or as its model.
     tokenizer: Option<ModelConfig>,
 }
 
@@ -29,7 +29,7 @@ impl Surroundings for Around {
             ("answers.a", "teacher") => {
                 Some(View::new("teacher.t", &Teacher, &self.teacher as &dyn AnyConfig, Origin::NOWHERE, self))
             }
-            ("teacher.t", "tokenizer") => {
+            ("teacher.t", "tokenizer" | "model") => {
                 let model = self.tokenizer.as_ref()?;
                 Some(View::new("model.m", &Model, model as &dyn AnyConfig, Origin::NOWHERE, self))
             }
@@ -42,7 +42,7 @@ pub fn forecast(bench: &Bench, made: Option<&[String]>, teacher: &Value, answers
     forecast_with(bench, made, teacher, answers, None)
 }
 
-fn forecast_with(
+pub fn forecast_with(
     bench: &Bench,
     made: Option<&[String]>,
     teacher: &Value,
@@ -75,7 +75,9 @@ fn forecast_with(
     });
     let inputs: BTreeMap<&str, &Record> = record.iter().map(|record| ("prompts", record)).collect();
     let view = View::new("answers.a", &ANSWERS, &config, Origin::NOWHERE, &around);
-    ANSWERS.forecast(&Ahead { view, inputs, mentioned: BTreeMap::new(), store: &bench.store, seed: 17 })
+    let files = bench.model.iter().map(|model| ("teacher.model.path".to_owned(), model.clone())).collect();
+    let (mentioned, store) = (BTreeMap::new(), &bench.store);
+    ANSWERS.forecast(&Ahead { view, inputs, mentioned, files: &files, store, seed: 17 })
 }
 
 #[test]

@@ -10,9 +10,10 @@ use stillhouse_data::model_folder::ModelFolder;
 use stillhouse_data::signals::{
     Head, HeadReader, HiddenPrecision, SIGNALS_FILE, Says, SequenceKey, SignalReader, head_file,
 };
-use stillhouse_stage::{Class, FileInput};
+use stillhouse_stage::{Class, CountedBy, FileInput, Forecast};
 
 use super::bench::Bench;
+use super::forecast::forecast_with;
 
 const WORDS: [&str; 8] = ["<end>", "one", "two", "three", "four", "five", "six", "seven"];
 
@@ -139,6 +140,26 @@ fn a_local_teacher_answers_in_order_and_tells_its_tokens() {
     let tokens = answers[0].tokens.as_ref().unwrap();
     assert_eq!((&tokens.prompt, &tokens.completion), (&vec![5], &vec![6, 7, 0]));
     assert_eq!(made.outcome.metrics["tokens"], json!({ "prompt": 4, "completion": 8 }));
+}
+
+#[test]
+fn a_plan_says_what_would_be_generated_in_the_model_s_own_tokens_and_for_nothing() {
+    let (bench, _) = bench();
+    let texts = prompts(&["five", "one two", "seven"]);
+    let folder = bench.model.as_ref().unwrap().path.clone();
+    let of = |more: serde_json::Value| {
+        let mut answers = json!({ "sampling": { "max-tokens": 8 } });
+        answers.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        forecast_with(&bench, Some(&texts), &teacher(), answers, Some(&folder)).unwrap()
+    };
+    let free = Forecast { usd: Some(0.0), counted_by: CountedBy::Tokenizer, ..Forecast::default() };
+    assert_eq!(of(json!({})), Forecast { requests: 3, tokens: Some(1 + 2 + 1 + 3 * 8), ..free });
+    bench.run(&texts[..2], teacher(), json!({ "sampling": { "max-tokens": 8 } })).unwrap();
+    let rest = Forecast { requests: 1, tokens: Some(1 + 8), ..free };
+    assert_eq!(of(json!({})), rest);
+    assert_eq!(of(json!({ "capture": { "top-k": 3 } })), rest, "signals are computed of what is stored");
+    let nowhere = folder.join("elsewhere");
+    assert_eq!(forecast_with(&bench, Some(&texts), &teacher(), json!({}), Some(&nowhere)), None);
 }
 
 #[test]

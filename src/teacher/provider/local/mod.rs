@@ -1,15 +1,18 @@
 //! A model folder that runs here: it answers, and tells its whole distribution where that is wanted.
 
+mod forecast;
 mod run;
 mod session;
 mod signals;
 
 use stillhouse_spec::{Config, Execution, Ref, Target};
-use stillhouse_stage::{Failure, Needs, Outcome, Placement};
+use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome, Placement};
 
 use super::capability::{self, Capabilities};
 use super::terms::TermsConfig;
 use super::{Job, Provider};
+use crate::answers::{AnswersConfig, OnFailed};
+use crate::request::Request;
 use crate::session::{Asks, Session};
 
 /// A model that runs on this machine.
@@ -47,6 +50,20 @@ impl Provider for Local {
 
     fn needs(&self) -> Needs {
         Needs { placement: Placement::Worker, compute: true, device: true, ..Needs::default() }
+    }
+
+    fn forecast(&self, answers: &AnswersConfig, ahead: &Ahead<'_>) -> Option<Forecast> {
+        forecast::forecast(self, answers, ahead)
+    }
+
+    fn forecast_requests(
+        &self,
+        known: Vec<Request>,
+        like_them: u64,
+        on_failed: OnFailed,
+        ahead: &Ahead<'_>,
+    ) -> Option<Forecast> {
+        forecast::forecast_requests(self, known, like_them, on_failed, ahead)
     }
 
     fn open<'a>(&self, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>, Failure> {

@@ -72,6 +72,12 @@ pub struct Reached {
     pub origin: Origin,
 }
 
+/// Whose replies they are. The digest covers the template, so that which of the two is used is all that is left to say.
+pub(super) fn identity(digest: &str, format: &ChatFormat) -> Identity {
+    let family = if matches!(format, ChatFormat::Plain) { "local-plain" } else { "local-chat" };
+    Identity { family, model: digest.to_owned(), revision: None }
+}
+
 /// A local teacher at work.
 pub(super) struct Teacher<'a> {
     job: Asker<'a>,
@@ -94,9 +100,7 @@ impl<'a> Teacher<'a> {
         let id = digest.ok_or_else(|| Failure::internal("the teacher's model has no digest"))?.to_string();
         let tokenizer = Tokenizer::load(&folder)?;
         let format = if settings.chat_template { tokenizer.chat_format()? } else { ChatFormat::Plain };
-        // The digest covers the template, so that which of the two is used is all that is left to say.
-        let family = if matches!(format, ChatFormat::Plain) { "local-plain" } else { "local-chat" };
-        let identity = Identity { family, model: id.clone(), revision: None };
+        let identity = identity(&id, &format);
         let store = ReplyStore::shared(&job.context.store().replies_dir().join(identity.folder()))?;
         let runtime = Failure::io(tokio::runtime::Builder::new_current_thread().build(), "cannot start a runtime")?;
         let stop_ids = tokenizer.stop_ids(&folder)?;

@@ -1,10 +1,8 @@
 //! Teachers behind servers: what all of them share, whichever API they speak.
 
 mod client;
-mod counting;
 mod forecast;
 mod gathering;
-mod image_tokens;
 mod run;
 mod session;
 mod settings;

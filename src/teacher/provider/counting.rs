@@ -1,7 +1,7 @@
-//! How many tokens prompts take, before a server has counted them: with the tokenizer that the teacher names, else by their bytes.
+//! How many tokens prompts take, before a teacher has read them: with its tokenizer where that is at hand, else by their bytes.
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -11,7 +11,6 @@ use stillhouse_data::prompt::Message;
 use stillhouse_data::tokenizer::{ChatFormat, Tokenizer};
 use stillhouse_stage::{Ahead, CountedBy, View};
 
-use super::Server;
 use super::image_tokens::Rule;
 
 /// Bytes of text a token has on average, in English and with the tokenizers of today's large models.
@@ -27,9 +26,7 @@ const PROMPT_BYTES: usize = 64 << 10;
 
 /// Adds up the tokens of prompts.
 pub(super) struct Counter<'a> {
-    ahead: &'a Ahead<'a>,
-    /// Whether conversations are sent, or their text.
-    chat: bool,
+    open: &'a dyn Fn() -> Option<Reader>,
     /// Opened when the first prompt comes.
     reader: OnceCell<Option<Reader>>,
     rule: Rule,
@@ -51,12 +48,12 @@ struct Sampled {
 }
 
 impl<'a> Counter<'a> {
-    pub(super) fn of(server: &Server, ahead: &'a Ahead<'a>) -> Self {
+    /// Counts with what `open` gives.
+    pub(super) fn new(open: &'a dyn Fn() -> Option<Reader>, rule: Rule) -> Self {
         Self {
-            ahead,
-            chat: server.api.path() != "completions",
+            open,
             reader: OnceCell::new(),
-            rule: Rule::of(server.provider, &server.model),
+            rule,
             images: 0,
             image_tokens: 0,
             prompts: 0,
@@ -76,7 +73,7 @@ impl<'a> Counter<'a> {
         self.size += size;
         let chosen = self.prompts.is_multiple_of(self.stride);
         self.prompts += 1;
-        let reader = self.reader.get_or_init(|| Reader::open(self.ahead, self.chat));
+        let reader = self.reader.get_or_init(self.open);
         let (true, Some(reader)) = (chosen, reader) else { return };
         let tokens = reader.tokens(messages).unwrap_or_else(|| by_bytes(messages));
         self.sample.push(Sampled { size, tokens });
@@ -130,8 +127,9 @@ fn by_bytes(messages: &[Message]) -> u64 {
     messages.iter().map(|message| (message.content.len() as u64).div_ceil(BYTES_A_TOKEN) + TOKENS_A_TURN).sum()
 }
 
-/// A tokenizer that reads prompts as the server's model does, as far as that is known here.
-struct Reader {
+/// A tokenizer that reads prompts as the teacher does, as far as that is known here.
+#[derive(Clone)]
+pub(super) struct Reader {
     tokenizer: Arc<Tokenizer>,
     format: ChatFormat,
     /// Whether the turns of a conversation stand in something that is not known here.
@@ -139,13 +137,26 @@ struct Reader {
 }
 
 impl Reader {
-    /// The tokenizer that the teacher names, where it names one and it is there.
-    fn open(ahead: &Ahead<'_>, chat: bool) -> Option<Self> {
+    /// The tokenizer that a server's table names, where it names one and it is there; `chat`: conversations are sent, and not their
+    /// text.
+    pub(super) fn named(ahead: &Ahead<'_>, chat: bool) -> Option<Self> {
         let tokenizer = Found::of(ahead)?.load()?;
         let template = chat.then(|| tokenizer.chat_format().ok()).flatten();
         let format = template.unwrap_or(ChatFormat::Plain);
         let bare = chat && matches!(format, ChatFormat::Plain);
         Some(Self { tokenizer, format, bare })
+    }
+
+    /// The tokenizer of a model that runs here; `chat_template`: prompts go through its template, where it has one.
+    pub(super) fn of_model(path: &Path, chat_template: bool) -> Option<Self> {
+        let tokenizer = Found::in_model(path)?.load()?;
+        let format = if chat_template { tokenizer.chat_format().ok()? } else { ChatFormat::Plain };
+        Some(Self { tokenizer, format, bare: false })
+    }
+
+    /// How conversations become text.
+    pub(super) fn format(&self) -> &ChatFormat {
+        &self.format
     }
 
     fn tokens(&self, messages: &[Message]) -> Option<u64> {
@@ -170,10 +181,7 @@ impl Found {
     fn of(ahead: &Ahead<'_>) -> Option<Self> {
         let named: View<'_> = ahead.view.follow("teacher")?.follow("tokenizer")?;
         if let Some(model) = named.config_as::<ModelConfig>() {
-            let path = &model.path.path;
-            let file = if path.is_file() { path.clone() } else { path.join("tokenizer.json") };
-            let written = fs_err::metadata(&file).and_then(|meta| meta.modified()).ok();
-            return Some(Self { folder: ModelFolder::open(path).ok()?, version: (file, written) });
+            return Self::in_model(&model.path.path);
         }
         // One that is trained in the graph, and was.
         let made = ahead.mentioned.get("teacher.tokenizer")?;
@@ -181,6 +189,12 @@ impl Found {
         let files = tree.entries().iter().map(|entry| (entry.path.clone(), ahead.store.blob_path(&entry.digest)));
         let version = (PathBuf::from(made.output.to_string()), None);
         Some(Self { folder: ModelFolder::from_files(made.stage.clone(), files), version })
+    }
+
+    fn in_model(path: &Path) -> Option<Self> {
+        let file = if path.is_file() { path.to_owned() } else { path.join("tokenizer.json") };
+        let written = fs_err::metadata(&file).and_then(|meta| meta.modified()).ok();
+        Some(Self { folder: ModelFolder::open(path).ok()?, version: (file, written) })
     }
 
     /// Opens it. A plan has thousands of stages with one teacher: the last one is kept.
