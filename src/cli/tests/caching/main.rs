@@ -2,9 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are not inside a test function")]
 
+#[path = "../support/mod.rs"]
 mod support;
 
-use support::{Place, finished, outputs, text};
+mod the_store;
+mod trainings;
+
+use support::{Place, finished, text};
 
 /// a → b → c, and d beside them.
 const CHAIN: &str = r#"
@@ -168,79 +172,6 @@ mod plan {
     }
 }
 
-mod a_damaged_store {
-    use super::*;
-
-    #[test]
-    fn is_noticed_and_mended() {
-        let place = chain();
-        let events = place.run_events();
-        let before = support::outputs(&events);
-        // Lose every blob: the records stay behind without what they promise.
-        std::fs::remove_dir_all(place.join("cache/blobs")).unwrap();
-        let ran = place.run(&["plan", "experiment.toml"]);
-        assert!(ran.stdout.contains("damaged"), "{}", ran.stdout);
-        let events = place.run_events();
-        assert_eq!(support::outputs(&events), before);
-        assert_eq!(place.run(&["cache", "verify"]).code, Some(0));
-    }
-
-    #[test]
-    fn is_verified_with_its_replies() {
-        let place = chain();
-        place.built();
-        place.write("cache/replies/a-teacher/00000000.replies", "not what a teacher said");
-        let ran = place.run(&["cache", "verify"]);
-        assert_eq!(ran.code, Some(4));
-        let damage =
-            "cache/replies/a-teacher/00000000.replies, 23 bytes from byte 0 on: it is not a segment of replies";
-        assert!(ran.stdout.contains(damage), "{}", ran.stdout);
-        let ran = place.run(&["cache", "verify", "--format", "json"]);
-        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-        assert_eq!((&report["ok"], &report["replies"]["damaged"][0]["bytes"]), (&false.into(), &23.into()));
-    }
-}
-
-mod replies {
-    use super::*;
-
-    const LINE: &str = r#"{"teacher":"one","key":"0101010101010101010101010101010101010101010101010101010101010101","max-tokens":16,"reply":{"outcome":"ok","text":"a","finish":"stop","model":"m","usage":{"prompt":1,"completion":3}},"check":"cd58acc43cd3b965"}"#;
-
-    #[test]
-    fn are_taken_from_store_to_store() {
-        let place = chain();
-        place.write("given.jsonl", &format!("{LINE}\n"));
-        let import = ["cache", "replies", "import", "given.jsonl"];
-        let ran = place.run(&import);
-        assert_eq!(
-            (ran.code, ran.stdout.trim()),
-            (Some(0), "imported 1 replies; 0 were there already"),
-            "{}",
-            ran.stderr
-        );
-        assert_eq!(place.run(&import).stdout.trim(), "imported 0 replies; 1 were there already");
-        let ran = place.run(&["cache", "replies", "export"]);
-        assert_eq!((ran.code, ran.stdout.trim()), (Some(0), LINE));
-        assert_eq!(ran.stderr.trim(), "exported 1 replies of 1 teachers");
-        let ran = place.run(&["cache", "replies", "export", "--teacher", "two"]);
-        assert_eq!(ran.code, Some(3));
-        assert!(ran.stderr.contains("there is no teacher `two` among the stored replies"), "{}", ran.stderr);
-    }
-
-    #[test]
-    fn that_were_changed_on_the_way_are_named_by_their_line() {
-        let place = chain();
-        let changed = LINE.replace("\"text\":\"a\"", "\"text\":\"b\"");
-        place.write("given.jsonl", &format!("{changed}\n{LINE}\n"));
-        let ran = place.run(&["cache", "replies", "import", "given.jsonl"]);
-        assert_eq!((ran.code, ran.stdout.trim()), (Some(3), "imported 1 replies; 0 were there already"));
-        assert!(ran.stderr.contains("given.jsonl, line 1: the reply does not match its checksum"), "{}", ran.stderr);
-        let ran = place.run(&["cache", "replies", "import", "none.jsonl"]);
-        assert_eq!(ran.code, Some(3));
-        assert!(ran.stderr.contains("the exported replies cannot be read"), "{}", ran.stderr);
-    }
-}
-
 mod a_sweep {
     use super::*;
 
@@ -292,107 +223,6 @@ mod include {
         place.write("base/here.txt", "found relative to the file that names it\n");
         assert_eq!(place.built(), ["command.a"]);
     }
-}
-
-/// A tokenizer, a dataset and the students that are given.
-fn trainings(students: &str) -> Place {
-    let place = Place::with_experiment(&format!(
-        r#"
-[experiment]
-name = "shared"
-
-[tokenizer.t]
-from = [{{ text = "text.txt" }}]
-vocab-size = 260
-
-[dataset.d]
-mix = [{{ text = "text.txt" }}]
-tokenizer = "t"
-{students}"#
-    ));
-    place.write("text.txt", "one line\nanother line\n");
-    place
-}
-
-/// A student with a schedule of so many steps.
-fn student(name: &str, schedule: &str, steps: u64) -> String {
-    format!(
-        r#"
-[student.{name}]
-init = {{ llama = {{ layers = 1, hidden = 16, heads = 2 }} }}
-data = "d"
-loss = "cross-entropy"
-optimizer = {{ adamw = {{ lr = 1e-3 }} }}
-schedule = {{ {schedule} }}
-steps = {steps}
-"#
-    )
-}
-
-/// The remarks of `why` on a stage.
-fn remarks(place: &Place, stage: &str, set: &[&str]) -> Vec<String> {
-    let mut arguments = vec!["why", "experiment.toml", stage, "--format", "json"];
-    arguments.extend(set.iter().flat_map(|set| ["--set", set]));
-    let ran = place.run(&arguments);
-    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{}", ran.stderr));
-    json["remarks"].as_array().unwrap().iter().map(text).collect()
-}
-
-#[test]
-fn why_says_what_a_longer_training_could_share_and_why_not_more() {
-    let place = trainings(&student("s", "cosine = { warmup = 5 }", 40));
-    let ran = place.run(&["why", "experiment.toml", "student.s"]);
-    let said = "with more steps it would share 6 of 40 steps: a cosine depends on the number of steps";
-    assert!(ran.code == Some(0) && ran.stdout.contains(said), "{}{}", ran.stdout, ran.stderr);
-    // What is stored is not known before there is data.
-    let constant = remarks(&place, "student.s", &["student.s.schedule=constant"]);
-    assert_eq!(constant, ["with more steps it would share 40 of 40 steps"]);
-}
-
-#[test]
-fn trainings_that_share_steps_run_one_after_another_and_each_step_is_trained_once() {
-    let (long, short) = (student("long", "wsd = { decay = 4 }", 24), student("short", "wsd = { decay = 4 }", 12));
-    let place = trainings(&format!("{long}{short}{}", student("other", "cosine = {}", 6)));
-    let run = |place: &Place, more: &[&str]| {
-        let ran = place
-            .run(&[&["run", "experiment.toml", "--format", "json", "--device", "cpu", "--jobs", "3"], more].concat());
-        assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
-        ran.json_lines()
-    };
-    let events = run(&place, &[]);
-    let held: Vec<_> = events.iter().filter(|event| event["event"] == "stage-held-back").collect();
-    let names = |event: &serde_json::Value| (text(&event["stage"]), text(&event["behind"]));
-    assert_eq!(
-        held.iter().map(|event| names(event)).collect::<Vec<_>>(),
-        [("student.long".into(), "student.short".into())]
-    );
-    // The last step that both share is the ninth: the decay of the shorter one begins with the tenth.
-    let from = |stage: &str| {
-        let resumed = |event: &&serde_json::Value| event["stage"] == stage && event["said"]["say"] == "resumed";
-        events.iter().find(resumed).map(|event| text(&event["said"]["from"]))
-    };
-    assert_eq!((from("student.short"), from("student.long")), (None, Some("step 9 of 24".to_owned())));
-    let alone = run(&place, &["--cache", "alone", "--only", "student.long"]);
-    assert_eq!(outputs(&events)["student.long"], outputs(&alone)["student.long"]);
-
-    // Everything is there: it is compared with nothing, and nothing is left to say but what more steps would do.
-    assert_eq!(remarks(&place, "student.long", &[]).len(), 1);
-    let stored = |set: &str| remarks(&place, "student.long", &[set]).remove(0);
-    assert_eq!(
-        stored("student.long.steps=30"),
-        "goes on from step 21 of 30, which is stored: `steps` makes a difference from step 22 on"
-    );
-    assert_eq!(
-        stored("student.long.schedule.wsd.decay=6"),
-        "goes on from step 9 of 24, which is stored: `schedule.wsd.decay` makes a difference from step 20 on, and no checkpoint \
-         between was kept (see `checkpoint-every`, `keep.branches`)"
-    );
-    assert_eq!(
-        stored("student.long.optimizer.adamw.lr=2e-3"),
-        "none of its 24 steps is stored: `optimizer.adamw.lr` is in every one of them"
-    );
-    let ran = place.run(&["why", "experiment.toml", "student.long", "--set", "student.long.optimizer.adamw.lr=2e-3"]);
-    assert!(ran.stdout.contains("\n  none of its 24 steps is stored: "), "{}", ran.stdout);
 }
 
 #[test]
