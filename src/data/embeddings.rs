@@ -5,10 +5,12 @@
 pub(crate) mod cosine;
 mod file;
 pub(crate) mod hyperplanes;
+pub(crate) mod refused;
 
 use stillhouse_stage::spec::{Config, Target};
 
 pub use file::{EMBEDDINGS_FILE, EmbeddingReader, EmbeddingWriter};
+pub use refused::{REFUSED_FILE, WithoutVector};
 
 use crate::prompt::Message;
 
@@ -80,6 +82,12 @@ impl TextDigest {
         let mut digest = [0; 16];
         digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         Self(digest)
+    }
+
+    /// In hexadecimal digits.
+    #[must_use]
+    pub fn in_digits(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

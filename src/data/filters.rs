@@ -82,6 +82,16 @@ pub trait Filter: Component + Send + Sync {
         false
     }
 
+    /// Whether it gives rows other texts.
+    fn changes_texts(&self) -> bool {
+        false
+    }
+
+    /// What becomes of a row whose text a filter before this one changed, where it finds rows by their text: `is dropped`.
+    fn of_changed_texts(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The field in which it names a stage that made vectors of the rows' texts.
     fn embeddings_field(&self) -> Option<&'static str> {
         None

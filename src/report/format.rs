@@ -5,6 +5,22 @@ pub fn count(value: u64) -> String {
     scaled(value, &["", "k", "M", "B", "T"])
 }
 
+/// Requests, planned or paid: `1 request`, `230 requests`; with the texts that they carry where those are counted beside them,
+/// `2 requests (100 texts)`.
+pub fn requests(requests: u64, texts: u64) -> String {
+    let word = if requests == 1 { "request" } else { "requests" };
+    format!("{} {word}{}", count(requests), in_brackets(texts))
+}
+
+/// ` (100 texts)`; nothing where none are counted.
+pub(crate) fn in_brackets(texts: u64) -> String {
+    match texts {
+        0 => String::new(),
+        1 => " (1 text)".to_owned(),
+        texts => format!(" ({} texts)", count(texts)),
+    }
+}
+
 /// A size in bytes with decimal prefixes, as disks and networks are sold: `812 B`, `3.9 MB`.
 pub fn bytes(value: u64) -> String {
     scaled(value, &["B", "kB", "MB", "GB", "TB"])

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use stillhouse_stage::{How, Spent};
 
-use crate::format::count;
+use crate::format::{self, count};
 use crate::grid::{Grid, Layout};
 use crate::run_record::{RunRecord, StageResult};
 
@@ -13,8 +13,10 @@ use crate::run_record::{RunRecord, StageResult};
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 struct AnswersMetrics {
-    /// Requests that were not answered before.
+    /// Requests that were not answered before; where a request carries several texts, those.
     asked: u64,
+    /// The requests that carried them.
+    requests: Option<u64>,
     /// What they took.
     paid_tokens: PaidTokens,
     /// US dollars; only where the teacher has prices.
@@ -42,6 +44,9 @@ struct PaidTokens {
 pub struct Sum {
     /// Requests.
     pub requests: u64,
+    /// Texts in them, of teachers whose requests carry several: those that make vectors.
+    #[serde(skip_serializing_if = "is_none")]
+    pub texts: u64,
     /// Tokens of prompts.
     pub prompt_tokens: u64,
     /// Tokens of replies.
@@ -55,6 +60,7 @@ pub struct Sum {
 impl Sum {
     fn add(&mut self, other: Self) {
         self.requests += other.requests;
+        self.texts += other.texts;
         self.prompt_tokens += other.prompt_tokens;
         self.completion_tokens += other.completion_tokens;
         self.not_reported += other.not_reported;
@@ -64,9 +70,10 @@ impl Sum {
 
 impl From<&Spent> for Sum {
     fn from(spent: &Spent) -> Self {
-        let Spent { teacher: _, requests, prompt_tokens, completion_tokens, usd, not_reported } = spent;
+        let Spent { teacher: _, requests, texts, prompt_tokens, completion_tokens, usd, not_reported } = spent;
         Self {
             requests: *requests,
+            texts: *texts,
             prompt_tokens: *prompt_tokens,
             completion_tokens: *completion_tokens,
             usd: *usd,
@@ -84,6 +91,11 @@ pub struct Spend {
     pub teachers: BTreeMap<String, Sum>,
     /// All of it.
     pub all: Sum,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The kinds that ask teachers; their records have these figures under the same names.
@@ -107,13 +119,14 @@ pub fn spend(record: &RunRecord) -> Spend {
 /// What a stage spent on each of its teachers.
 fn parts(stage: &str, result: &StageResult) -> Vec<(String, Sum)> {
     if matches!(result.how(), Some(How::Built | How::Resumed)) {
-        let AnswersMetrics { asked, paid_tokens, spend_usd, not_reported } =
+        let AnswersMetrics { asked, requests, paid_tokens, spend_usd, not_reported } =
             serde_json::from_value(result.metrics.clone()).unwrap_or_default();
         if asked > 0 && spend_usd.is_some() {
             let teacher = result.names.get("teacher").map_or(stage, String::as_str);
             let PaidTokens { prompt, completion } = paid_tokens;
             let sum = Sum {
-                requests: asked,
+                requests: requests.unwrap_or(asked),
+                texts: requests.map_or(0, |_| asked),
                 prompt_tokens: prompt,
                 completion_tokens: completion,
                 usd: spend_usd,
@@ -139,13 +152,14 @@ pub fn spend_table(record: &RunRecord, layout: Layout) -> String {
 }
 
 fn cells(name: &str, sum: Sum) -> [String; 5] {
-    let Sum { requests, prompt_tokens, completion_tokens, usd, not_reported } = sum;
+    let Sum { requests, texts, prompt_tokens, completion_tokens, usd, not_reported } = sum;
     let usd = usd.map_or_else(|| "–".to_owned(), |usd| format!("{usd:.4}"));
     let usd = match not_reported {
         0 => usd,
         some => format!("at most {usd} ({} not reported)", count(some)),
     };
-    [name.to_owned(), count(requests), count(prompt_tokens), count(completion_tokens), usd]
+    let requests = format!("{}{}", count(requests), format::in_brackets(texts));
+    [name.to_owned(), requests, count(prompt_tokens), count(completion_tokens), usd]
 }
 
 /// What a stage without a result had paid for: `12 requests, 3.4 k tokens, $0.0123`; nothing where it had not.
@@ -155,13 +169,12 @@ pub fn paid_in_vain(stage: &str, result: &StageResult) -> Option<String> {
     }
     let mut all = Sum::default();
     parts(stage, result).into_iter().for_each(|(_, sum)| all.add(sum));
-    let Sum { requests, prompt_tokens, completion_tokens, usd, .. } = all;
+    let Sum { requests, texts, prompt_tokens, completion_tokens, usd, .. } = all;
+    if requests == 0 {
+        return None;
+    }
     let usd = usd.map(|usd| format!(", ${usd:.4}")).unwrap_or_default();
-    let requests = match requests {
-        0 => return None,
-        1 => "1 request".to_owned(),
-        requests => format!("{} requests", count(requests)),
-    };
+    let requests = format::requests(requests, texts);
     Some(format!("{requests}, {} tokens{usd}", count(prompt_tokens + completion_tokens)))
 }
 
@@ -212,6 +225,7 @@ mod tests {
         let spent = Spent {
             teacher: "teacher.big".into(),
             requests,
+            texts: 0,
             prompt_tokens: 10 * requests,
             completion_tokens: requests,
             usd,
@@ -238,6 +252,7 @@ mod tests {
         let found = spend(&record);
         let sum = |requests, usd| Sum {
             requests,
+            texts: 0,
             prompt_tokens: 10 * requests,
             completion_tokens: requests,
             usd: Some(usd),
@@ -264,6 +279,25 @@ mod tests {
         assert_eq!(spend(&record).all.not_reported, 2);
         let table = spend_table(&record, Layout::Text);
         assert!(table.contains("at most 0.1250 (2 not reported)"), "{table}");
+    }
+
+    #[test]
+    fn texts_that_go_several_in_a_request_are_told_beside_the_requests() {
+        let metrics = json!({
+            "asked": 100, "requests": 2, "paid-tokens": { "prompt": 300, "completion": 0 }, "spend-usd": 0.5,
+        });
+        let made = with_names(finished("embeddings.e", How::Built, 1.0, metrics), &[("teacher", "teacher.big")]);
+        let table = spend_table(&fold(&[run_started(1), made]), Layout::Text);
+        assert!(table.lines().last().unwrap().contains("  2 (100 texts)  "), "{table}");
+        let Event::Stage { stage, said: StageEvent::Spent(spent) } = said("embeddings.e", 2, Some(0.5)) else {
+            panic!("it says what it spent")
+        };
+        let said = Event::Stage { stage: stage.clone(), said: StageEvent::Spent(Spent { texts: 100, ..spent }) };
+        let failed = Event::StageFailed { stage, failure: Failure::input("no"), seconds: 1.0 };
+        let record = fold(&[run_started(1), said, failed]);
+        assert_eq!((spend(&record).all.requests, spend(&record).all.texts), (2, 100));
+        let summary = crate::run_summary(&record);
+        assert!(summary.contains("embeddings.e paid for 2 requests (100 texts), 22 tokens, $0.5000"), "{summary}");
     }
 
     #[test]

@@ -180,6 +180,9 @@ pub struct Spent {
     pub teacher: String,
     /// Requests.
     pub requests: u64,
+    /// Texts in them, where a request carries several: those that got vectors. 0 where a request is a question of its own.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub texts: u64,
     /// Tokens of their prompts.
     pub prompt_tokens: u64,
     /// Tokens of their replies.

@@ -31,6 +31,9 @@ pub struct Ahead<'a> {
 pub struct Forecast {
     /// Requests.
     pub requests: u64,
+    /// Texts in them, where a request carries several: those that get vectors. 0 where a request is a question of its own.
+    #[serde(skip_serializing_if = "is_none")]
+    pub texts: u64,
     /// Tokens of prompts and replies together, replies at their limit; nothing where none is known.
     pub tokens: Option<u64>,
     /// US dollars for so many tokens; nothing where no price is known.
@@ -65,7 +68,13 @@ impl AddAssign for Forecast {
         };
         self.images += other.images;
         self.requests += other.requests;
+        self.texts += other.texts;
         self.tokens = self.tokens.zip(other.tokens).map(|(a, b)| a + b);
         self.usd = self.usd.zip(other.usd).map(|(a, b)| a + b);
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }

@@ -73,10 +73,7 @@ fn asks(forecast: &Forecast) -> String {
         1 => notes.push("1 image estimated from its size".to_owned()),
         images => notes.push(format!("{} images estimated from their sizes", format::count(images))),
     }
-    let mut parts = vec![match forecast.requests {
-        1 => "1 request".to_owned(),
-        requests => format!("{} requests", format::count(requests)),
-    }];
+    let mut parts = vec![format::requests(forecast.requests, forecast.texts)];
     parts.extend(forecast.tokens.map(|tokens| format!("up to about {} tokens", format::count(tokens))));
     parts.extend(forecast.usd.map(|usd| format!("up to about ${usd:.2}")));
     let parts = parts.join(", ");

@@ -1,6 +1,6 @@
 //! What a dataset's table says.
 
-use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, FilePath, Node, OneOf, Ref, Target};
+use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, FilePath, Node, OneOf, Ref, Target, Value};
 
 use super::artifact::{HOLDOUT, TRAIN};
 use crate::bad_rows::OnBadRow;
@@ -264,6 +264,29 @@ fn sound(config: &DatasetConfig, node: &Node, report: &mut Diagnostics) {
             Diagnostic::error(node.at, "some sources of `mix` have a weight and some have none")
                 .hint("give each a `weight`, or none: then every row is taken"),
         );
+    }
+    changed_before_found(config, node, report);
+}
+
+/// Rows are known to a later filter by their text, as it was when something was made of it: one that was changed since is not.
+fn changed_before_found(config: &DatasetConfig, node: &Node, report: &mut Diagnostics) {
+    let written = node.as_table().and_then(|table| table.get("filters")).map(|filters| &filters.value);
+    for (place, later) in config.filters.iter().enumerate() {
+        let Some(what) = later.value.of_changed_texts() else { continue };
+        for (number, earlier) in config.filters[..place].iter().enumerate().filter(|(_, one)| one.value.changes_texts())
+        {
+            let at = match written {
+                Some(Value::Array(filters)) => filters.get(number).map_or(node.at, |filter| filter.at),
+                _ => node.at,
+            };
+            let (earlier, later) = (earlier.name, later.name);
+            let message = format!(
+                "`{earlier}` stands before `{later}`: a row whose text it covers is not the one that a vector was made of, and {what}"
+            );
+            report.push(Diagnostic::warning(at, message).hint(format!(
+                "put `{later}` before it; or `{earlier} = {{ action = \"drop\" }}`, which changes no text"
+            )));
+        }
     }
 }
 

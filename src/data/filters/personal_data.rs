@@ -123,6 +123,10 @@ impl Filter for PersonalData {
         let (finder, action) = (Finder::new(&self.kinds).map_err(Failure::internal)?, self.action);
         Ok(Box::new(EachRow(move |row: &Judged<'_>| judge(row, action, |text| finder.find(text)))))
     }
+
+    fn changes_texts(&self) -> bool {
+        self.action == Action::Redact
+    }
 }
 
 #[cfg(test)]

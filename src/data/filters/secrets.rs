@@ -58,6 +58,10 @@ impl Filter for Secrets {
         };
         Ok(Box::new(EachRow(move |row: &Judged<'_>| judge(row, action, &find))))
     }
+
+    fn changes_texts(&self) -> bool {
+        self.action == Action::Redact
+    }
 }
 
 #[cfg(test)]

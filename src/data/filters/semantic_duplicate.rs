@@ -5,7 +5,7 @@
 //! [`crate::embeddings::hyperplanes`]), which are compared exactly, too: nothing is dropped by chance, and a pair at the
 //! similarity is missed once in 1,000 times.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use stillhouse_stage::spec::{Config, Ref};
@@ -15,7 +15,7 @@ use super::near_duplicate::Band;
 use super::{Filter, Judged, Pass, Place, Unknown, Verdict};
 use crate::embeddings::cosine::{Near, Units};
 use crate::embeddings::hyperplanes::Hyperplanes;
-use crate::embeddings::{EMBEDDINGS_FILE, EmbeddingReader, Embeddings};
+use crate::embeddings::{EMBEDDINGS_FILE, EmbeddingReader, Embeddings, REFUSED_FILE, TextDigest, refused};
 use crate::error::{DataError, DataResult};
 
 /// Drops rows whose vector points nearly where that of a row kept before points. A stage `[embeddings.X]` makes the vectors; which
@@ -49,7 +49,17 @@ impl Filter for SemanticDuplicate {
         let artifact = place.input("embeddings")?;
         let vectors = EmbeddingReader::open(&artifact.path(EMBEDDINGS_FILE)?)?;
         let cancel = place.context()?.cancel().clone();
-        Ok(Box::new(Seen::new(self, vectors, artifact.stage, cancel)))
+        // Only for the words of a failure: what is in it changes no row, so it is no part that is in a key.
+        let refused = artifact.find(REFUSED_FILE);
+        Ok(Box::new(Seen { refused, ..Seen::new(self, vectors, artifact.stage, cancel) }))
+    }
+
+    fn of_changed_texts(&self) -> Option<&'static str> {
+        Some(match self.unknown {
+            Unknown::Error => "stops the dataset",
+            Unknown::Keep => "is compared with no other",
+            Unknown::Drop => "is dropped",
+        })
     }
 
     fn embeddings_field(&self) -> Option<&'static str> {
@@ -62,6 +72,8 @@ struct Seen {
     vectors: EmbeddingReader,
     /// The stage that made them.
     stage: String,
+    /// Its list of texts that the server refused.
+    refused: Option<PathBuf>,
     similarity: f64,
     unknown: Unknown,
     exact_rows: usize,
@@ -118,7 +130,18 @@ impl Seen {
     fn new(filter: &SemanticDuplicate, vectors: EmbeddingReader, stage: String, cancel: Cancel) -> Self {
         let SemanticDuplicate { embeddings: _, similarity, unknown, exact_rows } = *filter;
         let units = Units::new(vectors.width());
-        Self { vectors, stage, similarity, unknown, exact_rows, cancel, units, names: Vec::new(), hashed: None }
+        Self {
+            vectors,
+            stage,
+            refused: None,
+            similarity,
+            unknown,
+            exact_rows,
+            cancel,
+            units,
+            names: Vec::new(),
+            hashed: None,
+        }
     }
 
     /// How many rows may be compared at once, so that each is compared exactly or by hashing whatever batches they come in.
@@ -211,16 +234,46 @@ impl Seen {
         match self.unknown {
             Unknown::Keep => Ok(Verdict::Keep),
             Unknown::Drop => Ok(Verdict::Drop("its text has no vector".into())),
-            Unknown::Error => Err(DataError::File {
-                path: Path::new(&self.stage).join(EMBEDDINGS_FILE),
-                message: format!("there is no vector for the text of row {} of source {}", row.line, row.source),
-                hint: Some(
-                    "it embeds other texts, or a filter before this one changes them: put this one first, or say `unknown = \
-                     \"keep\"` or `\"drop\"`"
-                        .into(),
-                ),
-            }),
+            Unknown::Error => Err(self.no_vector(row)?),
         }
+    }
+
+    /// Why a row has no vector, and what lets the dataset be made all the same.
+    fn no_vector(&self, row: &Judged<'_>) -> DataResult<DataError> {
+        let Judged { source, line, prompt, sample, .. } = *row;
+        let named = match prompt {
+            Some(prompt) => format!("row {line} of source {source} (prompt {prompt}, sample {sample})"),
+            None => format!("row {line} of source {source}"),
+        };
+        let setting = "set `unknown = \"keep\"` in `semantic-duplicate`: such a row is compared with no other; with `\"drop\"` it goes";
+        let fault = |message: String, hint: String| DataError::File {
+            path: Path::new(&self.stage).join(EMBEDDINGS_FILE),
+            message,
+            hint: Some(hint),
+        };
+        let Some(text) = self.vectors.of().text(row.messages, row.completion) else {
+            return Ok(fault(format!("{named} has no text, and so no vector"), setting.to_owned()));
+        };
+        let listed = self.refused.as_deref().filter(|path| path.exists());
+        let (refusal, all) = match listed {
+            Some(path) => refused::find(path, TextDigest::of(&text), prompt, sample)?,
+            None => (None, 0),
+        };
+        Ok(match refusal {
+            Some(refusal) => fault(
+                format!(
+                    "the server refused the text of {named}, one of {all}, so there is no vector for it: {}",
+                    refusal.why
+                ),
+                format!("{setting}; `dropped.jsonl` of {} lists all of them", self.stage),
+            ),
+            None => fault(
+                format!("there is no vector for the text of {named}"),
+                format!(
+                    "it embeds other texts, or a filter before this one changes them: put this one first; or {setting}"
+                ),
+            ),
+        })
     }
 }
 

@@ -18,7 +18,6 @@ use stillhouse_spec::Diagnostics;
 use stillhouse_stage::{Ahead, Context, Failure, Forecast, Kind, Needs, Outcome, StageKind, View, kind};
 
 pub use config::EmbeddingsConfig;
-pub use output::{REFUSED_FILE, WithoutVector};
 
 use self::output::Output;
 use self::texts::{Named, Texts};
@@ -106,6 +105,13 @@ impl StageKind for Embeddings {
             output.take(named, reply)
         })?;
         let provenance = session.finish(&tally);
+        if output.refusals() > 0 {
+            context.warn(format!(
+                "texts without a vector ({}) are listed in `dropped.jsonl`; a dataset's `semantic-duplicate` stops at a row with one \
+                 of them, unless it says what becomes of it: `unknown = \"keep\"` or `\"drop\"`",
+                output.refusals()
+            ));
+        }
         let mut metrics = output.finish(texts.counts)?;
         tally.add_to(&mut metrics, session.as_ref());
         Ok(Outcome { metrics, provenance, resumed: false })

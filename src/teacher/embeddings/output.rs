@@ -2,28 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use stillhouse_data::embeddings::{EMBEDDINGS_FILE, Embedded, EmbeddingWriter};
+use stillhouse_data::embeddings::{EMBEDDINGS_FILE, Embedded, EmbeddingWriter, REFUSED_FILE, WithoutVector};
 use stillhouse_data::jsonl::JsonlWriter;
 use stillhouse_stage::{Class, Failure};
 
 use super::texts::{Counts, Named};
 use crate::reply::Reply;
-
-/// Texts that the server refused, one [`WithoutVector`] a line; only where there are any.
-pub const REFUSED_FILE: &str = "dropped.jsonl";
-
-/// A text without a vector.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WithoutVector {
-    /// The id of the prompt of the first row that has it.
-    pub prompt: String,
-    /// Which of the prompt's samples the row is.
-    pub sample: u32,
-    /// The server's words.
-    pub why: String,
-}
 
 /// Writes the artifact of an `embeddings` stage.
 pub struct Output {
@@ -61,8 +46,8 @@ impl Output {
                 Some(refused) => refused,
                 none => none.insert(JsonlWriter::create(&self.folder.join(REFUSED_FILE))?),
             };
-            let Named { text: _, prompt, sample } = named;
-            return Ok(refused.write(&WithoutVector { prompt, sample, why: reply.finish })?);
+            let Named { text, prompt, sample } = named;
+            return Ok(refused.write(&WithoutVector::new(text, prompt, sample, reply.finish))?);
         };
         let (width, found) = (self.vectors.width(), vector.0.len());
         if self.vectors.rows() > 0 && width != found {
@@ -74,6 +59,12 @@ impl Output {
             return Err(Failure::new(Class::Teacher, message).hint(hint));
         }
         Ok(self.vectors.add(named.text, &vector.0)?)
+    }
+
+    /// Texts that the server refused so far.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.refusals
     }
 
     /// Completes the files and gives the figures for the record.

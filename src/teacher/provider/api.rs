@@ -39,6 +39,11 @@ pub trait Api: fmt::Debug + Send + Sync {
         1
     }
 
+    /// Whether it makes vectors: what is asked are then texts, and a request to the server is a body of them.
+    fn makes_vectors(&self) -> bool {
+        false
+    }
+
     /// The body of several requests, no more than [`Api::together`].
     ///
     /// # Errors

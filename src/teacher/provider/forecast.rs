@@ -24,6 +24,8 @@ pub(super) struct Foreseen<'a> {
     pub(super) thinking_tokens: u64,
     /// Requests that go together.
     pub(super) together: u64,
+    /// Whether they are texts that get vectors.
+    pub(super) makes_vectors: bool,
     pub(super) prices: Option<Prices>,
     /// Opens the tokenizer that prompts are counted with, where there is one.
     pub(super) reader: Box<dyn Fn() -> Option<Reader> + 'a>,
@@ -113,6 +115,7 @@ impl Missing<'_> {
         let input = self.prompts.tokens() + self.more;
         Forecast {
             requests: self.requests.div_ceil(teacher.together.max(1)),
+            texts: if teacher.makes_vectors { self.requests } else { 0 },
             tokens: Some(input + self.output),
             usd: teacher.prices.map(|prices| prices.of(input, self.output)),
             counted_by: self.prompts.counted_by(),

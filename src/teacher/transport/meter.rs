@@ -10,6 +10,8 @@ use crate::reply::Usage;
 pub struct Spent {
     /// Requests, those that were tried again counted every time.
     pub requests: u64,
+    /// Those of them that are paid, or may have to be: all but the ones that the server refused.
+    pub billed: u64,
     /// Tokens: as the server counted them, and as much as can be where it did not.
     pub tokens: Estimate,
     /// Requests of which nobody said what they took, though they may have to be paid.
@@ -30,6 +32,7 @@ impl Meter {
         let charged = cost.tokens(reserved);
         let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         spent.requests += 1;
+        spent.billed += u64::from(cost != Cost::Nothing);
         spent.tokens = spent.tokens.plus(charged);
         let uncounted = cost == Cost::Counted(Usage::default());
         if uncounted || cost == Cost::Unknown {
@@ -75,7 +78,7 @@ mod tests {
         meter.charge(Cost::Counted(Usage::default()), reserved);
         meter.charge(Cost::Unknown, reserved);
         let spent = meter.spent();
-        assert_eq!((spent.not_reported, spent.uncounted_replies, spent.requests), (2, 1, 4));
+        assert_eq!((spent.not_reported, spent.uncounted_replies, spent.requests, spent.billed), (2, 1, 4, 3));
         assert_eq!(spent.tokens, Estimate { prompt: 23, completion: 42 });
         assert_eq!(spent.assumed, Estimate { prompt: 20, completion: 40 });
     }

@@ -1,7 +1,8 @@
 //! Vectors of rows: the filter that reads them and the figures.
 
 use super::*;
-use crate::embeddings::{EMBEDDINGS_FILE, Embedded, EmbeddingWriter, TextDigest};
+use crate::embeddings::{EMBEDDINGS_FILE, Embedded, EmbeddingWriter, REFUSED_FILE, TextDigest, WithoutVector};
+use crate::jsonl::JsonlWriter;
 
 /// The output of an `embeddings` stage.
 fn embeddings(bench: &mut Bench, name: &str, of: Embedded, vectors: &[(&str, [f32; 3])]) {
@@ -67,11 +68,65 @@ fn a_row_without_a_vector_stops_the_stage_unless_the_table_says_otherwise() {
     };
     let refused = fixture.refuse(with(json!({})));
     assert!(
-        refused.starts_with("embeddings.bin: there is no vector for the text of row 2 of source 0 | "),
+        refused.starts_with("embeddings.bin: there is no vector for the text of row 2 of source 0 (prompt "),
         "{refused}"
     );
+    assert!(refused.ends_with("such a row is compared with no other; with `\"drop\"` it goes"), "{refused}");
     assert_eq!(fixture.run(with(json!({ "unknown": "keep" }))).unwrap().outcome.metrics["train"]["rows"], 4);
     assert_eq!(fixture.run(with(json!({ "unknown": "drop" }))).unwrap().outcome.metrics["train"]["rows"], 1);
+}
+
+#[test]
+fn of_a_text_that_the_server_refused_the_row_the_servers_words_and_the_way_out_are_told() {
+    let mut fixture = Fixture::new();
+    let mix = four(&mut fixture);
+    let paris = answer("capital?", "Paris", Reply::Ok);
+    let with_refusals = |fixture: &mut Fixture, name: &str, says_the_text: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = EmbeddingWriter::create(&folder.path().join(EMBEDDINGS_FILE), Embedded::Answer).unwrap();
+        ["four", "It is four."].iter().for_each(|text| writer.add(TextDigest::of(text), &[1.0, 0.0]).unwrap());
+        writer.finish().unwrap();
+        let mut refused = JsonlWriter::create(&folder.path().join(REFUSED_FILE)).unwrap();
+        for (text, words) in [("else", "400: no"), ("Paris", "400: at most 512 tokens")] {
+            let line =
+                WithoutVector::new(TextDigest::of(text), paris.prompt.clone(), u32::from(text == "else"), words.into());
+            refused.write(&WithoutVector { text: line.text.filter(|_| says_the_text), ..line }).unwrap();
+        }
+        refused.finish().unwrap();
+        fixture.bench.input(name, folder.path());
+    };
+    for (name, says_the_text) in [("new", true), ("old", false)] {
+        with_refusals(&mut fixture, name, says_the_text);
+        let filters = json!([{ "semantic-duplicate": { "embeddings": name } }]);
+        let refused = fixture.refuse(json!({ "mix": mix, "filters": filters }));
+        assert_eq!(
+            refused,
+            format!(
+                "embeddings.bin: the server refused the text of row 3 of source 0 (prompt {}, sample 0), one of 2, so there is no \
+                 vector for it: 400: at most 512 tokens | set `unknown = \"keep\"` in `semantic-duplicate`: such a row is compared \
+                 with no other; with `\"drop\"` it goes; `dropped.jsonl` of {name} lists all of them",
+                paris.prompt
+            )
+        );
+    }
+}
+
+#[test]
+fn a_filter_that_covers_texts_before_they_are_found_is_told_by_check() {
+    let found = |filters: Value| faults(&Dataset, &json!({ "mix": [{ "answers": "a" }], "filters": filters }));
+    let duplicate = |unknown: &str| json!({ "semantic-duplicate": { "embeddings": "e", "unknown": unknown } });
+    let covering = "a row whose text it covers is not the one that a vector was made of, and";
+    for (unknown, what) in
+        [("error", "stops the dataset"), ("keep", "is compared with no other"), ("drop", "is dropped")]
+    {
+        assert_eq!(
+            found(json!(["secrets", "length", duplicate(unknown)])),
+            [format!("`secrets` stands before `semantic-duplicate`: {covering} {what}")]
+        );
+    }
+    assert_eq!(found(json!(["secrets", "personal-data", duplicate("keep")])).len(), 2);
+    let harmless = json!([{ "secrets": { "action": "drop" } }, duplicate("error"), "personal-data"]);
+    assert_eq!(found(harmless), [""; 0]);
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn foreseen<'a>(settings: &Local, ahead: &'a Ahead<'a>) -> Option<Foreseen<'a>> 
         keeps_captured: false,
         thinking_tokens: 0,
         together: 1,
+        makes_vectors: false,
         prices: Some(Prices { input: 0.0, output: 0.0 }),
         reader: Box::new(move || Some(reader.clone())),
         // It reads text only.

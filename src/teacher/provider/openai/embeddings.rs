@@ -149,6 +149,10 @@ impl Api for EmbeddingsApi {
         self.together
     }
 
+    fn makes_vectors(&self) -> bool {
+        true
+    }
+
     fn body_of_all(&self, requests: &[Request]) -> serde_json::Result<Vec<u8>> {
         let input = requests.iter().map(text).collect();
         serde_json::to_vec(&Body { model: &self.model, input, encoding_format: "float" })

@@ -51,6 +51,7 @@ fn foreseen<'a>(server: &Server, ahead: &'a Ahead<'a>) -> Option<Foreseen<'a>> {
         keeps_captured: true,
         thinking_tokens: server.thinking_tokens,
         together: server.api.together() as u64,
+        makes_vectors: server.api.makes_vectors(),
         prices: server.limits.prices,
         reader: Box::new(move || Reader::named(ahead, chat)),
         rule: Rule::of(server.provider, &server.model),

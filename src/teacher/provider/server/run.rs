@@ -50,7 +50,7 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
         loop {
             tokio::time::sleep(TELL_EVERY).await;
             context.progress(counted.answered().min(total), Some(total), "answers");
-            spent.tell_now_and_then(&context, counted.paid());
+            spent.tell_now_and_then(&context, &counted);
             if let Some(news) = counted.client().and_then(Client::news) {
                 context.note(format!("teacher {teacher}: {news}"));
             }
@@ -65,9 +65,9 @@ pub fn run(server: &Server, job: &Job<'_>) -> Result<Outcome, Failure> {
     });
     telling.abort();
     warn_of_masked(&job.asker(), asking.client());
-    spending.tell(job.context, asking.paid(), asked.is_ok());
+    spending.tell(job.context, &asking, asked.is_ok());
     asked?;
-    warn_of_rejected(&job.asker(), &asking, total);
+    warn_of_rejected(&job.asker(), &asking, total, ["requests", "answer"]);
     warn_of_failed(&job.asker(), &asking, total);
     job.context.progress(output.settled(), Some(total), "answers");
     let (mut metrics, models) = output.finish(job.teacher)?;
@@ -143,9 +143,9 @@ pub(super) fn warn_of_uncounted(job: &Asker<'_>, spent: &Spent) {
 }
 
 /// A prompt that a server refuses loses nothing but itself, but is not lost in silence either.
-pub(super) fn warn_of_rejected(job: &Asker<'_>, asking: &Asking, total: u64) {
+pub(super) fn warn_of_rejected(job: &Asker<'_>, asking: &Asking, total: u64, [what, lacks]: [&str; 2]) {
     if let (count @ 1.., Some(first)) = (asking.rejected(), asking.first_rejection()) {
-        job.context.warn(format!("{count} of {total} requests were rejected and have no answer; {first}"));
+        job.context.warn(format!("{count} of {total} {what} were rejected and have no {lacks}; {first}"));
     }
 }
 

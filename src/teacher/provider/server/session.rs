@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use stillhouse_stage::Failure;
 
 use super::run::{
@@ -51,7 +51,7 @@ impl Open<'_> {
             loop {
                 tokio::time::sleep(TELL_EVERY).await;
                 context.progress(counted.answered().min(total), Some(total), unit);
-                spending.tell_now_and_then(&context, counted.paid());
+                spending.tell_now_and_then(&context, &counted);
                 if let Some(news) = counted.client().and_then(Client::news) {
                     context.note(format!("teacher {teacher}: {news}"));
                 }
@@ -72,7 +72,7 @@ impl Session for Open<'_> {
         if asked.is_err() {
             warn_of_masked(&self.asker, self.asking.client());
         }
-        self.spending.tell(self.asker.context, self.asking.paid(), asked.is_ok());
+        self.spending.tell(self.asker.context, &self.asking, asked.is_ok());
         asked
     }
 
@@ -80,7 +80,8 @@ impl Session for Open<'_> {
         let models = tally.models();
         warn_of_masked(&self.asker, self.asking.client());
         warn_of_uncounted(&self.asker, &self.asking.spent());
-        warn_of_rejected(&self.asker, &self.asking, self.total);
+        let words = if self.server.api.makes_vectors() { ["texts", "vector"] } else { ["requests", "answer"] };
+        warn_of_rejected(&self.asker, &self.asking, self.total, words);
         warn_of_failed(&self.asker, &self.asking, self.total);
         warn_of_another_model(&self.server, &self.asker, &models);
         self.asker.context.progress(self.asking.answered().min(self.total), Some(self.total), self.unit);
@@ -88,7 +89,11 @@ impl Session for Open<'_> {
     }
 
     fn add_spent_to(&self, metrics: &mut Value) {
-        self.asking.spent().add_to(metrics, self.server.limits.prices);
+        let spent = self.asking.spent();
+        if self.server.api.makes_vectors() {
+            metrics["requests"] = json!(spent.billed);
+        }
+        spent.add_to(metrics, self.server.limits.prices);
         self.asking.add_failures_to(metrics);
     }
 }
