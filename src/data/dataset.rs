@@ -15,6 +15,7 @@
 mod artifact;
 mod assemble;
 mod captured;
+mod check;
 mod complete;
 mod config;
 mod decontaminate;
@@ -34,7 +35,7 @@ mod statistics;
 mod tests;
 mod windows;
 
-use stillhouse_stage::spec::Node;
+use stillhouse_stage::spec::{Diagnostics, Node};
 use stillhouse_stage::{Context, Failure, Inherited, Kind, Needs, Outcome, Placement, StageKind, View, kind};
 
 pub use artifact::{DatasetArtifact, HOLDOUT, TRAIN};
@@ -64,6 +65,11 @@ impl Kind for Dataset {
 
     fn inherits(&self) -> &'static [Inherited] {
         &[Inherited { key: "tokenizer", from_kind: "student", from_key: "tokenizer", link: "data" }]
+    }
+
+    fn check(&self, view: &View<'_>, report: &mut Diagnostics) {
+        check::tokenizer(view, report);
+        check::signals(view, report);
     }
 
     fn complete(&self, name: &str, body: &mut Node, tree: &Node) {

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use stillhouse_stage::spec::types::Selection;
-use stillhouse_stage::spec::{Config, DirectoryPath, Select, Target};
-use stillhouse_stage::{Context, Failure, Kind, kind};
+use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, DirectoryPath, Select, Target};
+use stillhouse_stage::{Context, Failure, Kind, View, kind};
 
 use crate::model_folder::{MODEL_FILE_ENDING, MODEL_FILES, ModelFolder};
 use crate::tokenizer::Tokenizer;
@@ -51,6 +51,29 @@ pub fn tokenizer_folder(context: &Context, field: &str) -> Result<ModelFolder, F
         return Ok(ModelFolder::from_files(artifact.stage.clone(), files));
     }
     Ok(ModelFolder::open(&context.file(&format!("{field}.path"))?)?.tokenizer_files())
+}
+
+/// Reports a model folder without a tokenizer, where the table `reader` reads or writes text with it. What is no model folder at
+/// all is reported elsewhere, and a GGUF file has its tokenizer in it.
+pub fn check_tokenizer(model: &View<'_>, reader: &View<'_>, report: &mut Diagnostics) {
+    let Some(ModelConfig { path }) = model.config_as::<ModelConfig>() else { return };
+    if !path.path.is_dir() {
+        return;
+    }
+    let Ok(folder) = ModelFolder::open(&path.path) else { return };
+    let folder = ModelFolder { label: model.label.to_owned(), ..folder };
+    if let Err(error) = folder.require("tokenizer.json") {
+        let have: Vec<&str> = folder.files.keys().map(String::as_str).collect();
+        report.push(
+            Diagnostic::error(path.at, error.to_string())
+                .hint(format!(
+                    "the folder has {}; put the model's `tokenizer.json` beside them (a slow tokenizer writes one with \
+                     `AutoTokenizer.from_pretrained(…).save_pretrained(…)`), or name a GGUF file",
+                    have.join(", ")
+                ))
+                .related(reader.at, format!("{} needs its tokenizer", reader.label)),
+        );
+    }
 }
 
 /// The tokenizer that the field at `field` names.

@@ -21,7 +21,7 @@ pub use policy::{AtLast, FormatConfig, OutcomesConfig, Policy, Treatment, Verdic
 pub use questions::Questions;
 
 use crate::definition::TeacherConfig;
-use crate::provider::Job;
+use crate::provider::{Job, local};
 
 /// The kind. The command line gives it the means to open models, for teachers that run here.
 pub struct Answers {
@@ -40,6 +40,7 @@ impl Kind for Answers {
         let Some(answers) = view.config_as::<AnswersConfig>() else { return };
         if let Some(teacher) = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>()) {
             teacher.settings.check(answers, &|path| view.place(path), report);
+            local::check(view, report);
             if let Some(why) = teacher.settings.sees_nothing() {
                 images::check(view, why, report);
             }

@@ -27,7 +27,7 @@ use self::styles::Style;
 use crate::answers::OnFailed;
 use crate::asking::Again;
 use crate::definition::TeacherConfig;
-use crate::provider::Asker;
+use crate::provider::{Asker, local};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::session::{Asks, Tally};
@@ -50,6 +50,7 @@ impl Kind for Expand {
         if let Some(teacher) = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>()) {
             teacher.settings.capabilities().check_questions(&|path| view.place(path), report);
             teacher.settings.check_sampling(&config.sampling, &|path| view.place(path), report);
+            local::check(view, report);
         }
     }
 }

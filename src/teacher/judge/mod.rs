@@ -28,7 +28,7 @@ use self::template::Template;
 use crate::answers::OnFailed;
 use crate::asking::{Again, Question};
 use crate::definition::TeacherConfig;
-use crate::provider::Asker;
+use crate::provider::{Asker, local};
 use crate::reply::Reply;
 use crate::request::{Request, seed_of};
 use crate::session::{Asks, Tally};
@@ -52,6 +52,7 @@ impl Kind for Judge {
             let sampling = config.sampling.as_of_answers();
             teacher.settings.capabilities().check_questions(&|path| view.place(path), report);
             teacher.settings.check_sampling(&sampling, &|path| view.place(path), report);
+            local::check(view, report);
         }
     }
 }
