@@ -14,7 +14,12 @@ macro_rules! integer {
         impl Config for $type {
             fn decode(node: &Node, report: &mut Diagnostics) -> Option<Self> {
                 let Value::Integer(value) = node.value else {
-                    report.push(expected("an integer", node));
+                    let found = expected("an integer", node);
+                    let number = node.as_str().and_then(|text| text.trim().parse::<i64>().ok());
+                    report.push(match number {
+                        Some(number) => found.hint(format!("without quotes: {number}")),
+                        None => found,
+                    });
                     return None;
                 };
                 <$type>::try_from(value).map_err(|_| {

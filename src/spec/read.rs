@@ -174,9 +174,36 @@ fn parse(text: &str, source: u32, report: &mut Diagnostics) -> Node {
     let text = Text { text, source, offset: 0 };
     for error in errors {
         let at = text.place(error.span().unwrap_or(0..0));
-        report.push(Diagnostic::error(at, format!("not TOML: {}", error.message())));
+        let found = Diagnostic::error(at, format!("not TOML: {}", error.message()));
+        let number = error.span().and_then(|span| number_with_a_letter(text.text, span.start));
+        report.push(match number {
+            Some((written, meant)) => {
+                found.hint(format!("a number has digits alone: is `{written}` meant to be {meant}?"))
+            }
+            None => found,
+        });
     }
     Node { value: Value::Table(text.table(document.get_ref(), false, report)), at: text.place(0..0) }
+}
+
+/// The number that is meant where letters that look like digits stand in one: `4OO`. Short ones only, so that no message repeats a key.
+fn number_with_a_letter(text: &str, at: usize) -> Option<(&str, String)> {
+    const LONGEST: usize = 12;
+    let ends = |letter: char| !letter.is_ascii_alphanumeric() && letter != '_' && letter != '.';
+    let (before, behind) = text.split_at_checked(at)?;
+    let start = before.rfind(ends).map_or(0, |end| end + before[end..].chars().next().map_or(1, char::len_utf8));
+    let end = at + behind.find(ends).unwrap_or(behind.len());
+    let written = &text[start..end];
+    let meant: String = written
+        .chars()
+        .map(|letter| match letter {
+            'O' | 'o' => '0',
+            'l' | 'I' => '1',
+            other => other,
+        })
+        .collect();
+    let is_number = meant.parse::<f64>().is_ok() && written.starts_with(|digit: char| digit.is_ascii_digit());
+    (written.len() <= LONGEST && is_number && meant != written).then_some((written, meant))
 }
 
 /// A text of TOML, whole or a part of a source.

@@ -14,8 +14,10 @@ pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a 
             } else if is_prefix(&wanted, &candidate_folded) || is_prefix(&candidate_folded, &wanted) {
                 0.9
             } else {
-                strsim::normalized_damerau_levenshtein(&wanted, &candidate_folded)
-                    .max(strsim::jaro_winkler(&wanted, &candidate_folded) - 0.15)
+                let alike = strsim::normalized_damerau_levenshtein(&wanted, &candidate_folded)
+                    .max(strsim::jaro_winkler(&wanted, &candidate_folded) - 0.15);
+                // One that only begins with the same word comes behind all that are near enough.
+                if begins_alike(&wanted, &candidate_folded) { alike.max(0.6 + 0.01 * alike) } else { alike }
             };
             (score, candidate)
         })
@@ -27,6 +29,13 @@ pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a 
 /// Whether a name begins another. One or two letters begin too many to mean anything.
 fn is_prefix(short: &str, long: &str) -> bool {
     short.len() >= 3 && long.starts_with(short)
+}
+
+/// Whether both begin with the same word, of three letters or more: `max400` and `max-tokens`.
+fn begins_alike(wanted: &str, candidate: &str) -> bool {
+    let word = |name: &str| name.find(|letter: char| !letter.is_alphabetic()).unwrap_or(name.len());
+    let (one, other) = (&wanted[..word(wanted)], &candidate[..word(candidate)]);
+    one.chars().count() >= 3 && one == other
 }
 
 /// Names as a message lists them: `` `a`, `b`, `c` ``; of very many only the first.
@@ -59,6 +68,23 @@ mod tests {
         assert_eq!(did_you_mean("max_tokens", names), Some("max-tokens"));
         assert_eq!(did_you_mean("Seed", names), Some("seed"));
         assert_eq!(did_you_mean("banana", names), None);
+    }
+
+    #[test]
+    fn a_number_run_into_a_name_still_finds_the_one_that_begins_like_it() {
+        let names = ["temperature", "top-p", "top-k", "max-tokens", "stop", "seed"];
+        for (written, meant) in
+            [("max400", "max-tokens"), ("max_len", "max-tokens"), ("seed7", "seed"), ("top2", "top-p")]
+        {
+            assert!(
+                did_you_mean(written, names).is_some_and(|found| found == meant || meant.starts_with("top")),
+                "{written}"
+            );
+        }
+        assert_eq!(did_you_mean("min400", names), None);
+        // A nearer name goes before one that only begins alike.
+        assert_eq!(did_you_mean("max-wait-secs", ["max-tokens", "max-wait-seconds"]), Some("max-wait-seconds"));
+        assert_eq!(did_you_mean("mix-tokens", ["mix", "max-tokens"]), Some("max-tokens"));
     }
 
     #[test]

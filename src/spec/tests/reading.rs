@@ -288,3 +288,16 @@ mod set {
         assert_eq!(report.error_count(), 3);
     }
 }
+
+#[test]
+fn a_number_with_a_letter_in_it_is_told_and_what_is_no_number_is_not_repeated() {
+    let hint = |value: &str| {
+        let (_, report) = read_text(&format!("[a.b]\nmax-tokens = {value}\n"), &[]);
+        report.sorted()[0].hint.clone()
+    };
+    assert_eq!(hint("4OO").as_deref(), Some("a number has digits alone: is `4OO` meant to be 400?"));
+    assert_eq!(hint("1.l").as_deref(), Some("a number has digits alone: is `1.l` meant to be 1.1?"));
+    for other in ["four", "4abc", "4OOOOOOOOOOOOOOOOOOO"] {
+        assert_eq!(hint(other), None, "{other}");
+    }
+}
