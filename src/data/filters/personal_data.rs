@@ -2,6 +2,8 @@
 
 mod account;
 mod card;
+mod email;
+mod phone;
 
 use stillhouse_stage::Failure;
 use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, Node};
@@ -9,6 +11,8 @@ use stillhouse_stage::spec::{Config, Diagnostic, Diagnostics, Node};
 use super::redaction::{Finding, judge};
 use super::regex::compile;
 use super::{Action, EachRow, Filter, Judged, Pass, Place};
+use email::Addresses;
+use phone::Numbers;
 
 /// Finds e-mail addresses, telephone numbers, card numbers (by their checksum) and IBANs (by theirs). What has no shape of
 /// its own (names, addresses) it does not find.
@@ -26,11 +30,12 @@ pub struct PersonalData {
 /// A kind of personal data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Config)]
 pub enum Kind {
-    /// E-mail addresses, but for those of domains that RFC 2606 reserves for examples.
+    /// E-mail addresses, but for those of domains that RFC 2606 reserves for examples, and for what is written like one: logins
+    /// (`git@github.com`), versions of packages, files (`icon@2x.png`).
     Email,
-    /// Telephone numbers: international ones with a plus, and those of North America.
+    /// Telephone numbers: international ones with a plus, and those of North America that are no sizes in a row.
     Phone,
-    /// Card numbers: a network's beginning and length, and Luhn's checksum.
+    /// Card numbers: a network's beginning and length, and Luhn's checksum; no bar codes.
     Card,
     /// International bank account numbers: a country's length, and the checksum modulo 97 (ISO 13616).
     Iban,
@@ -42,35 +47,17 @@ fn sound(config: &PersonalData, node: &Node, report: &mut Diagnostics) {
     }
 }
 
-/// Letters of the scripts in which addresses stand apart from what is around them: in others, such as Han, a text writes no
-/// spaces, and its words are no part of an address.
-const EMAIL: &str = r"(?x)
-    [\p{Latin}\p{Greek}\p{Cyrillic}\p{M}0-9._%+-]+ (?: ' [\p{Latin}\p{Greek}\p{Cyrillic}\p{M}0-9._%+-]+ )*
-    @ (?: [\p{Latin}\p{Greek}\p{Cyrillic}\p{M}0-9-]+ \. )+ (?: xn--[A-Za-z0-9-]+ | [\p{Latin}\p{Greek}\p{Cyrillic}]{2,} )";
-/// RFC 2606, section 2: top-level domains that nobody has; section 3: domains for examples.
-const RESERVED: &[&str] = &["test", "example", "invalid", "localhost"];
-const EXAMPLES: &[&str] = &["example.com", "example.net", "example.org"];
-/// E.164 has at most 15 digits.
-const INTERNATIONAL: &str = r"\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d(?:[ ./-]?\d){5,13}\b";
-const NORTH_AMERICAN: &str = r"(?:\([2-9]\d{2}\) ?|\b[2-9]\d{2}[-. ])[2-9]\d{2}[-. ]\d{4}\b";
-
 struct Finder {
     kinds: Vec<Kind>,
-    email: regex::Regex,
-    international: regex::Regex,
-    north_american: regex::Regex,
+    addresses: Addresses,
+    numbers: Numbers,
     card: regex::Regex,
 }
 
 impl Finder {
     fn new(kinds: &[Kind]) -> Result<Self, String> {
-        Ok(Self {
-            kinds: kinds.to_vec(),
-            email: compile(EMAIL)?,
-            international: compile(INTERNATIONAL)?,
-            north_american: compile(NORTH_AMERICAN)?,
-            card: compile(card::SHAPE)?,
-        })
+        let (addresses, numbers) = (Addresses::new()?, Numbers::new()?);
+        Ok(Self { kinds: kinds.to_vec(), addresses, numbers, card: compile(card::SHAPE)? })
     }
 
     fn find(&self, text: &str) -> Vec<Finding> {
@@ -78,39 +65,18 @@ impl Finder {
     }
 
     fn of_kind(&self, kind: Kind, text: &str) -> Vec<Finding> {
-        match kind {
-            Kind::Email => {
-                let real = |found: &regex::Match<'_>| {
-                    let goes_on = |next: char| next == '_' || next.is_ascii_digit();
-                    !is_reserved(found.as_str()) && !text[found.end()..].starts_with(goes_on)
-                };
-                self.email.find_iter(text).filter(real).map(|found| (found.range(), "email")).collect()
-            }
-            Kind::Phone => {
-                let international = self.international.find_iter(text).filter(|found| {
-                    let digits = found.as_str().bytes().filter(u8::is_ascii_digit).count();
-                    (8..=15).contains(&digits) && starts_afresh(text, found.start())
-                });
-                let all = international.chain(self.north_american.find_iter(text));
-                all.map(|found| (found.range(), "phone")).collect()
-            }
+        let (places, what) = match kind {
+            Kind::Email => (self.addresses.find(text), "email"),
+            Kind::Phone => (self.numbers.find(text), "phone"),
             Kind::Card => {
                 let real =
                     |found: &regex::Match<'_>| card::is_card(found.as_str()) && starts_afresh(text, found.start());
-                self.card.find_iter(text).filter(real).map(|found| (found.range(), "card")).collect()
+                (self.card.find_iter(text).filter(real).map(|found| found.range()).collect(), "card")
             }
-            Kind::Iban => account::find(text).into_iter().map(|place| (place, "iban")).collect(),
-        }
+            Kind::Iban => (account::find(text), "iban"),
+        };
+        places.into_iter().map(|place| (place, what)).collect()
     }
-}
-
-/// Whether an address is of a domain that RFC 2606 reserves, or below one: by whole labels.
-fn is_reserved(address: &str) -> bool {
-    let domain = address.rsplit('@').next().unwrap_or_default().to_lowercase();
-    let last = domain.rsplit('.').next().unwrap_or_default();
-    let below =
-        |example: &&str| domain.strip_suffix(*example).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    RESERVED.contains(&last) || EXAMPLES.iter().any(below)
 }
 
 /// Whether what begins here goes on from nothing: no digit, letter or point before it.
@@ -177,6 +143,10 @@ mod tests {
             "ISBN 978-3-16-148410-0, 1234567890123456",
             "DE89 3704 0044 0532 0130 01",
             "123-456-7890 has no area of its own",
+            "git@github.com:owner/repo, user@localhost, logo@2x.png, npm i pkg@1.2.3-rc.next",
+            "app@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "v120.0.6099.109 of 2024-10-05T12:30:00.123456789Z, sizes 256-512-1024",
+            "at 1700000000000 ms, 1700000000000000 us, id 1234567890123456789, GTIN 4006381333023",
         ] {
             assert_eq!(redacted(text), text);
         }

@@ -1,5 +1,6 @@
 //! Takes keys and passwords out of rows.
 
+mod amazon;
 mod assignment;
 
 use stillhouse_stage::Failure;
@@ -8,6 +9,7 @@ use stillhouse_stage::spec::{Config, find_secrets};
 use super::redaction::{Finding, judge};
 use super::regex::compile;
 use super::{Action, EachRow, Filter, Judged, Pass, Place};
+use amazon::AmazonKeys;
 use assignment::Assignments;
 
 /// Finds what is shaped like a secret: keys of well-known services, `Bearer …`, `api_key=…`, `"password": "…"`, passwords in
@@ -50,10 +52,11 @@ impl Filter for Secrets {
         let shapes: Vec<regex::Regex> =
             SHAPES.iter().map(|shape| compile(shape)).collect::<Result<_, _>>().map_err(Failure::internal)?;
         let assignments = Assignments::new().map_err(Failure::internal)?;
+        let amazon = AmazonKeys::new().map_err(Failure::internal)?;
         let action = self.action;
         let find = move |text: &str| -> Vec<Finding> {
             let shaped = shapes.iter().flat_map(|shape| shape.find_iter(text)).map(|found| found.range());
-            let assigned = assignments.find(text);
+            let assigned = assignments.find(text).into_iter().chain(amazon.find(text));
             find_secrets(text).into_iter().chain(shaped).chain(assigned).map(|place| (place, "secret")).collect()
         };
         Ok(Box::new(EachRow(move |row: &Judged<'_>| judge(row, action, &find))))
@@ -87,6 +90,8 @@ mod tests {
         let token = ["eyJhbGciOiJIUzI1NiJ9", "eyJzdWIiOiIxMjM0In0", "dozjgNryP4J3jVmNHl0w5N"].join(".");
         assert_eq!(redacted(&format!("t: {token}.")), "t: [secret].");
         assert_eq!(redacted("a password is a secret"), "Keep");
+        let key = ["wJalrXUtnFEMI", "K7MDENG", "bPxRfiCYEXAMPLEKEY"].join("/");
+        assert_eq!(redacted(&format!("AWS_SECRET_ACCESS_KEY={key}\nx")), "AWS_SECRET_ACCESS_KEY=[secret]\nx");
     }
 
     /// The shapes that services document, put together here so that no scanner takes this file for a leak.

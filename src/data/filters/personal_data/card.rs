@@ -21,7 +21,14 @@ pub(super) fn is_card(text: &str) -> bool {
         }
         _ => false,
     };
-    network && luhn(&digits)
+    network && luhn(&digits) && !is_bar_code(&digits)
+}
+
+/// Whether 13 digits are a bar code: GTIN-13's checksum (GS1 General Specifications, section 7.9), in which every second digit counts
+/// three times. Germany's begin with 40 to 44, as cards of that length would, of which next to none is left.
+fn is_bar_code(digits: &[u32]) -> bool {
+    let weighted = digits.iter().enumerate().map(|(place, digit)| if place % 2 == 0 { *digit } else { 3 * digit });
+    digits.len() == 13 && weighted.sum::<u32>().is_multiple_of(10)
 }
 
 /// The checksum of ISO/IEC 7812-1, annex B: from the right, every second digit is doubled and its digits are added.
@@ -59,6 +66,8 @@ mod tests {
             assert!(!is_card(&wrong) || wrong == card, "{wrong}");
         }
         assert!(!is_card("0000000000000000"));
+        assert!(is_card("4222222222222"), "of 13 digits");
+        assert!(!is_card("4006381333023"), "a bar code, though Luhn's checksum is right, too");
         assert!(!is_card("1111111111111117"), "no network begins with 1");
     }
 }

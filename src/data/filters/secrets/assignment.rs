@@ -76,7 +76,7 @@ fn is_mixed(value: &str) -> bool {
 }
 
 /// Shannon's entropy of a text's bytes, in bits a byte.
-fn entropy(text: &str) -> f64 {
+pub(super) fn entropy(text: &str) -> f64 {
     let mut counts: BTreeMap<u8, f64> = BTreeMap::new();
     text.bytes().for_each(|byte| *counts.entry(byte).or_default() += 1.0);
     let all = text.len() as f64;
