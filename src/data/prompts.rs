@@ -154,8 +154,9 @@ impl Kind for Prompts {
 impl StageKind for Prompts {
     // 1: the first.
     // 2: a field that is null is empty text in a template and not the word `None`; lists and objects are JSON.
+    // 3: so is a part of such a field (`a[:200]`), and what filters make of one.
     fn revision(&self) -> u32 {
-        2
+        3
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {

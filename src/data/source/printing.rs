@@ -3,28 +3,65 @@
 //! Jinja writes `None` for null, and lists and objects as Python does: words that no file of rows holds, and that a model would
 //! then learn to say. Truth values alone stay `True` and `False`, so that a template gives what it gives in Jinja elsewhere.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State, filters};
+use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize as _;
 use serde_json::ser::{Formatter, Serializer};
 
-/// Makes an environment print so, by `{{ … }}` and by the filters that make text of a value.
-pub(super) fn set(environment: &mut Environment<'static>) {
-    environment.set_formatter(print);
+/// Makes an environment print so, by `{{ … }}` and by the filters and methods that take a text: null is one without letters there, a list
+/// without items where one is taken, and stays null where a number is, or one of several items.
+///
+/// `source` is the template that it will render.
+pub(super) fn set(environment: &mut Environment<'static>, source: &str) {
+    let cut = Arc::new(cut_names(source));
+    let cut_here = Arc::clone(&cut);
+    environment.set_formatter(move |output, state, value| print(output, state, value, &cut_here));
     for (name, filter) in [
         ("capitalize", Value::from_function(filters::capitalize)),
+        ("e", Value::from_function(filters::escape)),
+        ("escape", Value::from_function(filters::escape)),
         ("indent", Value::from_function(filters::indent)),
         ("lower", Value::from_function(filters::lower)),
         ("replace", Value::from_function(filters::replace)),
+        ("safe", Value::from_function(filters::safe)),
         ("title", Value::from_function(filters::title)),
         ("trim", Value::from_function(filters::trim)),
         ("upper", Value::from_function(filters::upper)),
     ] {
+        let texts = if name == "replace" { usize::MAX } else { 1 };
+        let cut = Arc::clone(&cut);
         environment.add_filter(name, move |state: &State<'_, '_>, Rest(mut values): Rest<Value>| {
-            if let Some(value) = values.first_mut().filter(|value| value.is_none() || is_nested(value)) {
-                *value = Value::from(text(value)?);
+            if let Some(value) = values.first_mut().filter(|value| is_nested(value)) {
+                *value = Value::from(if is_cut_of_null(state, value, &cut) { String::new() } else { text(value)? });
+            }
+            values.iter_mut().take(texts).filter(|value| value.is_none()).for_each(|value| *value = Value::from(""));
+            filter.call(state, &values)
+        });
+    }
+    for (name, filter, instead) in [
+        ("abs", Value::from_function(filters::abs), None),
+        ("count", Value::from_function(filters::length), Some(Value::from(""))),
+        ("dictsort", Value::from_function(filters::dictsort), Some(no_fields())),
+        ("first", Value::from_function(filters::first), None),
+        ("items", Value::from_function(filters::items), Some(no_fields())),
+        ("last", Value::from_function(filters::last), None),
+        ("length", Value::from_function(filters::length), Some(Value::from(""))),
+        ("lines", Value::from_function(filters::lines), Some(Value::from(""))),
+        ("max", Value::from_function(filters::max), None),
+        ("min", Value::from_function(filters::min), None),
+        ("reverse", Value::from_function(filters::reverse), Some(Value::from(""))),
+        ("round", Value::from_function(filters::round), None),
+        ("split", Value::from_function(filters::split), Some(Value::from(""))),
+    ] {
+        environment.add_filter(name, move |state: &State<'_, '_>, Rest(mut values): Rest<Value>| {
+            if let Some(value) = values.first_mut().filter(|value| value.is_none()) {
+                let Some(instead) = &instead else { return Ok(value.clone()) };
+                *value = instead.clone();
             }
             filter.call(state, &values)
         });
@@ -43,9 +80,52 @@ pub(super) fn set(environment: &mut Environment<'static>) {
         }
         join.call(state, &values)
     });
+    environment.set_unknown_method_callback(method);
 }
 
-fn print(output: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+/// What strings, lists and maps have in Python; null has what an empty text and an empty map have.
+fn method(state: &State<'_, '_>, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
+    if !value.is_none() {
+        return unknown_method_callback(state, value, name, arguments);
+    }
+    match unknown_method_callback(state, &Value::from(""), name, arguments) {
+        Err(error) if error.kind() == ErrorKind::UnknownMethod => {
+            unknown_method_callback(state, &no_fields(), name, arguments)
+        }
+        called => called,
+    }
+}
+
+fn no_fields() -> Value {
+    Value::from_serialize(BTreeMap::<String, String>::new())
+}
+
+/// The names that a template cuts: `context` of `{{ context[:200] }}`.
+fn cut_names(source: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (at, _) in source.match_indices('[') {
+        let inside = source[at + 1..].split([']', '[', '\n']).next().unwrap_or_default();
+        let before = source[..at].trim_end();
+        let start = before
+            .rfind(|letter: char| !(letter.is_alphanumeric() || letter == '_'))
+            .map_or(0, |place| place + before[place..].chars().next().map_or(1, char::len_utf8));
+        if inside.contains(':') && start < before.len() {
+            names.push(before[start..].to_owned());
+        }
+    }
+    names
+}
+
+/// Whether an empty list is what minijinja makes of a part of null. A part of a text that is not there is no list.
+fn is_cut_of_null(state: &State<'_, '_>, value: &Value, cut: &[String]) -> bool {
+    let is_null = |name: &String| state.lookup(name).is_some_and(|field| field.is_none());
+    !cut.is_empty() && value.kind() == ValueKind::Seq && value.len() == Some(0) && cut.iter().any(is_null)
+}
+
+fn print(output: &mut Output<'_>, state: &State<'_, '_>, value: &Value, cut: &[String]) -> Result<(), Error> {
+    if is_cut_of_null(state, value, cut) {
+        return Ok(());
+    }
     if value.is_none() || is_nested(value) {
         return Ok(output.write_str(&text(value)?)?);
     }
@@ -104,6 +184,44 @@ mod tests {
         }
         assert_eq!(render("{{ a | join('-') }}", r#"{"a": ["x", null, "y"]}"#), "x--y");
         assert_eq!(render("{% if a is none %}none{% endif %}{{ a or 'else' }}", r#"{"a": null}"#), "noneelse");
+    }
+
+    #[test]
+    fn filters_take_null_for_a_text_without_letters_or_a_list_without_items() {
+        for (template, expected) in [
+            ("{{ a | length }}", "0"),
+            ("{{ a | count }}", "0"),
+            ("{% if a | length > 0 %}x{% else %}y{% endif %}", "y"),
+            ("{{ a | safe }}{{ a | escape }}{{ a | e }}{{ a | title }}{{ a | capitalize }}{{ a | indent(2) }}", ""),
+            ("{{ 'x,y' | replace(',', a) }}", "xy"),
+            ("{{ a | first }}{{ a | last }}{{ a | min }}{{ a | max }}{{ a | reverse }}", ""),
+            ("{{ a | abs }}{{ a | round(2) }}", ""),
+            ("{{ a | int }} {{ a | float }} {{ a | sum }}", "0 0.0 0"),
+            ("{{ a | lines }} {{ a | split }} {{ a | list }} {{ a | sort }} {{ a | unique }}", "[] [] [] [] []"),
+            (
+                "{{ a | map('upper') | list }} {{ a | select | list }} {{ a | items | list }} {{ a | dictsort }}",
+                "[] [] [] []",
+            ),
+            ("{% for x in a %}x{% else %}none{% endfor %}", "none"),
+            ("{{ a | join(', ') }}{{ a | default('x', true) }}{{ a or 'y' }}", "xy"),
+            ("{{ a | default('x') }}", ""),
+            ("{{ a.strip() }}{{ a.upper() }}{{ a.replace('x', 'y') }}", ""),
+            ("{{ a.split() }} {{ a.items() | list }} {{ a.startswith('x') }}", "[] [] False"),
+            ("{{ a is none }} {{ a is defined }} {{ a | tojson }}", "True True null"),
+        ] {
+            assert_eq!(render(template, r#"{"a": null}"#), expected, "{template}");
+        }
+        for template in ["{{ a[:200] }}", "{{ a[-5:] | trim }}", "{% if a is none %}{{ a [1:2] }}{% endif %}"] {
+            assert_eq!(render(template, r#"{"a": null}"#), "", "{template}");
+        }
+        assert_eq!(
+            render("{{ b[:2] }} {{ c[:1] }} {{ c[2:] }}", r#"{"a": null, "b": "xyz", "c": [1, 2]}"#),
+            "xy [1] []"
+        );
+        assert_eq!(
+            render("{{ a | length }} {{ b | length }} {{ c | first }}", r#"{"a": "xy", "b": [1], "c": ["p"]}"#),
+            "2 1 p"
+        );
     }
 
     #[test]

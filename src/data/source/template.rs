@@ -30,8 +30,7 @@ impl RowTemplate {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_keep_trailing_newline(true);
         environment.set_fuel(Some(FUEL));
-        printing::set(&mut environment);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        printing::set(&mut environment, source);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| {
             let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
             DataError::invalid(
@@ -98,7 +97,12 @@ impl RowTemplate {
                 ),
                 _ => {
                     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-                    fault(format!("`{}` fails on this row: {detail}", self.key), None)
+                    let null =
+                        wanted.iter().find(|name| object.fields.get(*name).is_some_and(serde_json::Value::is_null));
+                    let hint = null.map(|name| {
+                        format!("`{name}` is null in this row: `({name} or \"\")` is empty text in its place")
+                    });
+                    fault(format!("`{}` fails on this row: {detail}", self.key), hint)
                 }
             }
         })
@@ -142,6 +146,17 @@ mod tests {
     fn a_field_that_may_be_missing_can_say_so() {
         assert_eq!(render("{{ q }}{{ more | default('') }}", r#"{"q": "x"}"#).unwrap(), "x");
         assert_eq!(render("{% if more is defined %}y{% endif %}", r#"{"q": "x"}"#).unwrap(), "");
+    }
+
+    #[test]
+    fn what_cannot_be_done_with_null_is_told_with_what_can() {
+        for template in ["{{ q + 'x' }}", "{{ q.name }}"] {
+            let error = render(template, r#"{"q": null}"#).unwrap_err();
+            assert!(error.to_string().starts_with("rows.jsonl:7: `template` fails on this row: "), "{error}");
+            let hint = "`q` is null in this row: `(q or \"\")` is empty text in its place";
+            assert_eq!(error.hint().as_deref(), Some(hint), "{template}");
+        }
+        assert_eq!(render("{{ 1 + 'x' }}", r#"{"q": null}"#).unwrap_err().hint(), None);
     }
 
     #[test]
