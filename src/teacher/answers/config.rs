@@ -68,16 +68,24 @@ pub struct SamplingConfig {
     /// 0 takes the most likely token.
     #[config(default = 1.0, min = 0)]
     pub temperature: f64,
+    /// Beside the temperature.
+    #[config(inline)]
+    pub drawing: DrawingConfig,
+}
+
+/// How tokens are drawn, but for the temperature: who answers and who judges begin with different ones.
+#[derive(Clone, Debug, PartialEq, Config)]
+pub struct DrawingConfig {
     /// Keep the smallest set of most likely tokens whose probabilities sum to this; 1 keeps all.
     #[config(default = 1.0, above = 0, max = 1)]
     pub top_p: f64,
     /// Keep the k most likely tokens.
     #[config(min = 1)]
     pub top_k: Option<u32>,
-    /// Longest answer, in tokens. Raising it asks again only where an answer was cut.
+    /// Longest reply, in tokens. Raising it asks again only where one was cut.
     #[config(default = 512, min = 1)]
     pub max_tokens: u32,
-    /// Texts that end the answer and are no part of it.
+    /// Texts that end the reply and are no part of it.
     #[config(default)]
     pub stop: Vec<String>,
     /// Seed of the drawing; the experiment's if left out.
@@ -86,7 +94,13 @@ pub struct SamplingConfig {
 
 impl Default for SamplingConfig {
     fn default() -> Self {
-        Self { temperature: 1.0, top_p: 1.0, top_k: None, max_tokens: 512, stop: Vec::new(), seed: None }
+        Self { temperature: 1.0, drawing: DrawingConfig::default() }
+    }
+}
+
+impl Default for DrawingConfig {
+    fn default() -> Self {
+        Self { top_p: 1.0, top_k: None, max_tokens: 512, stop: Vec::new(), seed: None }
     }
 }
 
@@ -94,7 +108,7 @@ impl SamplingConfig {
     /// As a request carries it.
     #[must_use]
     pub fn request(&self) -> Sampling {
-        let Self { temperature, top_p, top_k, max_tokens, stop, seed: _ } = self.clone();
+        let Self { temperature, drawing: DrawingConfig { top_p, top_k, max_tokens, stop, seed: _ } } = self.clone();
         Sampling { temperature, top_p, top_k, max_tokens, stop }
     }
 }

@@ -14,7 +14,7 @@ use stillhouse_stage::{Ahead, Context, Failure, Forecast, Kind, Needs, Outcome, 
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use config::{AnswersConfig, CaptureConfig, OnRejected, Prompts, SamplingConfig};
+pub use config::{AnswersConfig, CaptureConfig, DrawingConfig, OnRejected, Prompts, SamplingConfig};
 pub use failed::{FailedConfig, OnFailed};
 pub use output::{CAPTURED_FILE, Captured, DROPPED_FILE, Dropped, Output};
 pub use policy::{AtLast, FormatConfig, OutcomesConfig, Policy, Treatment, Verdict};

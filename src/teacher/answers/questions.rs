@@ -74,7 +74,7 @@ impl Questions {
             source,
             answers: answers.clone(),
             sampling,
-            seed: answers.sampling.seed.unwrap_or(seed),
+            seed: answers.sampling.drawing.seed.unwrap_or(seed),
             current: None,
             number: 0,
             sample: 0,

@@ -123,7 +123,7 @@ impl Pool {
         let sample = *made;
         *made += 1;
         let drawn = config.sampling.temperature > 0.0;
-        let seed = config.sampling.seed.unwrap_or(seed);
+        let seed = config.sampling.drawing.seed.unwrap_or(seed);
         let request = Request {
             messages: prompt.messages.clone(),
             sampling: config.sampling.request(),

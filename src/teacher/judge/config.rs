@@ -4,7 +4,7 @@ use stillhouse_data::tokenizer_kind::Answers;
 use stillhouse_spec::{Config, Diagnostic, Diagnostics, Node, Ref};
 
 use super::template::NAMES;
-use crate::answers::{FailedConfig, OnFailed, OnRejected, SamplingConfig};
+use crate::answers::{DrawingConfig, FailedConfig, OnFailed, OnRejected, SamplingConfig};
 use crate::definition::Teachers;
 use crate::expand::check_template;
 
@@ -85,25 +85,14 @@ pub struct JudgeSamplingConfig {
     /// 0 takes the most likely token.
     #[config(default = 0.0, min = 0)]
     pub temperature: f64,
-    /// Keep the smallest set of most likely tokens whose probabilities sum to this; 1 keeps all.
-    #[config(default = 1.0, above = 0, max = 1)]
-    pub top_p: f64,
-    /// Keep the k most likely tokens.
-    #[config(min = 1)]
-    pub top_k: Option<u32>,
-    /// Longest judgement, in tokens. Raising it asks again only where one was cut.
-    #[config(default = 512, min = 1)]
-    pub max_tokens: u32,
-    /// Texts that end the judgement and are no part of it.
-    #[config(default)]
-    pub stop: Vec<String>,
-    /// Seed of the drawing; the experiment's if left out.
-    pub seed: Option<u64>,
+    /// Beside the temperature.
+    #[config(inline)]
+    pub drawing: DrawingConfig,
 }
 
 impl Default for JudgeSamplingConfig {
     fn default() -> Self {
-        Self { temperature: 0.0, top_p: 1.0, top_k: None, max_tokens: 512, stop: Vec::new(), seed: None }
+        Self { temperature: 0.0, drawing: DrawingConfig::default() }
     }
 }
 
@@ -111,8 +100,8 @@ impl JudgeSamplingConfig {
     /// The same as an `answers` stage has it.
     #[must_use]
     pub fn as_of_answers(&self) -> SamplingConfig {
-        let Self { temperature, top_p, top_k, max_tokens, stop, seed } = self.clone();
-        SamplingConfig { temperature, top_p, top_k, max_tokens, stop, seed }
+        let Self { temperature, drawing } = self.clone();
+        SamplingConfig { temperature, drawing }
     }
 }
 
@@ -169,6 +158,38 @@ fn sound(config: &JudgeConfig, node: &Node, report: &mut Diagnostics) {
     if matches!(&config.score, ScoreIs::Json(field) if field.is_empty()) {
         report.push(
             Diagnostic::error(place("score"), "the name of the member is empty").hint("`score = { json = \"score\" }`"),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use stillhouse_spec::Described;
+
+    use super::*;
+
+    fn keys<C: Config>() -> Vec<String> {
+        let all = json!({ "temperature": 0.5, "top-p": 0.9, "top-k": 3, "max-tokens": 7, "stop": ["x"], "seed": 1 });
+        let decoded = C::decode(&Node::from_json(&all), &mut Diagnostics::default()).unwrap();
+        let Described::Table(members) = decoded.describe() else { panic!("it is a table") };
+        members.into_keys().collect()
+    }
+
+    #[test]
+    fn what_sampling_settings_share_stands_in_their_own_table_and_in_keys_as_it_is_written() {
+        let written = ["max-tokens", "seed", "stop", "temperature", "top-k", "top-p"];
+        assert_eq!(
+            (keys::<SamplingConfig>(), keys::<JudgeSamplingConfig>()),
+            (written.map(str::to_owned).into(), written.map(str::to_owned).into())
+        );
+        let mut report = Diagnostics::default();
+        JudgeSamplingConfig::decode(&Node::from_json(&json!({ "max400": 1 })), &mut report);
+        assert_eq!(report.sorted()[0].hint.as_deref(), Some("did you mean `max-tokens`?"));
+        assert_eq!(
+            JudgeSamplingConfig::default().describe(),
+            SamplingConfig::default().describe(),
+            "nothing where nothing is said"
         );
     }
 }

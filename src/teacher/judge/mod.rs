@@ -158,7 +158,7 @@ fn questions(
     let (content, sampling) = (Prompt::id_of(&messages), config.sampling.as_of_answers());
     // Known to messages by the id of the prompt that was answered.
     let prompt = Arc::new(Prompt { id: answer.prompt.clone(), messages, reference: None });
-    let seed = sampling.seed.unwrap_or(seed);
+    let seed = sampling.drawing.seed.unwrap_or(seed);
     let question = |sample| {
         let request = Request {
             messages: prompt.messages.clone(),

@@ -162,13 +162,13 @@ impl Capabilities {
                     .hint(format!("remove it{also}; {others}")),
             );
         };
-        if sampling.top_k.is_some() && !self.sampling_top_k {
+        if sampling.drawing.top_k.is_some() && !self.sampling_top_k {
             refuse("sampling.top-k", |row| row.sampling_top_k, self.unless_strict());
         }
-        if !sampling.stop.is_empty() && !self.stop {
+        if !sampling.drawing.stop.is_empty() && !self.stop {
             refuse("sampling.stop", |row| row.stop, "");
         }
-        if let Some(most) = self.most_stops.filter(|most| sampling.stop.len() > *most) {
+        if let Some(most) = self.most_stops.filter(|most| sampling.drawing.stop.len() > *most) {
             report.push(
                 Diagnostic::error(
                     place("sampling.stop"),
@@ -177,7 +177,7 @@ impl Capabilities {
                 .hint(format!("remove some{}", self.unless_strict())),
             );
         }
-        if sampling.seed.is_some() && !self.seed && self.provider != "replies" {
+        if sampling.drawing.seed.is_some() && !self.seed && self.provider != "replies" {
             report.push(Diagnostic::warning(place("sampling.seed"), format!("{} takes no seed", self.label())).hint(
                 "another seed asks anew, but the same seed does not draw the same again where the replies are gone",
             ));

@@ -73,7 +73,7 @@ impl Provider for Anthropic {
                     .hint("`temperature = 1.0` draws from the model's own distribution"),
             );
         }
-        if sampling.stop.iter().any(|text| text.trim().is_empty()) {
+        if sampling.drawing.stop.iter().any(|text| text.trim().is_empty()) {
             report.push(
                 Diagnostic::error(place("sampling.stop"), "anthropic takes no stop text of white space alone")
                     .hint("remove it, or let the answers end by themselves"),

@@ -42,7 +42,7 @@ pub fn run(settings: &Local, job: &Job<'_>) -> Result<Outcome, Failure> {
                 none => {
                     let vocabulary = teacher.model()?.vocabulary();
                     let (id, tokenizer) = (&teacher.id, &teacher.tokenizer);
-                    let seed = job.answers.sampling.seed.unwrap_or_else(|| job.context.seed());
+                    let seed = job.answers.sampling.drawing.seed.unwrap_or_else(|| job.context.seed());
                     none.insert(Signals::create(&job.context.out(), capture, seed, id, tokenizer, vocabulary)?)
                 }
             };
