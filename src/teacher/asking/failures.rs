@@ -10,6 +10,7 @@ use stillhouse_stage::{Class, Failure};
 
 use super::{Asking, Question};
 use crate::answers::OnFailed;
+use crate::provider::server::Client;
 use crate::replies::RequestKey;
 use crate::reply::Reply;
 
@@ -89,6 +90,7 @@ impl Asking {
         self.replied.load(Ordering::Relaxed) > 0
             || self.stored.load(Ordering::Relaxed) > 0
             || self.found_before.load(Ordering::Relaxed)
+            || self.client().is_some_and(Client::has_replied)
     }
 
     /// What came instead of a reply, in this run or an earlier one, where that is the end of it.

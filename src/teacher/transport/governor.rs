@@ -275,10 +275,11 @@ impl Pass {
         self.end(cost);
     }
 
-    /// Ends a request that the server refused because there are too many; `asked` is how long it wants to be left alone.
-    pub fn refuse(mut self, asked: Option<Duration>, why: &str) {
+    /// Ends a request that the server refused because there are too many; `asked` is how long it wants to be left alone,
+    /// `again` whether this request was refused before, and no other one answered since.
+    pub fn refuse(mut self, asked: Option<Duration>, again: bool, why: &str) {
         if let Some(went) = self.sent {
-            self.governor.pace.refused(went, asked, why);
+            self.governor.pace.refused(went, asked, again, why);
         }
         self.end(Cost::Nothing);
     }

@@ -184,9 +184,10 @@ impl Pace {
         self.lock().answered(Instant::now());
     }
 
-    /// One was refused, because there are too many: for how long the server asks to be left alone, and its words.
-    pub fn refused(&self, went: Went, asked: Option<Duration>, why: &str) {
-        self.lock().refused(went, asked, why, Instant::now());
+    /// One was refused, because there are too many: for how long the server asks to be left alone, whether it was refused
+    /// `again`, with no answer to any other between, and the server's words.
+    pub fn refused(&self, went: Went, asked: Option<Duration>, again: bool, why: &str) {
+        self.lock().refused(went, asked.filter(|asked| !asked.is_zero()), again, why, Instant::now());
     }
 
     /// Holds all requests back for a while.
@@ -279,7 +280,7 @@ impl State {
         }
     }
 
-    fn refused(&mut self, went: Went, asked: Option<Duration>, why: &str, now: Instant) {
+    fn refused(&mut self, went: Went, asked: Option<Duration>, again: bool, why: &str, now: Instant) {
         if let Some(closed) = self.closed.as_mut().filter(|_| went != Went(self.times)) {
             // It went before the gate was closed: the same sign.
             closed.asked = closed.asked.max(asked);
@@ -300,7 +301,7 @@ impl State {
         // Who waits as asked has lost more by it than a slower rate costs.
         let meant = self.rate.is_some() && asked.is_some_and(|asked| asked >= PAUSE);
         let most = reach.most + self.rate.map_or(0.0, |rate| rate * EVIDENCE.as_secs_f64());
-        if meant || self.excess >= most {
+        if meant || again || self.excess >= most {
             self.times += 1;
             self.in_a_row += 1;
             self.closed = Some(Closed { at: now, asked });

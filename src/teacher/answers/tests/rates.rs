@@ -32,7 +32,7 @@ fn bucket(rate: f64, burst: f64, named: bool) -> (Server, Arc<AtomicU64>) {
 
 #[test]
 fn a_server_that_takes_few_requests_a_second_answers_all_and_refuses_a_handful() {
-    for (rate, burst, named, concurrency, count) in [(8.0, 1.0, true, 16, 40), (20.0, 5.0, false, 64, 120)] {
+    for (rate, burst, named, concurrency, count) in [(8.0, 1.0, true, 16, 20), (20.0, 5.0, false, 64, 120)] {
         let (server, refused) = bucket(rate, burst, named);
         let limits = json!({ "concurrency": concurrency, "attempts": 3 });
         let made = Bench::new().run(&prompts(count), server.definition(limits), json!({})).unwrap();

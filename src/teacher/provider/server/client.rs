@@ -66,6 +66,7 @@ pub struct Client {
     /// Set when the server says that it takes nothing for longer than is waited.
     left_alone: Mutex<Option<LeftAlone>>,
     masked: AtomicU64,
+    replied: AtomicBool,
     gave_reasons: AtomicBool,
     without_reasons: AtomicU32,
     gave_log_probs: AtomicBool,
@@ -88,6 +89,7 @@ impl Client {
             waiting: Arc::default(),
             left_alone: Mutex::default(),
             masked: AtomicU64::new(0),
+            replied: AtomicBool::new(false),
             gave_reasons: AtomicBool::new(false),
             without_reasons: AtomicU32::new(0),
             gave_log_probs: AtomicBool::new(false),
@@ -182,13 +184,14 @@ impl Client {
                 .api
                 .body_of_all(requests)
                 .map_err(|error| Failure::internal(format!("a request cannot be written: {error}")))?;
-            let random = spread(&body, attempt);
+            let random = spread(&body, attempt + refusals.times);
             let sent = Instant::now();
             pass.send();
             let (fault, cost) = match self.exchange(body, requests).await {
                 Ok(replies) => {
                     turn.answered();
                     pass.settle(cost_of(&replies));
+                    self.replied.store(true, Ordering::Relaxed);
                     return Ok(replies);
                 }
                 Err(failed) => failed,
@@ -222,8 +225,9 @@ impl Client {
                 return Err(self.asked_too_much(&what, asked).into());
             }
             if busy {
-                pass.refuse(asked, &what);
-                let others = self.governor.last_answer().is_some_and(|answered| answered >= sent);
+                // A server that answers others meanwhile is well: it is we who are too fast.
+                let others = self.governor.last_answer().is_some_and(|answered| answered >= refusals.previous(sent));
+                pass.refuse(asked, !others && refusals.times > 0, &what);
                 if refusals.are_too_many(self.governor.last_answer(), self.limits.max_wait) {
                     return Err(Unanswered {
                         failure: self.always_busy(refusals.lasted(), &what),
@@ -231,8 +235,8 @@ impl Client {
                         gave_up: Some(what),
                     });
                 }
-                // A server that says when to come again, or answers others meanwhile, is well: it is we who are too fast.
-                if asked.is_none_or(|asked| asked.is_zero()) && !others {
+                let asked = asked.filter(|asked| !asked.is_zero());
+                if asked.is_none() && !others {
                     if attempt >= self.limits.attempts && !self.breaker.is_open() {
                         return Err(Unanswered {
                             failure: self.give_up(attempt, &what, false),
@@ -244,7 +248,14 @@ impl Client {
                 }
                 tracing::debug!(teacher = self.endpoint.label(), %what, ?asked, "refused");
                 let held = self.governor.held().map(|(until, _)| until.saturating_duration_since(Instant::now()));
-                place.refused(&what, held.unwrap_or_default());
+                let alone = if asked.is_none() { retry::wait(1, None, random) } else { Duration::ZERO };
+                let pause = held.unwrap_or_default().max(alone);
+                place.refused(&what, pause);
+                // Where all are held back the gate does it; this one alone does not come back at once.
+                tokio::select! {
+                    () = closing.cancelled() => return Err(Failure::interrupted().into()),
+                    () = tokio::time::sleep(alone) => {}
+                }
                 continue;
             }
             pass.settle(cost);
@@ -268,6 +279,11 @@ impl Client {
             }
             attempt += 1;
         }
+    }
+
+    /// Whether any request got a reply, stored by now or not.
+    pub fn has_replied(&self) -> bool {
+        self.replied.load(Ordering::Relaxed)
     }
 
     /// The most tokens that requests in one body can take together, as far as that is known.
@@ -317,11 +333,17 @@ const MOST_REFUSALS: u32 = 32;
 struct Refusals {
     times: u32,
     first: Option<Instant>,
+    sent: Option<Instant>,
 }
 
 impl Refusals {
     fn lasted(&self) -> Duration {
         self.first.map(|first| first.elapsed()).unwrap_or_default()
+    }
+
+    /// When the one before was sent, or this one, sent at `sent`, if there was none.
+    fn previous(&mut self, sent: Instant) -> Instant {
+        self.sent.replace(sent).unwrap_or(sent)
     }
 
     /// Counts one; whether waiting is vain: nobody was answered for longer than is waited, or it is this one that never is.

@@ -53,19 +53,26 @@ async fn send_by(pace: Pace, bucket: Arc<Bucket>, at_once: usize, wanted: usize)
     let (pace, permits) = (Arc::new(pace), Arc::new(tokio::sync::Semaphore::new(at_once)));
     let start = Instant::now();
     let tasks: Vec<_> = (0..wanted)
-        .map(|_| {
+        .map(|number| {
             let (pace, permits, bucket) = (Arc::clone(&pace), Arc::clone(&permits), Arc::clone(&bucket));
             tokio::spawn(async move {
+                let (mut times, mut sent) = (0_u32, None);
                 loop {
                     let permit = permits.acquire().await.unwrap();
                     pace.take().await;
-                    let went = pace.sent();
+                    let (went, now) = (pace.sent(), Instant::now());
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     if bucket.takes() {
                         return pace.answered();
                     }
-                    pace.refused(went, bucket.asks, "429");
+                    let others = pace.last_answer().is_some_and(|at| at >= sent.unwrap_or(now));
+                    pace.refused(went, bucket.asks, !others && times > 0, "429");
+                    (times, sent) = (times + 1, Some(now));
                     drop(permit);
+                    if bucket.asks.is_none_or(|asks| asks.is_zero()) {
+                        let random = (number as u64 + u64::from(times)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56;
+                        tokio::time::sleep(longest(1).mul_f64(random as f64 / 255.0)).await;
+                    }
                 }
             })
         })
@@ -107,7 +114,11 @@ async fn refusals_by_chance_are_no_limit() {
                 let (seconds, refused) = send(Bucket::by_chance(1e6, 1e6, asks, one_of), at_once, 20_000).await;
                 assert!(refused > 20_000 / one_of, "{refused} refused");
                 let unhindered = 20_000.0 * 0.02 / at_once as f64;
-                assert!(seconds < most * unhindered, "1 of {one_of}, {at_once} at once: {seconds} s, not {unhindered}");
+                // Each that was refused waits a little, and the last ones in vain.
+                assert!(
+                    seconds < most * unhindered + 1.5,
+                    "1 of {one_of}, {at_once} at once: {seconds} s, not {unhindered}"
+                );
             }
         }
     }
@@ -157,7 +168,7 @@ async fn who_believed_in_a_limit_by_mistake_finds_out() {
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_is_gone_is_forgotten() {
     let pace = Pace::default();
-    pace.refused(pace.sent(), Some(Duration::from_secs(1)), "429");
+    pace.refused(pace.sent(), Some(Duration::from_secs(1)), false, "429");
     let start = Instant::now();
     for _ in 0..600 {
         pace.take().await;
@@ -171,4 +182,20 @@ async fn a_limit_that_is_gone_is_forgotten() {
         pace.answered();
     }
     assert!((start.elapsed() - before).as_secs_f64() < 1.0, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_one_that_is_refused_again_and_again_closes_the_gate() {
+    let pace = Pace::default();
+    for (times, waits) in [(1, 0.5), (2, 1.0), (3, 2.0)] {
+        let went = pace.sent();
+        pace.refused(went, None, true, "429");
+        let (until, why) = pace.held().unwrap();
+        let wait = (until - Instant::now()).as_secs_f64();
+        assert!((wait - waits).abs() < 1e-6 && why == "429", "{times}: {wait} s");
+        pace.take().await;
+    }
+    pace.answered();
+    pace.refused(pace.sent(), None, false, "429");
+    assert_eq!(pace.held(), None, "one alone may be chance");
 }
