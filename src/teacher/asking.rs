@@ -14,6 +14,7 @@ use std::time::Duration;
 use stillhouse_data::answer::Outcome;
 use stillhouse_data::prompt::{Message, Prompt};
 use stillhouse_stage::{Cancel, Failure};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,9 @@ pub(crate) use self::failures::key_of_failure;
 const GRACE: Duration = Duration::from_secs(10);
 /// How often the user's wish to stop is looked at while waiting.
 const LOOK: Duration = Duration::from_millis(100);
+/// Requests that are claimed before it is known how many go at once, and those that wait to be tried again beside these. A
+/// claim is a lock that the system looks through all others for, so not all that stand in line have theirs.
+const ASKED_AT_ONCE: usize = 1024;
 /// The first pause before looking whether another process is done with a request.
 const LOOK_ELSEWHERE: Duration = Duration::from_millis(20);
 
@@ -93,6 +97,8 @@ pub struct Asking {
     asked_ahead: Mutex<BTreeSet<RequestKey>>,
     without_reply: WithoutReply,
     closing: CancellationToken,
+    /// The right to claim a request and ask it, however many stand in line: see [`ASKED_AT_ONCE`].
+    turns: Semaphore,
     first_failure: Mutex<Option<Failure>>,
     /// Questions whose reply is there, in whatever order they came.
     replied: AtomicU64,
@@ -165,6 +171,7 @@ impl Asking {
             asked_ahead: Mutex::default(),
             without_reply,
             closing: CancellationToken::new(),
+            turns: Semaphore::new(ASKED_AT_ONCE),
             first_failure: Mutex::new(None),
             replied: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
@@ -181,6 +188,15 @@ impl Asking {
     pub fn answered(&self) -> u64 {
         (self.replied.load(Ordering::Relaxed) + self.rejected() + self.failures())
             .max(self.batched.load(Ordering::Relaxed))
+    }
+
+    /// The connection, which is made now if there was none.
+    ///
+    /// # Errors
+    /// Whatever kept it from being made.
+    fn connected(&self) -> Result<&Client, Failure> {
+        let connect = || (self.connect)().inspect(|client| self.turns.add_permits(client.at_once()));
+        self.client.get_or_init(connect).as_ref().map_err(Clone::clone)
     }
 
     /// The connection, once something had to be asked.

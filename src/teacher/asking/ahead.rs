@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 use super::{Landing, Question};
 use crate::replies::{Location, RequestKey};
 
-/// Questions that are looked at ahead of the one whose turn it is: enough that one slow reply holds nothing up, few
-/// enough that memory stays flat. Replies wait on disk.
-const AHEAD: usize = 2048;
+/// Questions that are looked at ahead of the one whose turn it is: enough that one which is tried again and again, half a
+/// minute long, holds hardly anything up, few enough that memory stays flat. Replies wait on disk.
+const AHEAD: usize = 8192;
 /// And at most so many bytes of prompts, where they are long.
 const AHEAD_BYTES: usize = 64 << 20;
 

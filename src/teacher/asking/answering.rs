@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use stillhouse_data::answer::Outcome;
 use stillhouse_stage::Failure;
+use tokio::sync::SemaphorePermit;
 
 use super::{Asking, LOOK_ELSEWHERE, Landing, Origin, Question};
 use crate::provider::server::Unanswered;
@@ -80,7 +81,7 @@ impl Asking {
                 self.note_refused(question, failure)?;
                 return Ok(Landing::Rejected(words));
             }
-            self.wait_for_other_processes(&mut mine).await;
+            let _turn = self.turn_among_processes(&mut mine).await;
             self.store.look_again()?;
             if let Some(location) = self.store.find(&key, max_tokens)? {
                 return Ok(Landing::Reply(location, Origin::Stored));
@@ -89,7 +90,7 @@ impl Asking {
                 self.note_failed(question, key, &what);
                 return Ok(Landing::Failed(what, Origin::Stored));
             }
-            let client = self.client.get_or_init(&self.connect).as_ref().map_err(Clone::clone)?;
+            let client = self.connected()?;
             let reply = match client.ask(&question.request, &self.closing).await {
                 Ok(reply) => reply,
                 Err(Unanswered { failure, rejected: Some(words), .. }) => {
@@ -109,10 +110,18 @@ impl Asking {
         }
     }
 
-    /// Waits until no other process asks a request. One that is being stopped waits for nobody: it will not ask.
-    async fn wait_for_other_processes(&self, mine: &mut Mine) {
+    /// Waits for its turn, and until no other process asks the request. One that is being stopped waits for nobody: it will
+    /// not ask.
+    async fn turn_among_processes(&self, mine: &mut Mine) -> Option<SemaphorePermit<'_>> {
         let mut pause = LOOK_ELSEWHERE;
-        while !self.store.share_claim(mine) && !self.closing.is_cancelled() {
+        loop {
+            // The semaphore is never closed.
+            let turn = self.turns.acquire().await.ok();
+            if self.store.share_claim(mine) || self.closing.is_cancelled() {
+                return turn;
+            }
+            // Others may go meanwhile.
+            drop(turn);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_ELSEWHERE * 16);
         }

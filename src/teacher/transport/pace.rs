@@ -27,6 +27,8 @@ const LONGEST_NAP: Duration = Duration::from_millis(250);
 const SLOWEST: f64 = 60.0;
 /// A rate that nobody needs: the gate is open again.
 const OPEN: f64 = 10_000.0;
+/// Requests a second where nothing is known.
+const FIRST_GUESS: f64 = 1.0;
 /// What was taken is reckoned over so long a time at least: limits let a second's worth through at once.
 const WINDOW: Duration = Duration::from_secs(1);
 /// Requests that were late may follow each other closer, up to so much.
@@ -45,22 +47,49 @@ struct Reach {
     share: f64,
     /// How many more than that are too many.
     most: f64,
-    /// By what part of itself an answer raises the rate,
-    growth: f64,
-    /// and all those of a second together: what a server saves up lets a rate seem right that is not.
-    a_second: f64,
+    growth: Growth,
     /// Whether refusals here are by chance.
     chance: bool,
 }
 
+/// How much faster it goes after an answer.
+#[derive(Clone, Copy)]
+enum Growth {
+    /// There is no rate that could grow.
+    None,
+    /// By `part` of the rate, and all answers of a second together by `a_second`: what a server saves up lets a rate
+    /// seem right that is not.
+    By { part: f64, a_second: f64 },
+    /// As `By`, and by `least` requests a second: where the rate is only a guess, a low one is soon left.
+    From { least: f64, part: f64, a_second: f64 },
+    /// By `part`, or `a_second` of a rate that is so low that an answer is rare.
+    Careful { part: f64, slow: f64, a_second: f64 },
+}
+
+impl Growth {
+    /// What one answer adds to a rate.
+    fn after(self, rate: f64) -> f64 {
+        match self {
+            Self::None => 0.0,
+            Self::By { part, a_second } => (rate * part).min(a_second),
+            Self::From { least, part, a_second } => (rate * part).max(least).min(a_second),
+            Self::Careful { part, slow, a_second } => (rate * part).max(slow.min(rate / 10.0)).min(a_second),
+        }
+    }
+}
+
 /// No limit was met: it takes a good deal to believe in one.
-const FREE: Reach = Reach { share: 0.2, most: 5.0, growth: 0.0, a_second: 0.0, chance: true };
+const FREE: Reach = Reach { share: 0.2, most: 5.0, growth: Growth::None, chance: true };
+/// A limit was met, and where it is is not known.
+const GUESSED: Reach =
+    Reach { share: 0.05, most: 2.0, growth: Growth::From { least: 0.5, part: 0.1, a_second: 0.7 }, chance: false };
 /// Well below the limit.
-const BELOW: Reach = Reach { share: 0.2, most: 5.0, growth: 0.015, a_second: 0.7, chance: true };
+const BELOW: Reach = Reach { share: 0.2, most: 5.0, growth: Growth::By { part: 0.015, a_second: 0.7 }, chance: true };
 /// Where the limit was.
-const NEAR: Reach = Reach { share: 0.05, most: 2.0, growth: 0.004, a_second: 0.1, chance: false };
+const NEAR: Reach =
+    Reach { share: 0.05, most: 2.0, growth: Growth::Careful { part: 0.004, slow: 0.02, a_second: 0.1 }, chance: false };
 /// So far above that the limit is another one by now.
-const BEYOND: Reach = Reach { share: 0.05, most: 2.0, growth: 0.1, a_second: 0.7, chance: false };
+const BEYOND: Reach = Reach { share: 0.05, most: 2.0, growth: Growth::By { part: 0.1, a_second: 0.7 }, chance: false };
 
 /// The gate.
 #[derive(Debug)]
@@ -248,7 +277,10 @@ impl State {
     /// Where the rate is.
     fn reach(&self) -> Reach {
         let Some(rate) = self.rate else { return FREE };
-        match rate / self.ceiling.max(f64::MIN_POSITIVE) {
+        if self.ceiling == 0.0 {
+            return GUESSED;
+        }
+        match rate / self.ceiling {
             share if share < 0.8 => BELOW,
             share if share < 1.2 => NEAR,
             _ => BEYOND,
@@ -273,7 +305,7 @@ impl State {
             }
         }
         let Some(rate) = &mut self.rate else { return };
-        *rate += (*rate * reach.growth).min(reach.a_second);
+        *rate += reach.growth.after(*rate);
         if *rate > OPEN {
             self.rate = None;
             (self.since, self.sent, self.refused) = (now, 0, 0);
@@ -319,19 +351,28 @@ impl State {
 
     /// The wait is over: the rate is a little less than what was taken before.
     fn open(&mut self, closed: Closed, now: Instant) {
+        // Where nobody was answered since the last time, it is not the rate that is at fault.
+        if self.in_a_row < 2 || self.rate.is_none() {
+            self.slow_down(closed);
+        }
+        (self.excess, self.doubtful) = (0.0, 0.0);
+        (self.next, self.since, self.sent, self.refused) = (now, now, 0, 0);
+    }
+
+    fn slow_down(&mut self, closed: Closed) {
         let asked = closed.asked.unwrap_or_default();
         let lasted = closed.at.saturating_duration_since(self.since).max(asked).max(WINDOW).as_secs_f64();
-        let taken = (self.sent.saturating_sub(self.refused) as f64).max(1.0);
+        let taken = self.sent.saturating_sub(self.refused) as f64;
         let believed = match self.rate {
-            None => taken / lasted,
+            // Who never answered has not said what it takes either.
+            None if self.last_answer.is_none() => FIRST_GUESS,
+            None => taken.max(1.0) / lasted,
             Some(rate) if self.is_heavy() => (rate * taken / self.sent.max(1) as f64).clamp(rate / 4.0, rate),
             Some(rate) => rate,
         };
         // The first one is a guess, and no limit that one should be careful near.
         self.ceiling = if self.rate.is_none() { 0.0 } else { believed };
         self.rate = Some((believed * 0.75).max(1.0 / SLOWEST));
-        (self.excess, self.doubtful) = (0.0, 0.0);
-        (self.next, self.since, self.sent, self.refused) = (now, now, 0, 0);
     }
 }
 

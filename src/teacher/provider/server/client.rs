@@ -281,6 +281,11 @@ impl Client {
         }
     }
 
+    /// How many requests can be under way at once.
+    pub fn at_once(&self) -> usize {
+        self.limits.concurrency.saturating_mul(self.api.together())
+    }
+
     /// Whether any request got a reply, stored by now or not.
     pub fn has_replied(&self) -> bool {
         self.replied.load(Ordering::Relaxed)

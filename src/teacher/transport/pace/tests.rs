@@ -11,6 +11,9 @@ struct Bucket {
     asks: Option<Duration>,
     /// One request of so many is refused whatever the rate; none with 0.
     by_chance: u64,
+    /// From when to when it refuses all, in seconds since it was started.
+    away: std::ops::Range<f64>,
+    started: Instant,
     seen: std::sync::atomic::AtomicU64,
     level: Mutex<(f64, Instant, u64)>,
 }
@@ -22,7 +25,14 @@ impl Bucket {
 
     fn by_chance(rate: f64, burst: f64, asks: Option<Duration>, by_chance: u64) -> Arc<Self> {
         let level = Mutex::new((burst, Instant::now(), 0));
-        Arc::new(Self { rate, burst, asks, by_chance, seen: Default::default(), level })
+        let (away, started) = (0.0..0.0, Instant::now());
+        Arc::new(Self { rate, burst, asks, by_chance, away, started, seen: Default::default(), level })
+    }
+
+    fn away(away: std::ops::Range<f64>, asks: Option<Duration>) -> Arc<Self> {
+        let mut this = Arc::into_inner(Self::new(1e6, 1e6, asks)).unwrap();
+        this.away = away;
+        Arc::new(this)
     }
 
     fn takes(&self) -> bool {
@@ -34,7 +44,8 @@ impl Bucket {
         let seen = self.seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let drawn = (seen.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32;
         let chance = self.by_chance > 0 && drawn.is_multiple_of(self.by_chance);
-        let takes = level.0 >= 1.0 && !chance;
+        let away = self.away.contains(&self.started.elapsed().as_secs_f64());
+        let takes = level.0 >= 1.0 && !chance && !away;
         if takes {
             level.0 -= 1.0;
         } else {
@@ -198,4 +209,20 @@ async fn the_one_that_is_refused_again_and_again_closes_the_gate() {
     pace.answered();
     pace.refused(pace.sent(), None, false, "429");
     assert_eq!(pace.held(), None, "one alone may be chance");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refused_all_for_a_while_is_soon_asked_as_before() {
+    let seconds = Duration::from_secs;
+    for asks in [None, Some(seconds(1)), Some(seconds(10))] {
+        for (away, at_once, wanted) in
+            [(0.0..20.0, 32, 500), (3.0..8.0, 4, 3000), (3.0..13.0, 4, 3000), (1.0..40.0, 32, 9000)]
+        {
+            let (unhindered, lasted) = (wanted as f64 * 0.02 / f64::from(at_once), away.end - away.start);
+            let (seconds, _) = send(Bucket::away(away, asks), at_once as usize, wanted).await;
+            // Pauses double, so the last one may be as long as all before.
+            let most = unhindered + 2.0 * lasted + 12.0;
+            assert!(seconds < most, "{lasted} s, {asks:?}, {at_once} at once: {seconds} s, not {most}");
+        }
+    }
 }
