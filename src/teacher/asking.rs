@@ -100,6 +100,9 @@ pub struct Asking {
     /// The right to claim a request and ask it, however many stand in line: see [`ASKED_AT_ONCE`].
     turns: Semaphore,
     first_failure: Mutex<Option<Failure>>,
+    /// Whether the last question was looked at, and how many are being asked.
+    no_more: AtomicBool,
+    flying: AtomicU64,
     /// Questions whose reply is there, in whatever order they came.
     replied: AtomicU64,
     /// Those that the server refused.
@@ -173,6 +176,8 @@ impl Asking {
             closing: CancellationToken::new(),
             turns: Semaphore::new(ASKED_AT_ONCE),
             first_failure: Mutex::new(None),
+            no_more: AtomicBool::new(false),
+            flying: AtomicU64::new(0),
             replied: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             first_rejection: Mutex::new(None),
@@ -271,7 +276,10 @@ impl Asking {
         ahead: &mut Ahead,
     ) -> Result<(), Failure> {
         while ahead.has_room() && !self.closing.is_cancelled() {
-            let Some(question) = questions.next().transpose()? else { break };
+            let Some(question) = questions.next().transpose()? else {
+                self.no_more.store(true, Ordering::Relaxed);
+                break;
+            };
             let key = question.request.key(&self.identity);
             ahead.push(self.launch(Arc::new(question), key)?);
         }
@@ -301,6 +309,7 @@ impl Asking {
             }
             _ => {
                 let (asking, question) = (Arc::clone(self), Arc::clone(&question));
+                self.flying.fetch_add(1, Ordering::Relaxed);
                 State::Flying(tokio::spawn(async move { asking.answer(&question, key).await }))
             }
         };

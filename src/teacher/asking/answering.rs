@@ -15,6 +15,7 @@ use crate::reply::Reply;
 impl Asking {
     pub(super) async fn answer(&self, question: &Question, key: RequestKey) -> Result<Landing, Failure> {
         let answered = self.answer_and_follow(question, key).await;
+        self.flying.fetch_sub(1, Ordering::Relaxed);
         if matches!(answered, Ok(Landing::Reply(..))) && question.request.attempt == 0 {
             self.replied.fetch_add(1, Ordering::Relaxed);
         }
@@ -98,6 +99,11 @@ impl Asking {
                     return Ok(Landing::Rejected(words));
                 }
                 Err(Unanswered { failure, gave_up: Some(what), .. }) => {
+                    self.failed(question, key, failure, &what).await?;
+                    return Ok(Landing::Failed(what, Origin::Asked));
+                }
+                // A run whose last few requests fail has asked all others: it is no queue that burns.
+                Err(Unanswered { failure, in_doubt: Some(what), .. }) if self.few_are_left() => {
                     self.failed(question, key, failure, &what).await?;
                     return Ok(Landing::Failed(what, Origin::Asked));
                 }

@@ -85,6 +85,11 @@ impl Asking {
         Ok(())
     }
 
+    /// Whether all questions are under way, and so few have no reply yet that it may be their own fault.
+    pub(super) fn few_are_left(&self) -> bool {
+        self.no_more.load(Ordering::Relaxed) && self.flying.load(Ordering::Relaxed) < FAILED_AT_ONCE as u64
+    }
+
     /// Whether there is a reply to any question, whenever it came.
     fn somebody_has_a_reply(&self) -> bool {
         self.replied.load(Ordering::Relaxed) > 0

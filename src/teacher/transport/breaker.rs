@@ -33,6 +33,8 @@ struct State {
     /// Failures since the last answer.
     failures: u32,
     what: String,
+    /// Whether the last one was that there is no connection.
+    away: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +51,19 @@ pub struct Down {
     pub failures: u32,
     /// How the last one did.
     pub what: String,
+    /// Whether there was no connection: that cannot be the requests' fault.
+    pub away: bool,
+}
+
+/// Whose fault a failure may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspect {
+    /// The teacher's.
+    Teacher,
+    /// The request's: others were answered since it failed before.
+    Request,
+    /// The teacher's for certain: there is no connection.
+    Connection,
 }
 
 /// The right to send one attempt. Dropped without a word it leaves everything as it was.
@@ -62,7 +77,7 @@ impl Breaker {
     /// A breaker that opens after so many failures in a row, and then tries so many times, with growing pauses.
     #[must_use]
     pub fn new(after: u32, tries: u32) -> Arc<Self> {
-        let state = State { circuit: Circuit::Closed, failures: 0, what: String::new() };
+        let state = State { circuit: Circuit::Closed, failures: 0, what: String::new(), away: false };
         Arc::new(Self { after: after.max(1), tries: tries.max(1), state: Mutex::new(state), changed: Notify::new() })
     }
 
@@ -79,7 +94,9 @@ impl Breaker {
                 let mut state = self.lock();
                 match &mut state.circuit {
                     Circuit::Closed => return Ok(Try { breaker: Arc::clone(self), alone: false }),
-                    Circuit::Down => return Err(Down { failures: state.failures, what: state.what.clone() }),
+                    Circuit::Down => {
+                        return Err(Down { failures: state.failures, what: state.what.clone(), away: state.away });
+                    }
                     Circuit::Open { trying: true, .. } => None,
                     Circuit::Open { next, trying, .. } if *next <= Instant::now() => {
                         *trying = true;
@@ -123,10 +140,14 @@ impl Try {
         self.breaker.changed.notify_waiters();
     }
 
-    /// It did not.
-    pub fn failed(mut self, what: &str) {
+    /// It did not. While the teacher is not in doubt, a request that fails where others do not puts it in none.
+    pub fn failed(mut self, what: &str, suspect: Suspect) {
         let alone = std::mem::take(&mut self.alone);
         let mut state = self.breaker.lock();
+        if matches!((state.circuit, suspect), (Circuit::Closed, Suspect::Request)) {
+            return;
+        }
+        state.away = suspect == Suspect::Connection;
         state.failures = state.failures.saturating_add(1);
         what.clone_into(&mut state.what);
         state.circuit = match state.circuit {
@@ -164,7 +185,7 @@ mod tests {
 
     async fn fail(breaker: &Arc<Breaker>, times: u32) {
         for _ in 0..times {
-            breaker.admit().await.unwrap().failed("no connection");
+            breaker.admit().await.unwrap().failed("no connection", Suspect::Connection);
         }
     }
 
@@ -177,6 +198,23 @@ mod tests {
         assert!(!breaker.is_open());
         fail(&breaker, 1).await;
         assert!(breaker.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_fails_where_others_are_answered_says_nothing_of_the_teacher_until_it_is_in_doubt() {
+        let breaker = Breaker::new(3, 2);
+        for _ in 0..9 {
+            breaker.admit().await.unwrap().failed("500", Suspect::Request);
+        }
+        assert!(!breaker.is_open());
+        for _ in 0..3 {
+            breaker.admit().await.unwrap().failed("500", Suspect::Teacher);
+        }
+        assert!(breaker.is_open());
+        for _ in 0..2 {
+            breaker.admit().await.unwrap().failed("500", Suspect::Request);
+        }
+        assert_eq!(breaker.admit().await.unwrap_err(), Down { failures: 5, what: "500".to_owned(), away: false });
     }
 
     #[tokio::test(start_paused = true)]
@@ -198,14 +236,14 @@ mod tests {
         let breaker = Breaker::new(2, 3);
         let early = breaker.admit().await.unwrap();
         fail(&breaker, 2).await;
-        early.failed("reset");
+        early.failed("reset", Suspect::Teacher);
         let waits = tokio::spawn({
             let breaker = Arc::clone(&breaker);
             async move {
                 let mut tries = 0;
                 loop {
                     match breaker.admit().await {
-                        Ok(alone) => alone.failed("no connection"),
+                        Ok(alone) => alone.failed("no connection", Suspect::Connection),
                         Err(down) => return (tries, down),
                     }
                     tries += 1;
@@ -213,7 +251,7 @@ mod tests {
             }
         });
         let (tries, down) = waits.await.unwrap();
-        assert_eq!((tries, down), (3, Down { failures: 6, what: "no connection".to_owned() }));
+        assert_eq!((tries, down), (3, Down { failures: 6, what: "no connection".to_owned(), away: true }));
         assert!(breaker.admit().await.is_err());
     }
 

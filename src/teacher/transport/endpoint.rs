@@ -12,7 +12,7 @@ use stillhouse_stage::{Class, Failure};
 
 use super::allowance::{self, Allowance};
 use super::budget::Cost;
-use super::retry::{Fault, retry_after};
+use super::retry::{Fault, Health, retry_after};
 use crate::provider::api::Auth;
 use crate::reply::Reply;
 use crate::secret::ApiKey;
@@ -192,7 +192,8 @@ impl Endpoint {
                 .hint("is the server running, and is `base-url` its address?");
             return (Fault::Permanent(failure), cost);
         }
-        (Fault::transient(why), cost)
+        let health = if connecting { Health::Away } else { Health::Unwell };
+        (Fault::Transient { what: why, retry_after: None, health, busy: false }, cost)
     }
 
     /// What a status other than success means, with the body that came with it.
@@ -245,9 +246,9 @@ impl Endpoint {
             ),
             408 | 409 | 425 | 429 | 500 | 502.. => {
                 // 529 is Anthropic's "overloaded": busy, as 429 says it.
-                let unwell = code >= 500 && code != 529;
+                let health = if code >= 500 && code != 529 { Health::Unwell } else { Health::Well };
                 let (what, busy) = (format!("the server answered {code}{said}"), matches!(code, 429 | 529));
-                Fault::Transient { what, retry_after: asked, unwell, busy }
+                Fault::Transient { what, retry_after: asked, health, busy }
             }
             // Azure's way of saying what others say with a reply's `finish_reason`.
             400 if is_filtered(body) => Fault::Filtered { words: format!("{code}{said}") },

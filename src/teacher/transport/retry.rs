@@ -14,9 +14,8 @@ pub enum Fault {
         what: String,
         /// How long the server asks to be left alone.
         retry_after: Option<Duration>,
-        /// Whether the server seems not to be well: no connection, a timeout, an error of its own. One that is only busy
-        /// is.
-        unwell: bool,
+        /// How well the server seems.
+        health: Health,
         /// Whether it refused the request because there are too many of them.
         busy: bool,
     },
@@ -44,8 +43,19 @@ pub enum Fault {
 impl Fault {
     /// A server that does not answer as it should, and says nothing on when to come back.
     pub fn transient(what: impl Into<String>) -> Self {
-        Self::Transient { what: what.into(), retry_after: None, unwell: true, busy: false }
+        Self::Transient { what: what.into(), retry_after: None, health: Health::Unwell, busy: false }
     }
+}
+
+/// How well a server seems that did not answer as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It is only busy.
+    Well,
+    /// A timeout, an error of its own, a broken body: that may be this one request's fault.
+    Unwell,
+    /// No connection to it: that is no request's fault.
+    Away,
 }
 
 const FIRST: Duration = Duration::from_millis(500);

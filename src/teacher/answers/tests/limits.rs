@@ -127,6 +127,29 @@ fn a_prompt_that_is_never_answered_costs_the_others_nothing_and_is_remembered() 
 }
 
 #[test]
+fn a_few_prompts_that_are_never_answered_put_no_teacher_in_doubt() {
+    // The last ones, so that nobody is answered after they failed; and the first ones, among all others.
+    for bad in [27..30_u64, 0..12] {
+        let poison = bad.clone();
+        let server = Server::start(move |asked| {
+            let number = number_in(asked);
+            if poison.contains(&number) { Act::status(500, "oops") } else { echo(asked) }
+        });
+        let bench = Bench::new();
+        let limits = json!({ "failures-in-a-row": 3, "attempts": 3, "concurrency": 16 });
+        let drop = json!({ "outcomes": { "failed": "drop" } });
+        let made = bench.run(&prompts(30), server.definition(limits.clone()), drop.clone()).unwrap();
+        assert_eq!(made.outcome.metrics["dropped"], json!({ "failed": bad.end - bad.start }));
+        let asked = server.teacher.asked();
+        bench.run(&prompts(30), server.definition(limits.clone()), drop).unwrap();
+        assert_eq!(server.teacher.asked(), asked);
+        // A run that asks only them again says so too, and does not say that the teacher is down.
+        let failure = bench.run(&prompts(30), server.definition(limits), json!({})).err().unwrap();
+        assert!(failure.message.contains("got no usable reply though others did: prompt "), "{failure}");
+    }
+}
+
+#[test]
 fn a_teacher_that_comes_back_is_asked_on() {
     // Forty failures in a row, whoever asks.
     let server = Server::start(|asked| if (30..70).contains(&asked.number) { Act::Reset } else { echo(asked) });

@@ -20,8 +20,9 @@ use super::gathering::Gathering;
 use crate::provider::api::Api;
 use crate::reply::Reply;
 use crate::request::Request;
-use crate::transport::breaker::Try;
+use crate::transport::breaker::{Suspect, Try};
 use crate::transport::governor::{LeftAlone, Pass};
+use crate::transport::retry::Health;
 use crate::transport::{Breaker, Cost, Endpoint, Estimate, Fault, Governor, Limits, Meter, Waiting, retry};
 
 /// Replies without the log-probabilities that were asked for, or without a reason why they ended, after which a server that
@@ -41,11 +42,14 @@ pub struct Unanswered {
     pub rejected: Option<String>,
     /// What came instead of a reply to the last attempt, if it was this request that was given up, and not the teacher.
     pub gave_up: Option<String>,
+    /// The same, if the teacher was given up, and this request had failed before: it may be the requests that are at fault
+    /// if these are all that are left.
+    pub in_doubt: Option<String>,
 }
 
 impl From<Failure> for Unanswered {
     fn from(failure: Failure) -> Self {
-        Self { failure, rejected: None, gave_up: None }
+        Self { failure, rejected: None, gave_up: None, in_doubt: None }
     }
 }
 
@@ -172,12 +176,12 @@ impl Client {
         }
         let estimate = self.estimate(requests);
         let mut place = self.waiting.place();
-        let (mut attempt, mut refusals) = (1, Refusals::default());
+        let (mut attempt, mut refusals, mut failed) = (1, Refusals::default(), None);
         loop {
             let (mut pass, turn) = tokio::select! {
                 biased;
                 () = closing.cancelled() => return Err(Failure::interrupted().into()),
-                entered = self.enter(estimate) => entered?,
+                entered = self.enter(estimate, failed.is_some()) => entered?,
             };
             // Made when its turn has come: thousands of requests stand in line.
             let body = self
@@ -197,7 +201,18 @@ impl Client {
                 Err(failed) => failed,
             };
             match &fault {
-                Fault::Transient { what, unwell: true, .. } => turn.failed(what),
+                Fault::Transient { what, health, .. } if *health != Health::Well => {
+                    let first = *failed.get_or_insert_with(Instant::now);
+                    let others = self.governor.last_answer().is_some_and(|answered| answered > first);
+                    turn.failed(
+                        what,
+                        match health {
+                            Health::Away => Suspect::Connection,
+                            _ if others => Suspect::Request,
+                            _ => Suspect::Teacher,
+                        },
+                    );
+                }
                 // Whatever it said, it is there.
                 _ => turn.answered(),
             }
@@ -215,7 +230,7 @@ impl Client {
                 }
                 Fault::Rejected { failure, words } => {
                     pass.settle(cost);
-                    return Err(Unanswered { failure, rejected: Some(words), gave_up: None });
+                    return Err(Unanswered { failure, rejected: Some(words), gave_up: None, in_doubt: None });
                 }
                 Fault::Transient { what, retry_after, busy, .. } => (what, retry_after, busy, false),
                 Fault::Garbled { what } => (what, None, false, true),
@@ -233,6 +248,7 @@ impl Client {
                         failure: self.always_busy(refusals.lasted(), &what),
                         rejected: None,
                         gave_up: Some(what),
+                        in_doubt: None,
                     });
                 }
                 let asked = asked.filter(|asked| !asked.is_zero());
@@ -242,6 +258,7 @@ impl Client {
                             failure: self.give_up(attempt, &what, false),
                             rejected: None,
                             gave_up: Some(what),
+                            in_doubt: None,
                         });
                     }
                     attempt += 1;
@@ -265,6 +282,7 @@ impl Client {
                     failure: self.give_up(attempt, &what, garbled),
                     rejected: None,
                     gave_up: Some(what),
+                    in_doubt: None,
                 });
             }
             if let Some(asked) = asked {
@@ -300,17 +318,20 @@ impl Client {
     }
 
     /// Waits for a place within the limits, and for a teacher that is not in doubt.
-    async fn enter(&self, estimate: Estimate) -> Result<(Pass, Try), Failure> {
+    async fn enter(&self, estimate: Estimate, failed: bool) -> Result<(Pass, Try), Unanswered> {
         let pass = self
             .governor
             .enter(estimate)
             .await
             .map_err(|used_up| self.stop(used_up.cap, estimate))?
             .counted_by(&self.meter);
-        let turn = self.breaker.admit().await.map_err(|down| self.down(down))?;
+        let turn = self.breaker.admit().await.map_err(|down| Unanswered {
+            in_doubt: (failed && !down.away).then(|| down.what.clone()),
+            ..self.down(down).into()
+        })?;
         let left_alone = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match left_alone {
-            Some(LeftAlone { wait, why }) => Err(self.asked_too_much(&why, wait)),
+            Some(LeftAlone { wait, why }) => Err(self.asked_too_much(&why, wait).into()),
             None => Ok((pass, turn)),
         }
     }

@@ -51,7 +51,7 @@ impl Client {
         ))
     }
 
-    pub(super) fn down(&self, Down { failures, what }: Down) -> Failure {
+    pub(super) fn down(&self, Down { failures, what, .. }: Down) -> Failure {
         let label = self.endpoint.label();
         Failure::new(Class::Teacher, format!("{label} is down: {failures} requests in a row failed, the last: {what}"))
             .hint("what was answered is kept: run again when the server is well")
