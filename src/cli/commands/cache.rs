@@ -1,6 +1,6 @@
 //! `stillhouse cache stats|verify|gc|pin|unpin|replies`
 
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -59,10 +59,7 @@ pub fn run(command: &Cache, global: &Global) -> Result<ExitCode, CliError> {
 fn export_replies(store: &Store, export: &ExportReplies, global: &Global) -> Result<ExitCode, CliError> {
     let (replies, teacher) = (store.replies_dir(), export.teacher.as_deref());
     let exported = match &export.file {
-        Some(path) => {
-            let file = fs_err::File::create(path).map_err(exchange::ExchangeError::Write).map_err(Failure::from)?;
-            exchange::export(&replies, teacher, &mut BufWriter::with_capacity(1 << 16, file))
-        }
+        Some(path) => export_to(path, |out| exchange::export(&replies, teacher, out)),
         None => exchange::export(&replies, teacher, &mut BufWriter::with_capacity(1 << 16, std::io::stdout().lock())),
     };
     let exported = match exported {
@@ -83,6 +80,31 @@ fn export_replies(store: &Store, export: &ExportReplies, global: &Global) -> Res
         render::remark("warning", &text, global);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes beside the file and puts it in its place when it is whole: what is there stays when the disk is full.
+fn export_to<T>(
+    path: &Path,
+    export: impl FnOnce(&mut dyn Write) -> Result<T, exchange::ExchangeError>,
+) -> Result<T, exchange::ExchangeError> {
+    let buffered = |file: std::fs::File| BufWriter::with_capacity(1 << 16, file);
+    let write = exchange::ExchangeError::Write;
+    // A pipe or a terminal has no place to be put into.
+    if fs_err::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return export(&mut buffered(fs_err::File::create(path).map_err(write)?.into_file()));
+    }
+    // A link stays one.
+    let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new();
+    temporary.prefix(".stillhouse-export-");
+    #[cfg(unix)]
+    temporary.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let temporary = temporary.tempfile_in(folder).map_err(write)?;
+    let exported = export(&mut buffered(temporary.as_file().try_clone().map_err(write)?))?;
+    temporary.as_file().sync_all().map_err(write)?;
+    temporary.persist(&path).map_err(|error| write(error.error))?;
+    Ok(exported)
 }
 
 fn import_replies(store: &Store, file: &Path, global: &Global) -> Result<ExitCode, CliError> {
@@ -238,4 +260,25 @@ fn gc(store: &Store, options: &Gc, global: &Global) -> Result<ExitCode, CliError
         render::words("note: runs are in progress, so no record and no checkpoint was touched");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_that_fails_leaves_the_earlier_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replies.jsonl");
+        let files = || fs_err::read_dir(folder.path()).unwrap().count();
+        export_to(&path, |out| out.write_all(b"whole").map_err(exchange::ExchangeError::Write)).unwrap();
+        let full = |out: &mut dyn Write| {
+            out.write_all(b"torn").map_err(exchange::ExchangeError::Write)?;
+            Err::<(), _>(exchange::ExchangeError::Write(std::io::ErrorKind::StorageFull.into()))
+        };
+        export_to(&path, full).unwrap_err();
+        assert_eq!((fs_err::read_to_string(&path).unwrap().as_str(), files()), ("whole", 1));
+        export_to(&path, |out| out.write_all(b"new").map_err(exchange::ExchangeError::Write)).unwrap();
+        assert_eq!((fs_err::read_to_string(&path).unwrap().as_str(), files()), ("new", 1));
+    }
 }

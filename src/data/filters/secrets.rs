@@ -23,7 +23,10 @@ pub struct Secrets {
 
 /// Shapes beside those that an experiment file is searched for.
 const SHAPES: &[&str] = &[
-    r"(?s)-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----.*?(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY-----|\z)",
+    r"(?s)-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|\z)",
+    // PuTTY's private keys, and age's.
+    r"\bPrivate-Lines: \d+\r?\n(?:[A-Za-z0-9+/=]{8,}\r?\n?)+",
+    r"\bAGE-SECRET-KEY-1[A-Z0-9]{58}\b",
     r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
     // Slack.
     r"\bxox[abeprs]-[A-Za-z0-9-]{10,}",
@@ -45,6 +48,12 @@ const SHAPES: &[&str] = &[
     r"\bdo[opr]_v1_[a-f0-9]{64}\b",
     r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
     r"\br8_[A-Za-z0-9]{30,45}\b",
+    // Stripe's restricted keys (an experiment file is searched for its secret ones), Shopify, HashiCorp's Vault, Perplexity, Linear.
+    r"\brk_(?:live|test)_[A-Za-z0-9]{16,}",
+    r"\bshp(?:at|ca|pa|ss)_[A-Fa-f0-9]{32}\b",
+    r"\bhv[sbr]\.[A-Za-z0-9_-]{24,}",
+    r"\bpplx-[A-Za-z0-9]{40,}",
+    r"\blin_api_[A-Za-z0-9]{32,}\b",
 ];
 
 impl Filter for Secrets {
@@ -87,6 +96,12 @@ mod tests {
         let pem = |middle: &str| format!("a\n-----BEGIN RSA PRIVATE KEY-----\nMIIE{middle}");
         assert_eq!(redacted(&pem("\n-----END RSA PRIVATE KEY-----\nb")), "a\n[secret]\nb");
         assert_eq!(redacted(&pem(" cut off")), "a\n[secret]");
+        let pgp =
+            ["-----BEGIN PGP PRIVATE", "KEY BLOCK-----\n\nlQOYBF\n-----END PGP PRIVATE", "KEY BLOCK-----"].join(" ");
+        assert_eq!(redacted(&format!("a\n{pgp}\nb")), "a\n[secret]\nb");
+        let putty = format!("Private-Lines: 2\n{}\nAAAAgQ==\nPrivate-MAC: 1", "AAAAgQDMq8".repeat(6));
+        assert_eq!(redacted(&putty), "[secret]Private-MAC: 1");
+        assert_eq!(redacted("n = sk_X509_EXTENSION_2048NAMES_num(sk);"), "Keep");
         let token = ["eyJhbGciOiJIUzI1NiJ9", "eyJzdWIiOiIxMjM0In0", "dozjgNryP4J3jVmNHl0w5N"].join(".");
         assert_eq!(redacted(&format!("t: {token}.")), "t: [secret].");
         assert_eq!(redacted("a password is a secret"), "Keep");
@@ -116,6 +131,12 @@ mod tests {
             ("ASIA", "ABCDEFGH12345678".to_owned()),
             ("GOCSPX-", random(28)),
             ("123456789:AA", random(33)),
+            ("rk_live_", random(24)),
+            ("shpat_", "0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d".to_owned()),
+            ("hvs.", random(40)),
+            ("pplx-", random(48)),
+            ("lin_api_", random(40)),
+            ("AGE-SECRET-KEY-1", random(58).to_uppercase()),
         ] {
             assert_eq!(redacted(&format!("use {prefix}{rest} now")), "use [secret] now", "{prefix}");
         }

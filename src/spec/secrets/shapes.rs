@@ -64,7 +64,8 @@ fn keys(text: &str) -> impl Iterator<Item = Range<usize>> {
             }
             let end = start + run(text, start, is_word);
             let goes_on = match bytes.get(end) {
-                Some(b'/') => true,
+                // A path, or a function of a program (`sk_X509_EXTENSION_num(…)` of OpenSSL).
+                Some(b'/' | b'(') => true,
                 Some(b'.') => bytes.get(end + 1).is_some_and(|byte| is_word(*byte)),
                 _ => false,
             };

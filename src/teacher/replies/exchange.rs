@@ -90,7 +90,11 @@ pub struct Exported {
 ///
 /// # Errors
 /// [`ExchangeError`] if the replies cannot be read or the lines not be written, or nobody has this name.
-pub fn export(replies: &Path, teacher: Option<&str>, out: &mut impl Write) -> Result<Exported, ExchangeError> {
+pub fn export(
+    replies: &Path,
+    teacher: Option<&str>,
+    out: &mut (impl Write + ?Sized),
+) -> Result<Exported, ExchangeError> {
     let mut exported = Exported::default();
     let all = folders(replies)?;
     let name = |folder: &Path| folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -117,7 +121,7 @@ pub fn export(replies: &Path, teacher: Option<&str>, out: &mut impl Write) -> Re
 fn export_segment(
     path: &Path,
     teacher: &str,
-    out: &mut impl Write,
+    out: &mut (impl Write + ?Sized),
     exported: &mut Exported,
 ) -> Result<(), ExchangeError> {
     let mut segment = Segment::open(path)?;

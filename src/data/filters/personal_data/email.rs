@@ -16,12 +16,14 @@ const EXAMPLES: &[&str] = &["example.com", "example.net", "example.org"];
 const SERVICES: &[&str] = &["git", "hg", "svn"];
 /// Endings of files that are no top-level domain: `icon@2x.png`.
 const FILES: &[&str] = &[
-    "bmp", "cpp", "css", "csv", "deb", "gif", "gz", "html", "ico", "jar", "jpeg", "jpg", "js", "json", "jsx", "pdf",
-    "php", "png", "scss", "svg", "tar", "tgz", "tiff", "toml", "ts", "tsx", "txt", "wav", "webp", "whl", "xml", "yaml",
-    "yml",
+    "bmp", "class", "cpp", "css", "csv", "deb", "gif", "gz", "html", "ico", "jar", "jpeg", "jpg", "js", "json", "jsx",
+    "pdf", "php", "png", "scss", "svg", "tar", "tgz", "tiff", "toml", "ts", "tsx", "txt", "wav", "webp", "whl", "xml",
+    "yaml", "yml",
 ];
 /// First words of an expression behind the operator `@`: `x@self.weight`.
 const OBJECTS: &[&str] = &["self", "cls", "np", "jnp", "torch"];
+/// Last words of one: no top-level domains.
+const FIELDS: &[&str] = &["bias", "device", "dtype", "grad", "shape", "size", "weight"];
 /// A shorter last word of such an expression may be a top-level domain: `joe@torch.ai`.
 const SHORTEST_FIELD: usize = 4;
 
@@ -75,7 +77,9 @@ fn is_expression(user: &str, domain: &str, behind: &str) -> bool {
     let calls = behind.starts_with(['(', '[']);
     let first = domain.split('.').next().unwrap_or_default();
     let last = domain.rsplit('.').next().unwrap_or_default();
-    (OBJECTS.contains(&first) && (calls || last.len() >= SHORTEST_FIELD)) || (calls && user.len() <= 2)
+    FIELDS.contains(&last)
+        || (OBJECTS.contains(&first) && (calls || last.len() >= SHORTEST_FIELD))
+        || (calls && user.len() <= 2)
 }
 
 /// Whether somebody logs in there: `scp x deploy@host.de:/srv`, or the user of an address (`ssh://deploy@host.de`,
@@ -106,6 +110,7 @@ mod tests {
             "y = x@self.weight.t() + W@np.linalg.inv(A) + a@b.transpose(0, 1)",
             "@app.route and @pytest.mark.parametrize",
             "com.firma.Thing@1b2c3d4e",
+            "W@x.shape, a@b.dtype and foo@Override.class",
         ] {
             let found: Vec<&str> = addresses.find(text).into_iter().map(|place| &text[place]).collect();
             assert_eq!(found, [""; 0], "{text}");

@@ -14,6 +14,12 @@ const ASSIGNMENT: &str = r#"(?x)
     ["']? [\ \t]* (?: := | => | = | : ) [\ \t]*
     (?: "(?P<double>[^"\s]{8,200})" | '(?P<single>[^'\s]{8,200})' | (?P<bare>[A-Za-z0-9_/+~-]{16,200}=*) )"#;
 
+/// A password as a file of settings or of logins has it, without quotes: `DB_PASSWORD=…` to the end of the line, and netrc's.
+const BARE_PASSWORD: &str = r"(?mx)
+    ^ [\ \t]* (?: export [\ \t]+ )? [A-Z0-9_]* (?: PASSWORD | PASSWD | PASSPHRASE | PWD ) [\ \t]* = [\ \t]*
+        (?P<setting> [^\s\x22'`]{8,200} ) [\ \t\r]* $
+    | \b machine \s+ \S+ \s+ login \s+ \S+ \s+ password \s+ (?P<netrc> \S{6,200} )";
+
 /// Names whose value a person thought out.
 const THOUGHT_OUT: &[&str] = &["pass", "pwd"];
 
@@ -22,16 +28,19 @@ const THOUGHT_OUT: &[&str] = &["pass", "pwd"];
 const LEAST_ENTROPY: f64 = 3.0;
 
 /// Finds assignments.
-pub(super) struct Assignments(regex::Regex);
+pub(super) struct Assignments {
+    named: regex::Regex,
+    bare_passwords: regex::Regex,
+}
 
 impl Assignments {
     pub(super) fn new() -> Result<Self, String> {
-        Ok(Self(compile(ASSIGNMENT)?))
+        Ok(Self { named: compile(ASSIGNMENT)?, bare_passwords: compile(BARE_PASSWORD)? })
     }
 
     /// The places of the values.
     pub(super) fn find(&self, text: &str) -> Vec<Range<usize>> {
-        let found = self.0.captures_iter(text).filter_map(|captures| {
+        let found = self.named.captures_iter(text).filter_map(|captures| {
             let name = captures.name("name")?.as_str().to_lowercase();
             let quoted = captures.name("double").or_else(|| captures.name("single"));
             let value = quoted.or_else(|| captures.name("bare"))?;
@@ -50,12 +59,17 @@ impl Assignments {
             let secret = is_random(value.as_str()) && !of_a_program || thought_out && is_mixed(value.as_str());
             secret.then(|| value.range())
         });
-        found.collect()
+        let passwords = self.bare_passwords.captures_iter(text).filter_map(|captures| {
+            let value = captures.name("setting").or_else(|| captures.name("netrc"))?;
+            (!is_placeholder(value.as_str()) && is_mixed(value.as_str())).then(|| value.range())
+        });
+        found.chain(passwords).collect()
     }
 }
 
 fn is_placeholder(value: &str) -> bool {
-    value.starts_with(['<', '[', '{', '$', '%']) || value.contains("...") || value.contains("${")
+    let is_pattern = ["[a-z", "[A-Z", "[0-9", "\\d"].iter().any(|class| value.contains(class));
+    value.starts_with(['<', '[', '{', '$', '%']) || value.contains("...") || value.contains("${") || is_pattern
 }
 
 /// Two digits or more, a long part of letters and digits, and little that repeats.
@@ -108,6 +122,14 @@ mod tests {
             found("{\"password\": \"S3cretPassw0rd!\", \"pwd\":'Tr0ub4dor&3'}"),
             ["S3cretPassw0rd!", "Tr0ub4dor&3"]
         );
+        let password = ["xK9#mP2", "vL7q"].concat();
+        for text in [
+            format!("DB_PASSWORD={password}\nDB_HOST=x"),
+            format!("export PGPASSWORD={password}"),
+            format!("machine firma.de login joe password {password}"),
+        ] {
+            assert_eq!(found(&text), [password.as_str()], "{text}");
+        }
     }
 
     #[test]
@@ -123,6 +145,10 @@ mod tests {
             "api_key = \"${OPENAI_API_KEY_2024}\"",
             "access_key: AccessKeyOfTheUser",
             "max_token = 1000000000000000000000",
+            "\"password\": \"^[A-Za-z0-9]{8,}$\"",
+            "PASSWORD=$(pass show Db1)",
+            "PASSWORD=changeme",
+            "every machine has a login and a password",
         ] {
             assert_eq!(found(text), Vec::<&str>::new(), "{text}");
         }
