@@ -215,6 +215,12 @@ impl Governor {
         Ok(())
     }
 
+    /// How many requests a second go, if the server takes only so many.
+    #[must_use]
+    pub fn pace(&self) -> Option<f64> {
+        self.pace.rate()
+    }
+
     /// Until when nothing is sent, and why.
     #[must_use]
     pub fn held(&self) -> Option<(Instant, String)> {

@@ -233,6 +233,12 @@ impl Pace {
         }
     }
 
+    /// Requests a second; nothing where no limit is known.
+    #[must_use]
+    pub fn rate(&self) -> Option<f64> {
+        self.lock().rate
+    }
+
     /// When the last request was answered.
     #[must_use]
     pub fn last_answer(&self) -> Option<Instant> {

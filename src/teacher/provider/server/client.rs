@@ -118,7 +118,14 @@ impl Client {
     /// What requests wait for, if it is time to say so.
     #[must_use]
     pub fn news(&self) -> Option<String> {
-        self.waiting.news_or(self.governor.held())
+        let news = self.waiting.news_or(self.governor.held())?;
+        // Where it matters: who is asked slowly should know how slowly.
+        let pace = self.governor.pace().filter(|rate| *rate < self.limits.concurrency as f64);
+        Some(match pace {
+            Some(rate) if rate < 1.0 => format!("{news}; one goes every {:.0} s", 1.0 / rate),
+            Some(rate) => format!("{news}; {rate:.0} a second go"),
+            None => news,
+        })
     }
 
     /// Replies that repeated the key, which was taken out of them.

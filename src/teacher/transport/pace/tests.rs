@@ -206,6 +206,7 @@ async fn the_one_that_is_refused_again_and_again_closes_the_gate() {
         assert!((wait - waits).abs() < 1e-6 && why == "429", "{times}: {wait} s");
         pace.take().await;
     }
+    assert_eq!(pace.rate(), Some(0.75), "an outage makes nothing slower");
     pace.answered();
     pace.refused(pace.sent(), None, false, "429");
     assert_eq!(pace.held(), None, "one alone may be chance");
