@@ -24,8 +24,9 @@ use crate::batch::line::{self, Wanted};
 use crate::batch::remote::Remote;
 use crate::batch::{BatchOptions, Journal};
 use crate::provider::server::Client;
-use crate::replies::RequestKey;
+use crate::replies::{Claim, RequestKey};
 use crate::reply::Reply;
+use crate::request::Request;
 
 /// A question of which nobody knows yet whether it is missing, if the last one was.
 type Questions<'q> = Peekable<Box<dyn Iterator<Item = Result<Question, Failure>> + 'q>>;
@@ -159,8 +160,11 @@ impl Rounds<'_> {
         let own = self.under_way.iter().map(|handed_in| handed_in.entry.id.clone()).collect();
         let Found { adopted, elsewhere } = self.journal.look(&held, &own)?;
         self.elsewhere = elsewhere;
+        // What they cost is this run's, whatever the budget says to it.
+        let reserve =
+            |request: &Request| client.governor.budget().reserve_sent(client.estimate(std::slice::from_ref(request)));
         for entry in adopted {
-            let wanted = entry.wanted(&self.asking.store)?;
+            let wanted = entry.wanted(&self.asking.store, reserve)?;
             tell_adopted(self.batches, &entry.stand);
             self.under_way.push(HandedIn::adopted(entry, wanted, client));
         }
@@ -216,24 +220,24 @@ impl Rounds<'_> {
             if !lines.is_empty() && bytes + line.len() as u64 > most {
                 break Ended::Full;
             }
-            let Some(mut claimed) = Wanted::claim(&self.asking.store, key, request) else {
+            let Claim::Mine(claim) = self.asking.store.claim(key, request.sampling.max_tokens) else {
                 // Another stage asks it just now.
                 waited_for.insert(key);
                 questions.next();
                 continue;
             };
             let estimate = client.estimate(std::slice::from_ref(request));
-            match budget.try_reserve(estimate) {
-                Ok(Some(reserved)) => claimed.estimate = reserved,
+            let reservation = match budget.try_reserve(estimate) {
+                Ok(Some(reservation)) => reservation,
                 Ok(None) => break Ended::Budget,
                 Err(used_up) => {
                     self.stop = Some(client.stop(used_up.cap, estimate));
                     break Ended::Budget;
                 }
-            }
+            };
             bytes += line.len() as u64;
             lines.push(line);
-            wanted.insert(key, claimed);
+            wanted.insert(key, Wanted::new(question.request, reservation, Some(claim)));
             questions.next();
         };
         Ok((lines, wanted, ended))

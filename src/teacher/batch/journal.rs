@@ -24,6 +24,8 @@ use stillhouse_stage::{Cancel, Failure};
 
 use super::line::{self, Wanted};
 use crate::replies::{ReplyStore, RequestKey};
+use crate::request::Request;
+use crate::transport::budget::Reservation;
 
 const LOCK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -194,17 +196,21 @@ impl Entry {
         requests_path(&self.folder, &self.id)
     }
 
-    /// Its requests, from the file.
+    /// Its requests, from the file; `reserve` sets aside what one can take.
     ///
     /// # Errors
     /// If that cannot be read, or is not as it was written.
-    pub fn wanted(&self, store: &ReplyStore) -> Result<BTreeMap<RequestKey, Wanted>, Failure> {
+    pub fn wanted(
+        &self,
+        store: &ReplyStore,
+        reserve: impl Fn(&Request) -> Reservation,
+    ) -> Result<BTreeMap<RequestKey, Wanted>, Failure> {
         let mut wanted = BTreeMap::new();
         let path = self.requests_path();
         let mut file = BufReader::with_capacity(1 << 16, File::open(&path)?);
         let mut text = Vec::new();
         while file.read_until(b'\n', &mut text)? > 0 {
-            let (key, request) = line::wanted(&text, store).ok_or_else(|| {
+            let (key, request) = line::wanted(&text, store, &reserve).ok_or_else(|| {
                 Failure::environment(format!("{} is not as it was written", path.display())).hint(
                     "its replies are at the server; to give them up and ask again, remove the files of that name beside it",
                 )

@@ -7,11 +7,12 @@ use serde::Deserialize;
 use stillhouse_data::answer::Outcome;
 use stillhouse_data::prompt::{Message, Part};
 
-use crate::provider::server::{Client, estimate};
-use crate::replies::{Claim, ReplyStore, RequestKey};
+use crate::provider::server::Client;
+use crate::replies::{Claim, Mine, ReplyStore, RequestKey};
 use crate::reply::Reply;
 use crate::request::{Capture, Request, Sampling};
-use crate::transport::{Cost, Estimate, Fault};
+use crate::transport::budget::Reservation;
+use crate::transport::{Cost, Fault};
 
 /// What every line begins with, in front of the key.
 const BEFORE_KEY: &str = r#"{"custom_id":""#;
@@ -38,28 +39,19 @@ pub fn key_of(line: &[u8]) -> Option<RequestKey> {
 pub struct Wanted {
     /// The request, with no more of its conversation than a reply is read by.
     request: Request,
-    /// The most that it can take.
-    pub estimate: Estimate,
+    /// What is set aside for it.
+    pub reservation: Reservation,
     /// Keeps others in this process from asking the same meanwhile; nothing where somebody did so before.
-    _claim: Option<crate::replies::Mine>,
+    _claim: Option<Mine>,
 }
 
 impl Wanted {
-    /// Of a request that is about to be handed in; nothing if somebody else is asking it.
-    #[must_use]
-    pub fn claim(store: &ReplyStore, key: RequestKey, request: &Request) -> Option<Self> {
-        match store.claim(key, request.sampling.max_tokens) {
-            Claim::Mine(mine) => Some(Self::with(request.clone(), Some(mine))),
-            Claim::Other(_) => None,
-        }
-    }
-
-    fn with(mut request: Request, claim: Option<crate::replies::Mine>) -> Self {
-        let estimate = estimate(&request);
+    /// Of a request that is about to be handed in, or was.
+    pub fn new(mut request: Request, reservation: Reservation, claim: Option<Mine>) -> Self {
         // The others are no help in reading a reply, and there may be 50,000 of them.
         let last = request.messages.pop().filter(|last| last.role == "assistant");
         request.messages = last.into_iter().collect();
-        Self { request, estimate, _claim: claim }
+        Self { request, reservation, _claim: claim }
     }
 
     /// The limit that it was asked with.
@@ -69,9 +61,14 @@ impl Wanted {
     }
 }
 
-/// The requests of a file that [`write`] wrote the lines of; nothing for a line that is not like that.
+/// The requests of a file that [`write`] wrote the lines of; nothing for a line that is not like that. `reserve` sets aside what one
+/// can take.
 #[must_use]
-pub fn wanted(line: &[u8], store: &ReplyStore) -> Option<(RequestKey, Wanted)> {
+pub fn wanted(
+    line: &[u8],
+    store: &ReplyStore,
+    reserve: impl FnOnce(&Request) -> Reservation,
+) -> Option<(RequestKey, Wanted)> {
     #[derive(Deserialize)]
     struct Line {
         body: Body,
@@ -117,7 +114,8 @@ pub fn wanted(line: &[u8], store: &ReplyStore) -> Option<(RequestKey, Wanted)> {
         Claim::Mine(mine) => Some(mine),
         Claim::Other(_) => None,
     };
-    Some((key, Wanted::with(request, claim)))
+    let reservation = reserve(&request);
+    Some((key, Wanted::new(request, reservation, claim)))
 }
 
 /// What a line of a file that came down says of one request.
@@ -187,7 +185,9 @@ mod tests {
     use super::*;
     use crate::provider::api::Api as _;
     use crate::provider::openai::{ChatApi, Dialect};
+    use crate::provider::server::estimate;
     use crate::request::Identity;
+    use crate::transport::budget::Budget;
 
     #[test]
     fn a_request_with_an_image_is_read_back_from_its_line() {
@@ -209,10 +209,12 @@ mod tests {
         let api = ChatApi { model: "m".to_owned(), dialect: Dialect::Strict };
         let line = write(&key, api.path(), &api.body(&request).unwrap());
         let store = ReplyStore::open(tempfile::tempdir().unwrap().path()).unwrap();
-        let (found, read) = wanted(&line, &store).unwrap();
-        assert_eq!((found, read.estimate, read.max_tokens()), (key, estimate(&request), 9));
+        let budget = Budget::new(Vec::new(), std::sync::Arc::default());
+        let reserve = |request: &Request| budget.reserve_sent(estimate(request));
+        let (found, read) = wanted(&line, &store, reserve).unwrap();
+        assert_eq!((found, read.reservation.estimate(), read.max_tokens()), (key, estimate(&request), 9));
         assert_eq!(read.request.messages, [Message::assistant("It is")]);
         assert_eq!(read.request.capture, Some(Capture::TopK(3)));
-        assert!(wanted(b"{\"custom_id\":\"x\"}", &store).is_none());
+        assert!(wanted(b"{\"custom_id\":\"x\"}", &store, reserve).is_none());
     }
 }

@@ -19,7 +19,7 @@ use crate::reply::Reply;
 use crate::request::{Capture, Identity, Request, Sampling};
 use crate::testing::{Act, Asked, BatchServer, FakeTeacher, Line};
 use crate::transport::endpoint::Address;
-use crate::transport::{Endpoint, Governor, Limits};
+use crate::transport::{Endpoint, Estimate, Governor, Limits};
 
 const PROMPTS: u64 = 40;
 
@@ -41,16 +41,20 @@ struct Life {
 
 impl Life {
     fn new(folder: &Path, place: &str) -> Self {
+        Self::within(folder, place, &Arc::new(Governor::new(&Limits::default())))
+    }
+
+    fn within(folder: &Path, place: &str, governor: &Arc<Governor>) -> Self {
         let identity = Identity { family: "openai-chat", model: "fake-1".to_owned(), revision: None };
         let store = Arc::new(ReplyStore::open(folder).unwrap());
-        let base_url = place.to_owned();
+        let (base_url, governor) = (place.to_owned(), Arc::clone(governor));
         let asking = Asking::new(identity, store, OnRejected::Keep, move || {
             let limits = Limits { attempts: 3, ..Limits::default() };
             let (teacher, base_url) = ("fake".to_owned(), base_url.parse().unwrap());
             let address = Address { teacher, base_url, key_variable: None, auth: Auth::Bearer };
             let api = ChatApi { model: "fake-1".to_owned(), dialect: Dialect::Strict };
-            let governor = Arc::new(Governor::new(&limits));
-            Ok(Client::new(Endpoint::new(address, None, &limits)?, governor, Arc::new(api), &limits))
+            let endpoint = Endpoint::new(address, None, &limits)?;
+            Ok(Client::new(endpoint, Arc::clone(&governor), Arc::new(api), &limits))
         });
         Self { asking, place: place.to_owned() }
     }
@@ -301,4 +305,22 @@ async fn a_journal_that_is_damaged_is_said_to_be() {
         fs_err::write(file(".json"), &stand).unwrap();
     }
     assert_eq!(batches.batches(), [40]);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_not_begun_sets_nothing_aside_for_ever() {
+    let server = FakeTeacher::start(|_| Act::status(500, "{}")).await.unwrap();
+    let governor = Arc::new(Governor::new(&Limits { budget_tokens: Some(1_000), ..Limits::default() }));
+    let folder = tempfile::tempdir().unwrap();
+    let life = Life::within(folder.path(), &server.base_url(), &governor);
+    let options = BatchOptions { max_requests: 50, max_megabytes: 1, at_once: 2, poll_seconds: 0.01 };
+    let (place, cancel) = (server.base_url(), Cancel::default());
+    let batches = Batches { options: &options, place: &place, cancel: &cancel, tell: &|_| {} };
+    let questions = |number| if number < 3 { Ok(question(number)) } else { Err(Failure::input("no such prompt")) };
+    let ended = life.asking.in_batches(&batches, || Ok(Box::new((0..4).map(questions)))).await;
+    assert_eq!((ended.unwrap_err().message.as_str(), server.asked()), ("no such prompt", 0));
+    // Another stage of the same run: it would wait for what is on its way.
+    let all = Estimate { prompt: 1_000, completion: 0 };
+    let entered = tokio::time::timeout(Duration::from_secs(5), governor.enter(all)).await;
+    assert!(entered.expect("nothing is on its way").is_ok());
 }

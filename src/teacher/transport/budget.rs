@@ -1,9 +1,10 @@
 //! Money, tokens, requests: what is spent, what is on its way, and the caps on both.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::meter::Meter;
 use crate::reply::Usage;
 
 /// What tokens cost, in US dollars a million.
@@ -70,6 +71,12 @@ impl Cost {
 pub struct Ledger {
     state: Mutex<State>,
     changed: Notify,
+}
+
+impl Ledger {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Tokens and requests together.
@@ -181,12 +188,12 @@ impl Budget {
         Self { caps, ledger }
     }
 
-    /// Sets the most that a request can cost aside, or what one like it did cost where that was more, and says how much that is;
-    /// waits while the answer hangs on requests on their way.
+    /// Sets the most that a request can cost aside, or what one like it did cost where that was more; waits while the answer hangs
+    /// on requests on their way.
     ///
     /// # Errors
     /// [`UsedUp`] if there is not enough left.
-    pub async fn reserve(&self, estimate: Estimate) -> Result<Estimate, UsedUp> {
+    pub async fn reserve(&self, estimate: Estimate) -> Result<Reservation, UsedUp> {
         loop {
             let changed = self.ledger.changed.notified();
             tokio::pin!(changed);
@@ -202,14 +209,13 @@ impl Budget {
     ///
     /// # Errors
     /// [`UsedUp`] if there is not enough left.
-    pub fn try_reserve(&self, estimate: Estimate) -> Result<Option<Estimate>, UsedUp> {
-        let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn try_reserve(&self, estimate: Estimate) -> Result<Option<Reservation>, UsedUp> {
+        let mut state = self.ledger.lock();
         let estimate = state.expected(estimate);
         let next = state.spent.plus(Sum::one(estimate));
         let full = |cap: &&Cap| cap.of(next.plus(state.reserved)) > cap.most();
         let Some(cap) = self.caps.iter().find(full) else {
-            state.reserved = state.reserved.plus(Sum::one(estimate));
-            return Ok(Some(estimate));
+            return Ok(Some(self.set_aside(&mut state, estimate)));
         };
         // Even if all on their way cost nothing, it would not fit. (Another cap may be the one that never does.)
         let never = self.caps.iter().find(|cap| cap.of(next) > cap.most());
@@ -219,10 +225,20 @@ impl Budget {
         }
     }
 
+    /// Sets aside what a request can cost that left already, in an earlier run: no cap can hold it back any more.
+    pub fn reserve_sent(&self, estimate: Estimate) -> Reservation {
+        self.set_aside(&mut self.ledger.lock(), estimate)
+    }
+
+    fn set_aside(&self, state: &mut State, estimate: Estimate) -> Reservation {
+        state.reserved = state.reserved.plus(Sum::one(estimate));
+        Reservation { ledger: Arc::clone(&self.ledger), estimate, spent: Sum::default() }
+    }
+
     /// What a cap has to bear, with one more request that can take so much by its own limit.
     #[must_use]
     pub fn claims(&self, cap: Cap, estimate: Estimate) -> Claims {
-        let state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.ledger.lock();
         let expected = state.expected(estimate);
         Claims {
             spent: cap.of(state.spent),
@@ -232,27 +248,48 @@ impl Budget {
         }
     }
 
-    /// Sets aside what a request can cost that left already, in an earlier run: no cap can hold it back any more.
-    pub fn reserve_sent(&self, estimate: Estimate) {
-        let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.reserved = state.reserved.plus(Sum::one(estimate));
-    }
-
     /// A reply that was limited to `limit` tokens took so many.
     pub fn took(&self, limit: u64, tokens: u64) {
         if tokens > limit {
-            let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.ledger.lock();
             let times = tokens as f64 / limit.max(1) as f64;
             state.overrun = Some(state.overrun.map_or(times, |before| before.max(times)));
         }
     }
+}
 
-    /// Replaces a reservation by what is charged; `sent` if the request left.
-    pub fn settle(&self, estimate: Estimate, charged: Estimate, sent: bool) {
+/// What is set aside for one request. Dropped without [`Reservation::settle`] it is free again, and nothing was spent.
+#[derive(Debug)]
+#[must_use = "what is set aside is free again as soon as this is dropped"]
+pub struct Reservation {
+    ledger: Arc<Ledger>,
+    estimate: Estimate,
+    /// What takes its place in the end.
+    spent: Sum,
+}
+
+impl Reservation {
+    /// The most that the request can cost.
+    #[must_use]
+    pub fn estimate(&self) -> Estimate {
+        self.estimate
+    }
+
+    /// The request was sent: what it cost replaces what was set aside for it, and is counted by `meter` as well. Gives what is
+    /// charged.
+    pub fn settle(mut self, cost: Cost, meter: Option<&Meter>) -> Estimate {
+        let charged = meter.map_or_else(|| cost.tokens(self.estimate), |meter| meter.charge(cost, self.estimate));
+        self.spent = Sum::one(charged);
+        charged
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
         {
-            let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.reserved = state.reserved.minus(Sum::one(estimate));
-            state.spent = state.spent.plus(Sum { tokens: charged, requests: sent.into() });
+            let mut state = self.ledger.lock();
+            state.reserved = state.reserved.minus(Sum::one(self.estimate));
+            state.spent = state.spent.plus(self.spent);
         }
         self.ledger.changed.notify_waiters();
     }
@@ -273,14 +310,34 @@ mod tests {
         UsedUp { cap: Cap::Usd(cap, PRICES), spent }
     }
 
+    fn counted(prompt: u32, completion: u32) -> Cost {
+        Cost::Counted(Usage { prompt, completion })
+    }
+
+    async fn spend(budget: &Budget) -> Result<(), UsedUp> {
+        budget.reserve(FIVE).await.map(|reserved| _ = reserved.settle(counted(2, 3), None))
+    }
+
     #[tokio::test]
     async fn the_cap_is_never_overrun() {
         let budget = Budget::new(usd(12.0), Arc::default());
-        budget.reserve(FIVE).await.unwrap();
-        budget.settle(FIVE, FIVE, true);
-        budget.reserve(FIVE).await.unwrap();
-        budget.settle(FIVE, FIVE, true);
-        assert_eq!(budget.reserve(FIVE).await, Err(used_up(12.0, 10.0)));
+        spend(&budget).await.unwrap();
+        spend(&budget).await.unwrap();
+        assert_eq!(spend(&budget).await, Err(used_up(12.0, 10.0)));
+    }
+
+    #[tokio::test]
+    async fn what_is_set_aside_is_free_again_when_nobody_settles_it() {
+        let budget = Budget::new(usd(8.0), Arc::default());
+        let (first, sent) = (budget.reserve(FIVE).await.unwrap(), budget.reserve_sent(FIVE));
+        assert_eq!(budget.claims(Cap::Usd(8.0, PRICES), FIVE).on_their_way, 10.0);
+        let (waited, ()) = tokio::join!(budget.reserve(FIVE), async {
+            tokio::task::yield_now().await;
+            drop((first, sent));
+        });
+        assert_eq!(waited.unwrap().estimate(), FIVE, "it waits for them no longer than they live");
+        assert_eq!(budget.claims(Cap::Usd(8.0, PRICES), FIVE).on_their_way, 0.0);
+        assert_eq!(budget.claims(Cap::Requests(9), FIVE).spent, 0.0);
     }
 
     #[tokio::test]
@@ -288,21 +345,22 @@ mod tests {
         let budget = Budget::new(vec![Cap::Tokens(100)], Arc::default());
         let first = budget.reserve(FIVE).await.unwrap();
         budget.took(FIVE.completion, 30);
-        budget.settle(first, Estimate { prompt: 2, completion: 30 }, true);
+        first.settle(counted(2, 30), None);
         let second = budget.reserve(FIVE).await.unwrap();
-        assert_eq!(second, Estimate { prompt: 2, completion: 30 });
-        budget.settle(second, Estimate { prompt: 2, completion: 3 }, true);
-        budget.reserve(FIVE).await.unwrap();
-        assert_eq!(budget.try_reserve(FIVE), Ok(None), "37 spent, 32 on their way, and 32 have no room beside them");
+        assert_eq!(second.estimate(), Estimate { prompt: 2, completion: 30 });
+        second.settle(counted(2, 3), None);
+        let _third = budget.reserve(FIVE).await.unwrap();
+        let fourth = budget.try_reserve(FIVE).unwrap();
+        assert!(fourth.is_none(), "37 spent, 32 on their way, and 32 have no room beside them");
     }
 
     #[tokio::test]
     async fn what_lays_claim_to_a_cap_is_told_in_its_measure() {
         let budget = Budget::new(usd(100.0), Arc::default());
         let first = budget.reserve(FIVE).await.unwrap();
-        budget.reserve(FIVE).await.unwrap();
+        let _second = budget.reserve(FIVE).await.unwrap();
         budget.took(FIVE.completion, 30);
-        budget.settle(first, Estimate { prompt: 2, completion: 30 }, true);
+        first.settle(counted(2, 30), None);
         let told = Claims { spent: 32.0, on_their_way: 5.0, next: 32.0, beyond_limit: true };
         assert_eq!(budget.claims(Cap::Usd(100.0, PRICES), FIVE), told);
         let requests = Claims { spent: 1.0, on_their_way: 1.0, next: 1.0, beyond_limit: true };
@@ -312,14 +370,15 @@ mod tests {
     #[tokio::test]
     async fn a_request_waits_for_those_on_their_way_before_it_gives_up() {
         let budget = Budget::new(usd(8.0), Arc::default());
-        budget.reserve(FIVE).await.unwrap();
+        let first = budget.reserve(FIVE).await.unwrap();
         let (waited, ()) = tokio::join!(budget.reserve(FIVE), async {
             tokio::task::yield_now().await;
-            budget.settle(FIVE, Estimate { prompt: 1, completion: 1 }, true);
+            first.settle(counted(1, 1), None);
         });
-        assert_eq!(waited, Ok(FIVE), "the first cost two of its five");
-        budget.settle(FIVE, Estimate::default(), true);
-        assert_eq!(budget.reserve(FIVE).await, Ok(FIVE), "what was charged with nothing costs nothing");
+        let second = waited.unwrap();
+        assert_eq!(second.estimate(), FIVE, "the first cost two of its five");
+        second.settle(Cost::Nothing, None);
+        assert!(budget.reserve(FIVE).await.is_ok(), "what was charged with nothing costs nothing");
     }
 
     #[tokio::test]
@@ -327,37 +386,33 @@ mod tests {
         let ledger = Arc::default();
         let table = |caps| Budget::new(caps, Arc::clone(&ledger));
         let (free, small, large) = (table(Vec::new()), table(usd(12.0)), table(usd(20.0)));
-        for budget in [&free, &small] {
-            budget.reserve(FIVE).await.unwrap();
-            budget.settle(FIVE, FIVE, true);
-        }
-        assert_eq!(small.reserve(FIVE).await, Err(used_up(12.0, 10.0)));
-        assert_eq!(large.reserve(FIVE).await, Ok(FIVE), "the same ten of twenty");
+        spend(&free).await.unwrap();
+        spend(&small).await.unwrap();
+        assert_eq!(spend(&small).await, Err(used_up(12.0, 10.0)));
+        let on_its_way = large.reserve(FIVE).await.unwrap();
+        assert_eq!(on_its_way.estimate(), FIVE, "the same ten of twenty");
         let medium = table(usd(16.0));
         let (waited, ()) = tokio::join!(medium.reserve(FIVE), async {
             tokio::task::yield_now().await;
-            large.settle(FIVE, Estimate { prompt: 1, completion: 0 }, true);
+            on_its_way.settle(counted(1, 0), None);
         });
-        assert_eq!(waited, Ok(FIVE), "one waits for what the other has on its way");
-        assert_eq!(free.reserve(FIVE).await, Ok(FIVE), "without a cap there is always room");
+        assert!(waited.is_ok(), "one waits for what the other has on its way");
+        assert!(spend(&free).await.is_ok(), "without a cap there is always room");
     }
 
     #[tokio::test]
     async fn tokens_and_requests_have_caps_of_their_own() {
         let tokens = Budget::new(vec![Cap::Tokens(12), Cap::Requests(9)], Arc::default());
         for _ in 0..2 {
-            tokens.reserve(FIVE).await.unwrap();
-            tokens.settle(FIVE, FIVE, true);
+            spend(&tokens).await.unwrap();
         }
-        assert_eq!(tokens.reserve(FIVE).await, Err(UsedUp { cap: Cap::Tokens(12), spent: 10.0 }));
+        assert_eq!(spend(&tokens).await, Err(UsedUp { cap: Cap::Tokens(12), spent: 10.0 }));
         let requests = Budget::new(vec![Cap::Tokens(1000), Cap::Requests(2)], Arc::default());
-        requests.reserve(FIVE).await.unwrap();
-        requests.settle(FIVE, Estimate::default(), false);
+        drop(requests.reserve(FIVE).await.unwrap());
         for _ in 0..2 {
-            requests.reserve(FIVE).await.unwrap();
-            requests.settle(FIVE, FIVE, true);
+            spend(&requests).await.unwrap();
         }
-        let refused = requests.reserve(FIVE).await;
+        let refused = spend(&requests).await;
         assert_eq!(refused, Err(UsedUp { cap: Cap::Requests(2), spent: 2.0 }), "one was never sent");
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::allowance::{Allowance, Allowed};
-use super::budget::{Budget, Cap, Cost, Estimate, Ledger, Prices, UsedUp};
+use super::budget::{Budget, Cap, Cost, Estimate, Ledger, Prices, Reservation, UsedUp};
 use super::meter::Meter;
 use super::pace::{Pace, Went};
 use super::rate::Rate;
@@ -153,13 +153,13 @@ impl Governor {
         // The semaphore is never closed, so a failure to acquire it cannot happen; without a permit all else holds.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let limit = estimate.completion;
-        let estimate = self.budget.reserve(estimate).await?;
+        let reservation = self.budget.reserve(estimate).await?;
+        let estimate = reservation.estimate();
         let pass = Pass {
             governor: Arc::clone(self),
-            estimate,
+            reservation: Some(reservation),
             limit,
             sent: None,
-            settled: false,
             meter: None,
             _permit: permit,
         };
@@ -248,12 +248,11 @@ pub struct LeftAlone {
 #[derive(Debug)]
 pub struct Pass {
     governor: Arc<Governor>,
-    /// What is set aside.
-    estimate: Estimate,
+    /// What is set aside; nothing once it has ended.
+    reservation: Option<Reservation>,
     /// The tokens that the reply is limited to.
     limit: u64,
     sent: Option<Went>,
-    settled: bool,
     /// Counts for the stage what the ledger counts for all.
     meter: Option<Arc<Meter>>,
     _permit: Option<OwnedSemaphorePermit>,
@@ -291,29 +290,27 @@ impl Pass {
     }
 
     fn end(&mut self, cost: Cost) {
-        self.settled = true;
+        let Some(reservation) = self.reservation.take() else { return };
         if let Cost::Counted(used) = cost {
             self.governor.budget.took(self.limit, used.completion.into());
         }
-        let charged = match &self.meter {
-            Some(meter) if self.sent.is_some() => meter.charge(cost, self.estimate),
-            _ => cost.tokens(self.estimate),
+        let reserved = reservation.estimate();
+        let charged = match self.sent {
+            Some(_) => reservation.settle(cost, self.meter.as_deref()),
+            None => Estimate::default(),
         };
-        self.governor.budget.settle(self.estimate, charged, self.sent.is_some());
         if self.sent.is_some() {
             self.governor.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
         for TokenRate { rate, counts } in &self.governor.tokens {
-            rate.give_back(counts(self.estimate) as f64 - counts(charged) as f64);
+            rate.give_back(counts(reserved) as f64 - counts(charged) as f64);
         }
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if !self.settled {
-            self.end(if self.sent.is_some() { Cost::Unknown } else { Cost::Nothing });
-        }
+        self.end(if self.sent.is_some() { Cost::Unknown } else { Cost::Nothing });
     }
 }
 
@@ -336,7 +333,10 @@ mod tests {
     async fn spend(limits: &Limits) -> Result<(), UsedUp> {
         // Gotten anew every time, as every stage does, and dropped in between.
         let governor = Governor::shared("http://here/v1 spends", limits);
-        governor.enter(ONE).await.map(|pass| pass.settle(Cost::Counted(Usage { prompt: 1, completion: 1 })))
+        let mut pass = governor.enter(ONE).await?;
+        pass.send();
+        pass.settle(Cost::Counted(Usage { prompt: 1, completion: 1 }));
+        Ok(())
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use crate::provider::server::Client;
 use crate::replies::RequestKey;
 use crate::reply::{Reply, Usage};
 use crate::transport::budget::Cost;
-use crate::transport::{Fault, Governor, Meter};
+use crate::transport::{Fault, Meter};
 
 /// Replies under way to the disk at a time.
 const AT_ONCE: usize = 512;
@@ -36,7 +36,6 @@ pub struct HandedIn {
     pub due: Instant,
     /// How far it is at the server.
     pub counts: Counts,
-    governor: Arc<Governor>,
     meter: Arc<Meter>,
     patience: Option<Patience>,
     /// Whether it is of an earlier run.
@@ -69,18 +68,13 @@ pub struct GivenUp {
 }
 
 impl HandedIn {
-    /// One whose requests were set aside of the budget.
+    /// One of this run.
     pub fn begun(entry: Entry, wanted: BTreeMap<RequestKey, Wanted>, client: &Client) -> Self {
         Self::with(entry, wanted, client, false)
     }
 
-    /// One of an earlier run: what it costs is this run's, whatever the budget says to it.
-    pub fn adopted(entry: Entry, mut wanted: BTreeMap<RequestKey, Wanted>, client: &Client) -> Self {
-        let (budget, thinking) = (client.governor.budget(), client.thinking_tokens());
-        for wanted in wanted.values_mut() {
-            wanted.estimate.completion += thinking;
-            budget.reserve_sent(wanted.estimate);
-        }
+    /// One of an earlier run.
+    pub fn adopted(entry: Entry, wanted: BTreeMap<RequestKey, Wanted>, client: &Client) -> Self {
         Self::with(entry, wanted, client, true)
     }
 
@@ -90,7 +84,6 @@ impl HandedIn {
             wanted,
             due: Instant::now(),
             counts: Counts::default(),
-            governor: Arc::clone(&client.governor),
             meter: Arc::clone(client.meter()),
             patience: None,
             adopted,
@@ -155,7 +148,7 @@ impl HandedIn {
 
     /// Nothing of it was begun, so nothing is to be paid.
     fn failed(&mut self, remote: &Remote<'_>, batch: &Batch) -> Result<Ending, Failure> {
-        self.settle_all(Cost::Nothing, false);
+        self.wanted.clear();
         self.entry.finish()?;
         let errors = batch.errors.clone().unwrap_or_default().data;
         let word = |error: &BatchError| {
@@ -206,7 +199,7 @@ impl HandedIn {
         // What is left was neither answered nor given up in so many words.
         let left: Vec<RequestKey> = self.wanted.keys().copied().collect();
         for key in left {
-            let max_tokens = self.settle(&key, Cost::Nothing);
+            let Some(max_tokens) = self.settle(&key, Cost::Nothing) else { continue };
             let what = format!("the batch {} says nothing of it ({})", batch.id, batch.status);
             brought.given_up.push(GivenUp { key, max_tokens, what });
         }
@@ -236,7 +229,7 @@ impl HandedIn {
                 brought.replies.push((key, reply));
             }
             Said::Fault(fault, cost) => {
-                let max_tokens = self.settle(&key, cost);
+                let Some(max_tokens) = self.settle(&key, cost) else { return };
                 match fault {
                     Fault::Transient { what, .. } | Fault::Garbled { what } | Fault::Filtered { words: what } => {
                         brought.given_up.push(GivenUp { key, max_tokens, what });
@@ -274,27 +267,23 @@ impl HandedIn {
         Ok(())
     }
 
-    /// Nothing more is expected of a request. Gives the limit that it was asked with.
-    fn settle(&mut self, key: &RequestKey, cost: Cost) -> u32 {
-        let Some(wanted) = self.wanted.remove(key) else { return 0 };
-        let charged = self.meter.charge(cost, wanted.estimate);
-        self.governor.budget().settle(wanted.estimate, charged, true);
-        wanted.max_tokens()
-    }
-
-    fn settle_all(&mut self, cost: Cost, sent: bool) {
-        for wanted in std::mem::take(&mut self.wanted).into_values() {
-            let charged = if sent { self.meter.charge(cost, wanted.estimate) } else { cost.tokens(wanted.estimate) };
-            self.governor.budget().settle(wanted.estimate, charged, sent);
-        }
+    /// Nothing more is expected of a request. Gives the limit that it was asked with; nothing where none was expected.
+    fn settle(&mut self, key: &RequestKey, cost: Cost) -> Option<u32> {
+        let wanted = self.wanted.remove(key)?;
+        let max_tokens = wanted.max_tokens();
+        wanted.reservation.settle(cost, Some(&self.meter));
+        Some(max_tokens)
     }
 }
 
 impl Drop for HandedIn {
     /// Left at the server it costs as much as it can; what was not made yet costs nothing.
     fn drop(&mut self) {
-        let made = self.entry.stand.batch.is_some();
-        self.settle_all(if made { Cost::Unknown } else { Cost::Nothing }, made);
+        if self.entry.stand.batch.is_some() {
+            for wanted in std::mem::take(&mut self.wanted).into_values() {
+                wanted.reservation.settle(Cost::Unknown, Some(&self.meter));
+            }
+        }
     }
 }
 
