@@ -118,6 +118,14 @@ impl State {
         let completion = self.overrun.map(|times| (estimate.completion as f64 * times).ceil() as u64);
         Estimate { completion: completion.unwrap_or(estimate.completion), ..estimate }
     }
+
+    /// A reply that was limited to `limit` tokens took so many.
+    fn learn(&mut self, limit: u64, tokens: u64) {
+        if tokens > limit {
+            let times = tokens as f64 / limit.max(1) as f64;
+            self.overrun = Some(self.overrun.map_or(times, |before| before.max(times)));
+        }
+    }
 }
 
 /// A cap on what is spent.
@@ -211,11 +219,12 @@ impl Budget {
     /// [`UsedUp`] if there is not enough left.
     pub fn try_reserve(&self, estimate: Estimate) -> Result<Option<Reservation>, UsedUp> {
         let mut state = self.ledger.lock();
+        let limit = estimate.completion;
         let estimate = state.expected(estimate);
         let next = state.spent.plus(Sum::one(estimate));
         let full = |cap: &&Cap| cap.of(next.plus(state.reserved)) > cap.most();
         let Some(cap) = self.caps.iter().find(full) else {
-            return Ok(Some(self.set_aside(&mut state, estimate)));
+            return Ok(Some(self.set_aside(&mut state, estimate, limit)));
         };
         // Even if all on their way cost nothing, it would not fit. (Another cap may be the one that never does.)
         let never = self.caps.iter().find(|cap| cap.of(next) > cap.most());
@@ -227,12 +236,12 @@ impl Budget {
 
     /// Sets aside what a request can cost that left already, in an earlier run: no cap can hold it back any more.
     pub fn reserve_sent(&self, estimate: Estimate) -> Reservation {
-        self.set_aside(&mut self.ledger.lock(), estimate)
+        self.set_aside(&mut self.ledger.lock(), estimate, estimate.completion)
     }
 
-    fn set_aside(&self, state: &mut State, estimate: Estimate) -> Reservation {
+    fn set_aside(&self, state: &mut State, estimate: Estimate, limit: u64) -> Reservation {
         state.reserved = state.reserved.plus(Sum::one(estimate));
-        Reservation { ledger: Arc::clone(&self.ledger), estimate, spent: Sum::default() }
+        Reservation { ledger: Arc::clone(&self.ledger), estimate, limit, took: 0, spent: Sum::default() }
     }
 
     /// What a cap has to bear, with one more request that can take so much by its own limit.
@@ -247,15 +256,6 @@ impl Budget {
             beyond_limit: expected != estimate,
         }
     }
-
-    /// A reply that was limited to `limit` tokens took so many.
-    pub fn took(&self, limit: u64, tokens: u64) {
-        if tokens > limit {
-            let mut state = self.ledger.lock();
-            let times = tokens as f64 / limit.max(1) as f64;
-            state.overrun = Some(state.overrun.map_or(times, |before| before.max(times)));
-        }
-    }
 }
 
 /// What is set aside for one request. Dropped without [`Reservation::settle`] it is free again, and nothing was spent.
@@ -264,6 +264,10 @@ impl Budget {
 pub struct Reservation {
     ledger: Arc<Ledger>,
     estimate: Estimate,
+    /// The tokens that the reply is limited to.
+    limit: u64,
+    /// Those that it took, as far as they were counted.
+    took: u64,
     /// What takes its place in the end.
     spent: Sum,
 }
@@ -275,10 +279,13 @@ impl Reservation {
         self.estimate
     }
 
-    /// The request was sent: what it cost replaces what was set aside for it, and is counted by `meter` as well. Gives what is
-    /// charged.
+    /// The request was sent: what it cost replaces what was set aside for it, and is counted by `meter` as well. Where the reply took
+    /// more than its limit the next ones are expected to. Gives what is charged.
     pub fn settle(mut self, cost: Cost, meter: Option<&Meter>) -> Estimate {
         let charged = meter.map_or_else(|| cost.tokens(self.estimate), |meter| meter.charge(cost, self.estimate));
+        if let Cost::Counted(used) = cost {
+            self.took = used.completion.into();
+        }
         self.spent = Sum::one(charged);
         charged
     }
@@ -290,6 +297,7 @@ impl Drop for Reservation {
             let mut state = self.ledger.lock();
             state.reserved = state.reserved.minus(Sum::one(self.estimate));
             state.spent = state.spent.plus(self.spent);
+            state.learn(self.limit, self.took);
         }
         self.ledger.changed.notify_waiters();
     }
@@ -344,7 +352,6 @@ mod tests {
     async fn what_is_billed_beyond_the_limit_is_expected_from_then_on() {
         let budget = Budget::new(vec![Cap::Tokens(100)], Arc::default());
         let first = budget.reserve(FIVE).await.unwrap();
-        budget.took(FIVE.completion, 30);
         first.settle(counted(2, 30), None);
         let second = budget.reserve(FIVE).await.unwrap();
         assert_eq!(second.estimate(), Estimate { prompt: 2, completion: 30 });
@@ -359,7 +366,6 @@ mod tests {
         let budget = Budget::new(usd(100.0), Arc::default());
         let first = budget.reserve(FIVE).await.unwrap();
         let _second = budget.reserve(FIVE).await.unwrap();
-        budget.took(FIVE.completion, 30);
         first.settle(counted(2, 30), None);
         let told = Claims { spent: 32.0, on_their_way: 5.0, next: 32.0, beyond_limit: true };
         assert_eq!(budget.claims(Cap::Usd(100.0, PRICES), FIVE), told);

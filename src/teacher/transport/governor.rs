@@ -152,13 +152,11 @@ impl Governor {
     pub async fn enter(self: &Arc<Self>, estimate: Estimate) -> Result<Pass, UsedUp> {
         // The semaphore is never closed, so a failure to acquire it cannot happen; without a permit all else holds.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
-        let limit = estimate.completion;
         let reservation = self.budget.reserve(estimate).await?;
         let estimate = reservation.estimate();
         let pass = Pass {
             governor: Arc::clone(self),
             reservation: Some(reservation),
-            limit,
             sent: None,
             meter: None,
             _permit: permit,
@@ -250,8 +248,6 @@ pub struct Pass {
     governor: Arc<Governor>,
     /// What is set aside; nothing once it has ended.
     reservation: Option<Reservation>,
-    /// The tokens that the reply is limited to.
-    limit: u64,
     sent: Option<Went>,
     /// Counts for the stage what the ledger counts for all.
     meter: Option<Arc<Meter>>,
@@ -291,9 +287,6 @@ impl Pass {
 
     fn end(&mut self, cost: Cost) {
         let Some(reservation) = self.reservation.take() else { return };
-        if let Cost::Counted(used) = cost {
-            self.governor.budget.took(self.limit, used.completion.into());
-        }
         let reserved = reservation.estimate();
         let charged = match self.sent {
             Some(_) => reservation.settle(cost, self.meter.as_deref()),

@@ -210,6 +210,21 @@ fn money_that_is_not_spent_goes_into_the_next_batch() {
 }
 
 #[test]
+fn what_a_batch_is_billed_beyond_the_limit_is_expected_of_the_next_one() {
+    let long = vec!["word"; 100].join(" ");
+    let batched = Batched::start(BatchServer::new(move |_, _| Line::Answer(long.clone())));
+    let mut teacher = batched.definition(json!({ "max-requests": 1, "at-once": 1 }));
+    teacher["limits"]["budget-tokens"] = json!(300);
+    let sampling = json!({ "sampling": { "max-tokens": 4 } });
+    let failure = Bench::new().run(&prompts(9), teacher, sampling).err().unwrap();
+    // Each is billed 107 tokens and may take about 50 by its limit: a third one would have had room by that.
+    let stopped = "the budget of 300 tokens has no room for the next request (214 spent; one more can take 14";
+    assert!(failure.message.contains(stopped), "{failure}");
+    assert!(failure.message.ends_with(", as replies took more than `max-tokens` before)"), "{failure}");
+    assert_eq!(batched.batches.paid(), 2);
+}
+
+#[test]
 fn who_stops_leaves_the_batch_at_the_server_and_the_next_run_fetches_it() {
     let batched = Batched::start(BatchServer::echo());
     let bench = Bench::new();
