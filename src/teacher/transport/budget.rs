@@ -108,23 +108,14 @@ impl Sum {
 struct State {
     spent: Sum,
     reserved: Sum,
-    /// How many times the tokens that it was limited to the longest reply took, where that is more than all of them: a model
-    /// that thinks may think beyond its limit, and is paid for it.
-    overrun: Option<f64>,
+    /// The most tokens that a reply took beyond its limit: a model that thinks may think beyond it, and is paid for it. What it thinks
+    /// hangs on what it is asked, not on the limit, so they are added whatever that is.
+    beyond: u64,
 }
 
 impl State {
     fn expected(&self, estimate: Estimate) -> Estimate {
-        let completion = self.overrun.map(|times| (estimate.completion as f64 * times).ceil() as u64);
-        Estimate { completion: completion.unwrap_or(estimate.completion), ..estimate }
-    }
-
-    /// A reply that was limited to `limit` tokens took so many.
-    fn learn(&mut self, limit: u64, tokens: u64) {
-        if tokens > limit {
-            let times = tokens as f64 / limit.max(1) as f64;
-            self.overrun = Some(self.overrun.map_or(times, |before| before.max(times)));
-        }
+        Estimate { completion: estimate.completion.saturating_add(self.beyond), ..estimate }
     }
 }
 
@@ -158,8 +149,9 @@ impl Cap {
     }
 }
 
-/// Caps that cannot be overrun: a request starts only if the most that it and all others on their way can cost
-/// still fits. Without one it only keeps the ledger, for those that have.
+/// Caps on what is spent: a request starts only if the most that it and all others on their way can cost, as far as that is
+/// known, still fits. A cap can be overrun where a server bills more beyond the limit of a reply than it did before, and only by
+/// what is on its way by then. Without a cap it only keeps the ledger, for those that have one.
 #[derive(Debug)]
 pub struct Budget {
     caps: Vec<Cap>,
@@ -241,7 +233,7 @@ impl Budget {
 
     fn set_aside(&self, state: &mut State, estimate: Estimate, limit: u64) -> Reservation {
         state.reserved = state.reserved.plus(Sum::one(estimate));
-        Reservation { ledger: Arc::clone(&self.ledger), estimate, limit, took: 0, spent: Sum::default() }
+        Reservation { ledger: Arc::clone(&self.ledger), estimate, limit, beyond: 0, spent: Sum::default() }
     }
 
     /// What a cap has to bear, with one more request that can take so much by its own limit.
@@ -266,8 +258,8 @@ pub struct Reservation {
     estimate: Estimate,
     /// The tokens that the reply is limited to.
     limit: u64,
-    /// Those that it took, as far as they were counted.
-    took: u64,
+    /// Those that it took beyond them.
+    beyond: u64,
     /// What takes its place in the end.
     spent: Sum,
 }
@@ -284,7 +276,7 @@ impl Reservation {
     pub fn settle(mut self, cost: Cost, meter: Option<&Meter>) -> Estimate {
         let charged = meter.map_or_else(|| cost.tokens(self.estimate), |meter| meter.charge(cost, self.estimate));
         if let Cost::Counted(used) = cost {
-            self.took = used.completion.into();
+            self.beyond = u64::from(used.completion).saturating_sub(self.limit);
         }
         self.spent = Sum::one(charged);
         charged
@@ -297,7 +289,7 @@ impl Drop for Reservation {
             let mut state = self.ledger.lock();
             state.reserved = state.reserved.minus(Sum::one(self.estimate));
             state.spent = state.spent.plus(self.spent);
-            state.learn(self.limit, self.took);
+            state.beyond = state.beyond.max(self.beyond);
         }
         self.ledger.changed.notify_waiters();
     }
@@ -359,6 +351,17 @@ mod tests {
         let _third = budget.reserve(FIVE).await.unwrap();
         let fourth = budget.try_reserve(FIVE).unwrap();
         assert!(fourth.is_none(), "37 spent, 32 on their way, and 32 have no room beside them");
+    }
+
+    #[tokio::test]
+    async fn what_a_model_thinks_is_added_to_a_limit_whatever_that_is() {
+        let ledger = Arc::default();
+        let (judge, answers) =
+            (Budget::new(Vec::new(), Arc::clone(&ledger)), Budget::new(vec![Cap::Tokens(10_000)], ledger));
+        let short = judge.reserve(Estimate { prompt: 2, completion: 16 }).await.unwrap();
+        short.settle(counted(2, 1_616), None);
+        let long = answers.reserve(Estimate { prompt: 2, completion: 4_096 }).await.unwrap();
+        assert_eq!(long.estimate(), Estimate { prompt: 2, completion: 4_096 + 1_600 });
     }
 
     #[tokio::test]
