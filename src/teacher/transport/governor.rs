@@ -154,18 +154,21 @@ impl Governor {
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let reservation = self.budget.reserve(estimate).await?;
         let estimate = reservation.estimate();
-        let pass = Pass {
+        let mut pass = Pass {
             governor: Arc::clone(self),
             reservation: Some(reservation),
+            taken: Taken::default(),
             sent: None,
             meter: None,
             _permit: permit,
         };
         if let Some(requests) = &self.requests {
             requests.take(1.0).await;
+            pass.taken.request = true;
         }
         for TokenRate { rate, counts } in &self.tokens {
             rate.take(counts(estimate) as f64).await;
+            pass.taken.token_rates += 1;
         }
         // The last of all: others may have been told to wait while this one stood in line for its rate.
         self.pace.take().await;
@@ -241,6 +244,15 @@ pub struct LeftAlone {
     pub why: String,
 }
 
+/// What was taken of the rates: whoever is called off while it waits for one gives back no more than that.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    /// Of the rate of requests.
+    request: bool,
+    /// Of how many of the rates of tokens, in their order.
+    token_rates: usize,
+}
+
 /// The right to send one request. Dropped without [`Pass::settle`], it gives back all that it held if the request was not
 /// sent yet, and is charged with all of it otherwise: the server may be at work, and be paid for it.
 #[derive(Debug)]
@@ -248,6 +260,7 @@ pub struct Pass {
     governor: Arc<Governor>,
     /// What is set aside; nothing once it has ended.
     reservation: Option<Reservation>,
+    taken: Taken,
     sent: Option<Went>,
     /// Counts for the stage what the ledger counts for all.
     meter: Option<Arc<Meter>>,
@@ -294,8 +307,10 @@ impl Pass {
         };
         if self.sent.is_some() {
             self.governor.in_flight.fetch_sub(1, Ordering::Relaxed);
+        } else if let Some(requests) = self.governor.requests.as_ref().filter(|_| self.taken.request) {
+            requests.give_back(1.0);
         }
-        for TokenRate { rate, counts } in &self.governor.tokens {
+        for TokenRate { rate, counts } in self.governor.tokens.iter().take(self.taken.token_rates) {
             rate.give_back(counts(reserved) as f64 - counts(charged) as f64);
         }
     }
@@ -358,6 +373,40 @@ mod tests {
         // Two tokens a second and a bucket of one: the first passes on credit, the others wait two seconds each.
         let waited = start.elapsed().as_secs_f64();
         assert!((1.9..4.5).contains(&waited), "{waited}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_called_off_gives_back_of_the_rates_what_was_taken_and_no_more() {
+        let limits = Limits {
+            requests_per_minute: Some(6000),
+            tokens_per_minute: Some(6000),
+            output_tokens_per_minute: Some(60_000),
+            ..Limits::default()
+        };
+        let governor = Arc::new(Governor::new(&limits));
+        let large = Estimate { prompt: 900, completion: 100 };
+        let mut first = governor.enter(large).await.unwrap();
+        first.send();
+        // A bucket of a hundred is nine hundred in debt, so this one stands in line for tokens.
+        let second = tokio::time::timeout(Duration::from_secs(1), governor.enter(large)).await;
+        assert!(second.is_err());
+        let start = Instant::now();
+        let third = governor.enter(Estimate { prompt: 100, completion: 0 }).await.unwrap();
+        assert!((8.5..9.5).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+        drop(third);
+        let start = Instant::now();
+        drop(governor.enter(Estimate { prompt: 100, completion: 0 }).await.unwrap());
+        assert_eq!(start.elapsed(), Duration::ZERO, "what was taken is given back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_not_sent_leaves_its_place_to_others() {
+        let governor = Arc::new(Governor::new(&Limits { requests_per_minute: Some(6), ..Limits::default() }));
+        let start = Instant::now();
+        for _ in 0..3 {
+            drop(governor.enter(ONE).await.unwrap());
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
