@@ -28,7 +28,7 @@ pub struct Reply {
     pub model: String,
     /// What it took.
     pub usage: Usage,
-    /// The reply's tokens as ids, from teachers that run here.
+    /// The reply's tokens as ids, from teachers that run here; a server's are among the `tokens`, where these are captured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<Vec<u32>>,
     /// Log-probabilities by token, where the request captured them.

@@ -53,11 +53,13 @@ impl ApiKey {
     }
 
     /// Takes the key out of a reply before it is stored, and tells whether it was there. A server, or whoever writes to its
-    /// prompts, may repeat it in what it answers. Of a token that is a part of it nothing stays but its probability.
+    /// prompts, may repeat it in what it answers. Of a token that is a part of it nothing stays but its probability. Which of
+    /// the tokens that are told by their ids alone are its parts nobody can say: where it is in the text, that holds for all of them.
     pub fn mask(&self, reply: &mut Reply) -> bool {
         if self.0.len() < SECRET_FROM {
             return false;
         }
+        let in_text = reply.text.contains(&self.0);
         let mut found = false;
         for text in [&mut reply.text, &mut reply.finish, &mut reply.model] {
             if text.contains(&self.0) {
@@ -65,7 +67,13 @@ impl ApiKey {
                 found = true;
             }
         }
-        reply.tokens.as_deref_mut().map_or(found, |tokens| self.mask_tokens(tokens) || found)
+        let tokens = reply.tokens.as_deref_mut().unwrap_or_default();
+        found |= self.mask_tokens(tokens);
+        if in_text {
+            mask_ids(tokens);
+            reply.token_ids = None;
+        }
+        found
     }
 
     fn mask_tokens(&self, tokens: &mut [TokenLogProbs]) -> bool {
@@ -78,13 +86,28 @@ impl ApiKey {
             end += token.chosen.bytes.len();
             let part = places.iter().any(|place| *place < end && start < place + length);
             if part || token.top.iter().any(|candidate| !places_of(key, &candidate.bytes).is_empty()) {
-                let chosen = Candidate { id: None, bytes: STARS.into(), log_prob: token.chosen.log_prob };
-                *token = TokenLogProbs { chosen, top: Vec::new() };
+                *token = only_its_probability(token);
                 found = true;
             }
         }
         found
     }
+}
+
+/// Leaves nothing of tokens that are told by their ids alone.
+fn mask_ids(tokens: &mut [TokenLogProbs]) {
+    let is_id = |candidate: &Candidate| candidate.id.is_some() && candidate.bytes.is_empty();
+    for token in tokens {
+        token.top.retain(|candidate| !is_id(candidate));
+        if is_id(&token.chosen) {
+            *token = only_its_probability(token);
+        }
+    }
+}
+
+fn only_its_probability(token: &TokenLogProbs) -> TokenLogProbs {
+    let chosen = Candidate { id: None, bytes: STARS.into(), log_prob: token.chosen.log_prob };
+    TokenLogProbs { chosen, top: Vec::new() }
 }
 
 /// Where `key` begins in `bytes`.
@@ -137,6 +160,30 @@ mod tests {
         let mut alternative = reply("x", &["x"]);
         alternative.tokens.as_mut().unwrap()[0].top[0].bytes = b"sk-secret".to_vec();
         assert!(key.mask(&mut alternative) && alternative.tokens.unwrap()[0].top.is_empty());
+    }
+
+    #[test]
+    fn a_key_in_a_text_whose_tokens_are_ids_is_not_left_in_them() {
+        let key = ApiKey::new("sk-secret").unwrap();
+        let mut told = Reply { token_ids: Some(vec![7]), ..reply("It is sk-secret.", &["", "", ""]) };
+        // The end of a scored answer, which writes nothing and has no id.
+        let end = TokenLogProbs {
+            chosen: Candidate { id: None, bytes: Vec::new(), log_prob: f32::MIN },
+            top: vec![Candidate { id: Some(7), bytes: Vec::new(), log_prob: -0.5 }],
+        };
+        told.tokens.as_mut().unwrap().push(end.clone());
+        assert!(key.mask(&mut told));
+        assert!(!serde_json::to_string(&told).unwrap().contains('7'), "{told:?}");
+        let tokens = told.tokens.unwrap();
+        assert_eq!((tokens[0].chosen.bytes.as_slice(), tokens[0].chosen.log_prob), (b"***".as_slice(), -0.5));
+        assert_eq!(tokens[3], TokenLogProbs { top: Vec::new(), ..end });
+
+        let innocent = reply("It is no secret.", &["", ""]);
+        let mut masked = innocent.clone();
+        assert!(!key.mask(&mut masked) && masked == innocent);
+        let mut by_another_name = Reply { model: "proxy-of-sk-secret".to_owned(), ..innocent.clone() };
+        assert!(key.mask(&mut by_another_name));
+        assert_eq!(by_another_name.tokens, innocent.tokens, "the tokens are those of the text");
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Dialect {
         }
     }
 
-    /// Whether ids are asked for.
+    /// Whether captured tokens are to be told by their ids.
     #[must_use]
     pub fn ids(self) -> Option<bool> {
         matches!(self, Self::Vllm { ids: true }).then_some(true)
@@ -112,8 +112,6 @@ pub struct Body<'r> {
     repetition_penalty: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     return_tokens_as_token_ids: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    return_token_ids: Option<bool>,
 }
 
 impl<'r> Body<'r> {
@@ -143,7 +141,6 @@ impl<'r> Body<'r> {
             repeat_penalty: (!strict).then_some(1.0),
             repetition_penalty: (!strict).then_some(1.0),
             return_tokens_as_token_ids: request.capture.and(dialect.ids()),
-            return_token_ids: dialect.ids(),
         }
     }
 }
@@ -193,9 +190,6 @@ struct Choice {
     message: Said,
     #[serde(default)]
     logprobs: Option<LogProbs>,
-    /// vLLM's.
-    #[serde(default)]
-    token_ids: Option<Vec<u32>>,
     /// What broke it off, with gateways that say so.
     #[serde(default)]
     error: Option<serde_json::Value>,
@@ -236,7 +230,7 @@ pub fn parse(body: &[u8], request: &Request) -> Result<Reply, Unusable> {
     let (outcome, text) = read(&finish, choice.message, request);
     let tokens = captured(request, choice.logprobs, &text, outcome)?;
     let model = completion.model.unwrap_or_default();
-    Ok(Reply { outcome, text, finish, model, usage, token_ids: choice.token_ids, tokens, vector: None })
+    Ok(Reply { outcome, text, finish, model, usage, token_ids: None, tokens, vector: None })
 }
 
 /// Whether a reply is one that the server itself calls broken off.

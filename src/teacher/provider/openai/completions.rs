@@ -57,8 +57,6 @@ struct Body<'r> {
     repetition_penalty: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     return_tokens_as_token_ids: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    return_token_ids: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -84,8 +82,6 @@ struct Choice {
     finish_reason: Option<String>,
     #[serde(default)]
     logprobs: Option<LogProbs>,
-    #[serde(default)]
-    token_ids: Option<Vec<u32>>,
 }
 
 impl Api for CompletionsApi {
@@ -115,7 +111,6 @@ impl Api for CompletionsApi {
             repeat_penalty: (!strict).then_some(1.0),
             repetition_penalty: (!strict).then_some(1.0),
             return_tokens_as_token_ids: request.capture.and(dialect.ids()),
-            return_token_ids: dialect.ids(),
         })
     }
 
@@ -143,7 +138,7 @@ impl Api for CompletionsApi {
         let outcome = ending(&finish, &text);
         let tokens = captured(request, choice.logprobs, &text, outcome)?;
         let model = completion.model.unwrap_or_default();
-        Ok(Reply { outcome, text, finish, model, usage, token_ids: choice.token_ids, tokens, vector: None })
+        Ok(Reply { outcome, text, finish, model, usage, token_ids: None, tokens, vector: None })
     }
 
     fn usage(&self, body: &[u8]) -> Option<Usage> {

@@ -40,14 +40,13 @@ fn whatever_the_dialect_knows_is_sent_and_nothing_else() {
     assert_eq!(strict_names.len(), 10, "{strict_names:?}");
     assert_eq!(strict["max_completion_tokens"], 16);
     let (common, body) = names(Dialect::Common, Some(Capture::Full));
-    assert!(!common.contains(&"return_token_ids".to_owned()), "{common:?}");
+    assert!(!common.contains(&"return_tokens_as_token_ids".to_owned()), "{common:?}");
     assert_eq!(body["top_logprobs"], 1 << 20);
     let vllm = names(Dialect::Vllm { ids: true }, Some(Capture::Full)).1;
-    assert_eq!(
-        (&vllm["top_logprobs"], &vllm["return_tokens_as_token_ids"], &vllm["return_token_ids"]),
-        (&json!(-1), &json!(true), &json!(true))
-    );
-    assert!(names(Dialect::Vllm { ids: false }, Some(Capture::TopK(5))).1["return_token_ids"].is_null());
+    assert_eq!((&vllm["top_logprobs"], &vllm["return_tokens_as_token_ids"]), (&json!(-1), &json!(true)));
+    for (ids, capture) in [(false, Some(Capture::TopK(5))), (true, None)] {
+        assert!(names(Dialect::Vllm { ids }, capture).1["return_tokens_as_token_ids"].is_null());
+    }
 }
 
 #[test]
@@ -189,7 +188,7 @@ fn vllm_tells_the_reply_s_ids() {
             { "token": "token_id:9", "logprob": -1e39, "top_logprobs": [] },
         ] } }] });
     let reply = chat::parse(body.to_string().as_bytes(), &captured()).unwrap();
-    assert_eq!(reply.token_ids, Some(vec![7, 9]));
+    assert_eq!(reply.token_ids, None, "a list without probabilities is of no use to anybody");
     let tokens = reply.tokens.unwrap();
     assert_eq!((tokens[0].chosen.id, tokens[0].chosen.bytes.len(), tokens[0].top[1].id), (Some(7), 0, Some(8)));
     assert_eq!(tokens[1].chosen.log_prob, f32::MIN, "minus infinity has no place in JSON");
