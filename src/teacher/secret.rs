@@ -8,8 +8,8 @@ use crate::reply::{Candidate, Reply, TokenLogProbs};
 
 /// What stands where the key was.
 const STARS: &str = "***";
-/// A shorter key is left in replies: servers that want none are given `none`, `x` or `EMPTY`, and a teacher may use those
-/// words. It is taken out of errors all the same.
+/// A shorter key is no secret, and is left where it is: servers that want none are given `none`, `x` or `EMPTY`, and a teacher, or
+/// an error, may use those words and letters.
 const SECRET_FROM: usize = 6;
 
 /// A key. Its `Debug` is a row of stars, it has no `Display`; [`ApiKey::scrub`] and [`ApiKey::mask`] take it out of
@@ -49,14 +49,18 @@ impl ApiKey {
     /// The text without the key: servers repeat it in their error messages.
     #[must_use]
     pub fn scrub(&self, text: &str) -> String {
-        text.replace(&self.0, STARS)
+        if self.is_secret() { text.replace(&self.0, STARS) } else { text.to_owned() }
+    }
+
+    fn is_secret(&self) -> bool {
+        self.0.len() >= SECRET_FROM
     }
 
     /// Takes the key out of a reply before it is stored, and tells whether it was there. A server, or whoever writes to its
     /// prompts, may repeat it in what it answers. Of a token that is a part of it nothing stays but its probability. Which of
     /// the tokens that are told by their ids alone are its parts nobody can say: where it is in the text, that holds for all of them.
     pub fn mask(&self, reply: &mut Reply) -> bool {
-        if self.0.len() < SECRET_FROM {
+        if !self.is_secret() {
             return false;
         }
         let in_text = reply.text.contains(&self.0);
@@ -202,6 +206,7 @@ mod tests {
         assert_eq!(format!("{key:?}"), "ApiKey(***)");
         assert_eq!(format!("{:?}", key.bearer().unwrap()), "Sensitive");
         assert_eq!(key.scrub("Incorrect API key provided: sk-secret."), "Incorrect API key provided: ***.");
+        assert_eq!(ApiKey::new("x").unwrap().scrub("exceeded"), "exceeded", "no key that anybody would hide");
         assert_eq!(ApiKey::new(" \n"), None);
         assert!(ApiKey::new("a\nb").unwrap().bearer().is_err());
     }

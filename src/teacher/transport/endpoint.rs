@@ -1,6 +1,7 @@
 //! One exchange with a server: a body goes, a body comes, and every way in which that fails has its class and words.
 
 mod files;
+mod refusal;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::reply::Reply;
 use crate::secret::ApiKey;
 
 pub use self::files::Download;
+use self::refusal::Refusal;
 
 /// What is quoted of a server's words.
 const QUOTED: usize = 300;
@@ -198,7 +200,8 @@ impl Endpoint {
 
     /// What a status other than success means, with the body that came with it.
     pub(crate) fn refused(&self, status: StatusCode, asked: Option<Duration>, body: &[u8]) -> Fault {
-        let words = self.words(body);
+        let refusal = Refusal::read(body);
+        let words = self.quote(&refusal.words());
         let code = status.as_u16();
         let said = if words.is_empty() { String::new() } else { format!(": {words}") };
         let failure = |message: String, hint: &str| {
@@ -228,16 +231,16 @@ impl Endpoint {
                 "`base-url` usually ends in `/v1`; does the server have the `model`?",
             ),
             402 => failure(format!("wants to be paid first ({code})"), "add credit with the provider, then run again"),
-            429 if words.contains("insufficient_quota") || words.contains("exceeded your current quota") => failure(
+            429 if refusal.says("insufficient_quota") || refusal.says("exceeded your current quota") => failure(
                 format!("says that the quota is used up ({code})"),
                 "add credit with the provider, then run again",
             ),
-            400 if words.contains("credit balance is too low") => failure(
+            400 if refusal.says("credit balance is too low") => failure(
                 format!("says that the credit is used up ({code})"),
                 "add credit with the provider, then run again",
             ),
             // llama.cpp says so of a text that is longer than its batch: it will be no shorter next time.
-            500 if words.contains("too large to process") => rejected(
+            500 if refusal.says("too large to process") => rejected(
                 "the server takes no text of this length at once: start it with a larger batch (llama.cpp: `--ubatch-size`)",
             ),
             501 => failure(
@@ -250,10 +253,9 @@ impl Endpoint {
                 let (what, busy) = (format!("the server answered {code}{said}"), matches!(code, 429 | 529));
                 Fault::Transient { what, retry_after: asked, health, busy }
             }
-            // Azure's way of saying what others say with a reply's `finish_reason`.
-            400 if is_filtered(body) => Fault::Filtered { words: format!("{code}{said}") },
+            400 if refusal.is_filtered => Fault::Filtered { words: format!("{code}{said}") },
             300..=399 => failure(format!("has moved ({code})"), "set `base-url` to the new address"),
-            _ if words.contains("context") && (words.contains("exceed") || words.contains("maximum")) => rejected(
+            _ if refusal.says("context") && (refusal.says("exceed") || refusal.says("maximum")) => rejected(
                 "the prompt is longer than the teacher's context: leave it out, shorten it, or lower `max-tokens`",
             ),
             _ => rejected(
@@ -262,33 +264,6 @@ impl Endpoint {
             ),
         }
     }
-
-    /// The message in an error's body, whatever shape it has, else the body's beginning.
-    fn words(&self, body: &[u8]) -> String {
-        let text = String::from_utf8_lossy(body);
-        let parsed: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let error = parsed.get("error").unwrap_or(&parsed);
-        let message = [error.get("message"), Some(error), parsed.get("detail"), parsed.get("message")]
-            .into_iter()
-            .flatten()
-            .find_map(|value| value.as_str());
-        let kind = ["code", "type"].into_iter().find_map(|name| error.get(name)?.as_str());
-        match (message, kind) {
-            (Some(message), Some(kind)) => self.quote(&format!("{message} ({kind})")),
-            (Some(message), None) => self.quote(message),
-            // Written anew where it is JSON, so that no escape hides a key.
-            (None, _) if !parsed.is_null() => self.quote(&parsed.to_string()),
-            (None, _) => self.quote(&text),
-        }
-    }
-}
-
-/// Whether a refusal is the content filter's.
-fn is_filtered(body: &[u8]) -> bool {
-    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let code = |path: &str| body.pointer(path).and_then(|code| code.as_str());
-    code("/error/code") == Some("content_filter")
-        || code("/error/innererror/code") == Some("ResponsibleAIPolicyViolation")
 }
 
 /// What a request cost that was answered with a status other than success. A refusal (a status below 500, and 503 or 529,

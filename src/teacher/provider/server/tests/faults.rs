@@ -47,6 +47,39 @@ async fn every_fault_that_stays_names_the_teacher_the_address_and_a_way_out() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_told_by_all_that_the_server_says_whatever_is_shown_of_it() {
+    let long = "word ".repeat(100);
+    let says = |key: &'static str, status: u16, error: serde_json::Value| async move {
+        let body = json!({ "error": error }).to_string();
+        let teacher = FakeTeacher::start(move |_| Act::status(status, body.clone())).await.unwrap();
+        let chat = chat_with(&teacher.base_url(), Some(key), limits());
+        let failure = chat.ask(&request("hello"), &CancellationToken::new()).await.unwrap_err().failure;
+        (failure.message.split_once("/v1 ").unwrap().1.to_owned(), failure.hint.unwrap(), teacher.asked())
+    };
+    let quota = "You exceeded your current quota";
+    for (key, error) in [
+        // As given to servers that want none, and one that is a word of the refusal.
+        ("x", json!({ "message": quota })),
+        ("exceeded", json!({ "message": quota })),
+        (KEY, json!({ "message": long, "code": "insufficient_quota" })),
+        (KEY, json!({ "message": "no", "code": "429", "type": "insufficient_quota" })),
+    ] {
+        let (message, hint, asked) = says(key, 429, error).await;
+        assert!(
+            message.starts_with("says that the quota is used up (429): ") && hint.contains("add credit"),
+            "{message}"
+        );
+        assert_eq!((message.contains("e***ceeded"), asked), (false, 1), "it is not asked again");
+    }
+    for error in
+        [json!({ "message": "exceeds the context" }), json!({ "message": long, "code": "context_length_exceeded" })]
+    {
+        let (_, hint, _) = says("x", 400, error).await;
+        assert!(hint.starts_with("the prompt is longer than the teacher's context"), "{hint}");
+    }
+}
+
+#[tokio::test]
 async fn a_reply_without_an_end_is_not_read_to_the_end() {
     let (text, _) = failure(|_| Act::ok(vec![b'x'; (64 << 20) + 1])).await;
     assert!(text.contains("the reply is longer than 64 MiB"), "{text}");
