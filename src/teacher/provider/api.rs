@@ -104,14 +104,3 @@ impl Unusable {
         Self::Broken(format!("the reply is an error: {message}"))
     }
 }
-
-/// An empty body.
-///
-/// # Errors
-/// [`Unusable::Broken`] if it is one.
-pub fn not_empty(body: &[u8]) -> Result<(), Unusable> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Err(Unusable::Broken("the reply is empty".to_owned()));
-    }
-    Ok(())
-}

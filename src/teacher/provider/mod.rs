@@ -9,6 +9,7 @@ mod image_tokens;
 mod lenient;
 pub mod local;
 pub mod openai;
+mod opened;
 pub mod replies;
 pub mod server;
 pub mod terms;

@@ -5,8 +5,9 @@ use stillhouse_data::answer::Outcome;
 use stillhouse_data::prompt::Message;
 
 use super::turn::Turn;
-use crate::provider::api::{Api, Unusable, not_empty};
+use crate::provider::api::{Api, Unusable};
 use crate::provider::lenient;
+use crate::provider::opened::{self, opened};
 use crate::reply::{Reply, Usage};
 use crate::request::Request;
 
@@ -50,6 +51,12 @@ struct Said {
     usage: Option<Tokens>,
     #[serde(default)]
     error: Option<serde_json::Value>,
+}
+
+impl opened::Body for Said {
+    fn passed_on(&self) -> Option<&serde_json::Value> {
+        self.error.as_ref()
+    }
 }
 
 #[derive(Deserialize)]
@@ -114,12 +121,7 @@ impl Api for MessagesApi {
     }
 
     fn parse(&self, body: &[u8], _request: &Request) -> Result<Reply, Unusable> {
-        let body = lenient::without_mark(body);
-        not_empty(body)?;
-        let said: Said = lenient::read(body).map_err(|error| Unusable::not_valid(body, &error))?;
-        if let Some(error) = said.error.filter(|error| !error.is_null()) {
-            return Err(Unusable::passed_on(&error));
-        }
+        let said: Said = opened(body)?;
         let Some(finish) = said.stop_reason else {
             return Err(Unusable::Broken("the reply has no `stop_reason`".to_owned()));
         };

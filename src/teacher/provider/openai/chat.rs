@@ -4,11 +4,13 @@ use serde::{Deserialize, Serialize};
 use stillhouse_data::answer::Outcome;
 use stillhouse_data::prompt::Message;
 
+use super::completion::{self, Completion, Tokens};
 use super::log_probs::LogProbs;
 use super::message::WireMessage;
 use super::stream;
-use crate::provider::api::{Api, Unusable, not_empty};
+use crate::provider::api::{Api, Unusable};
 use crate::provider::lenient;
+use crate::provider::opened::opened;
 use crate::reply::{Reply, TokenLogProbs, Usage};
 use crate::request::{Capture, Request};
 
@@ -146,42 +148,6 @@ impl<'r> Body<'r> {
 }
 
 #[derive(Deserialize)]
-struct Completion {
-    #[serde(default, deserialize_with = "lenient::list")]
-    choices: Vec<Choice>,
-    #[serde(default)]
-    model: Option<String>,
-    #[serde(default)]
-    usage: Option<Tokens>,
-    /// Some gateways pass a failure on with status 200.
-    #[serde(default)]
-    error: Option<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Tokens {
-    #[serde(default, deserialize_with = "lenient::count")]
-    prompt_tokens: Option<u32>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    completion_tokens: Option<u32>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    total_tokens: Option<u32>,
-}
-
-impl From<Tokens> for Usage {
-    fn from(tokens: Tokens) -> Self {
-        let Tokens { prompt_tokens: prompt, completion_tokens: completion, total_tokens: total } = tokens;
-        // Embeddings have none of their own, and say so by the sum.
-        let rest = || total?.checked_sub(prompt?);
-        match (prompt, completion.or_else(rest)) {
-            (Some(prompt), Some(completion)) => Self { prompt, completion },
-            // Half a count is none: the other half would be free.
-            _ => Self::default(),
-        }
-    }
-}
-
-#[derive(Deserialize)]
 struct Choice {
     #[serde(default)]
     index: u32,
@@ -193,6 +159,12 @@ struct Choice {
     /// What broke it off, with gateways that say so.
     #[serde(default)]
     error: Option<serde_json::Value>,
+}
+
+impl completion::Choice for Choice {
+    fn index(&self) -> u32 {
+        self.index
+    }
 }
 
 #[derive(Deserialize)]
@@ -208,28 +180,12 @@ struct Said {
 /// # Errors
 /// [`Unusable`].
 pub fn parse(body: &[u8], request: &Request) -> Result<Reply, Unusable> {
-    let body = lenient::without_mark(body);
-    not_empty(body)?;
-    let in_one_piece;
-    let body = if stream::is_stream(body) {
-        in_one_piece = stream::whole(body)?;
-        &in_one_piece
-    } else {
-        body
-    };
-    let completion: Completion = lenient::read(body).map_err(|error| Unusable::not_valid(body, &error))?;
-    if let (true, Some(error)) = (completion.choices.is_empty(), completion.error.filter(|error| !error.is_null())) {
-        return Err(Unusable::passed_on(&error));
-    }
-    let usage = completion.usage.map_or_else(Usage::default, Usage::from);
-    let Some(choice) = completion.choices.into_iter().min_by_key(|choice| choice.index) else {
-        return Err(Unusable::Broken("the reply has no choices".to_owned()));
-    };
+    let body = stream::in_one_piece(body, stream::whole)?;
+    let (choice, model, usage) = opened::<Completion<Choice>>(&body)?.first()?;
     let finish = choice.finish_reason.unwrap_or_default();
     whole(&finish, choice.error.as_ref())?;
     let (outcome, text) = read(&finish, choice.message, request);
     let tokens = captured(request, choice.logprobs, &text, outcome)?;
-    let model = completion.model.unwrap_or_default();
     Ok(Reply { outcome, text, finish, model, usage, token_ids: None, tokens, vector: None })
 }
 

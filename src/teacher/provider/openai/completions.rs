@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 use stillhouse_data::prompt::Message;
 
-use super::chat::{Dialect, Tokens, captured, ending, usage, whole};
+use super::chat::{Dialect, captured, ending, usage, whole};
+use super::completion::{self, Completion};
 use super::log_probs::LogProbs;
 use super::stream;
-use crate::provider::api::{Api, Unusable, not_empty};
-use crate::provider::lenient;
+use crate::provider::api::{Api, Unusable};
+use crate::provider::opened::opened;
 use crate::reply::{Reply, Usage};
 use crate::request::Request;
 
@@ -60,18 +61,6 @@ struct Body<'r> {
 }
 
 #[derive(Deserialize)]
-struct Completion {
-    #[serde(default, deserialize_with = "lenient::list")]
-    choices: Vec<Choice>,
-    #[serde(default)]
-    model: Option<String>,
-    #[serde(default)]
-    usage: Option<Tokens>,
-    #[serde(default)]
-    error: Option<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
 struct Choice {
     #[serde(default)]
     index: u32,
@@ -82,6 +71,12 @@ struct Choice {
     finish_reason: Option<String>,
     #[serde(default)]
     logprobs: Option<LogProbs>,
+}
+
+impl completion::Choice for Choice {
+    fn index(&self) -> u32 {
+        self.index
+    }
 }
 
 impl Api for CompletionsApi {
@@ -115,29 +110,12 @@ impl Api for CompletionsApi {
     }
 
     fn parse(&self, body: &[u8], request: &Request) -> Result<Reply, Unusable> {
-        let body = lenient::without_mark(body);
-        not_empty(body)?;
-        let in_one_piece;
-        let body = if stream::is_stream(body) {
-            in_one_piece = stream::whole_text(body)?;
-            &in_one_piece
-        } else {
-            body
-        };
-        let completion: Completion = lenient::read(body).map_err(|error| Unusable::not_valid(body, &error))?;
-        if let (true, Some(error)) = (completion.choices.is_empty(), completion.error.filter(|error| !error.is_null()))
-        {
-            return Err(Unusable::passed_on(&error));
-        }
-        let usage = completion.usage.map_or_else(Usage::default, Usage::from);
-        let Some(choice) = completion.choices.into_iter().min_by_key(|choice| choice.index) else {
-            return Err(Unusable::Broken("the reply has no choices".to_owned()));
-        };
+        let body = stream::in_one_piece(body, stream::whole_text)?;
+        let (choice, model, usage) = opened::<Completion<Choice>>(&body)?.first()?;
         let (text, finish) = (choice.text, choice.finish_reason.unwrap_or_default());
         whole(&finish, choice.error.as_ref())?;
         let outcome = ending(&finish, &text);
         let tokens = captured(request, choice.logprobs, &text, outcome)?;
-        let model = completion.model.unwrap_or_default();
         Ok(Reply { outcome, text, finish, model, usage, token_ids: None, tokens, vector: None })
     }
 

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use stillhouse_data::answer::Outcome;
 
 use super::chat::usage;
-use crate::provider::api::{Api, Unusable, not_empty};
+use crate::provider::api::{Api, Unusable};
+use crate::provider::lenient;
+use crate::provider::opened::{self, opened};
 use crate::reply::{Reply, Usage, Vector};
 use crate::request::Request;
 
@@ -72,13 +74,18 @@ struct Body<'r> {
 
 #[derive(Deserialize)]
 struct Answer {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     data: Vec<Embedding>,
     #[serde(default)]
     model: Option<String>,
-    /// Some gateways pass a failure on with status 200.
     #[serde(default)]
     error: Option<serde_json::Value>,
+}
+
+impl opened::Body for Answer {
+    fn passed_on(&self) -> Option<&serde_json::Value> {
+        self.error.as_ref().filter(|_| self.data.is_empty())
+    }
 }
 
 #[derive(Deserialize)]
@@ -159,11 +166,7 @@ impl Api for EmbeddingsApi {
     }
 
     fn parse_all(&self, body: &[u8], requests: &[Request]) -> Result<Vec<Reply>, Unusable> {
-        not_empty(body)?;
-        let answer: Answer = serde_json::from_slice(body).map_err(|error| Unusable::not_valid(body, &error))?;
-        if let (true, Some(error)) = (answer.data.is_empty(), answer.error.filter(|error| !error.is_null())) {
-            return Err(Unusable::passed_on(&error));
-        }
+        let answer: Answer = opened(body)?;
         let (count, wanted) = (answer.data.len(), requests.len());
         if count != wanted {
             return Err(Unusable::Broken(format!("the reply has {count} vectors for {wanted} texts")));
@@ -237,6 +240,20 @@ mod tests {
         let written = serde_json::to_string(&replies[1]).unwrap();
         assert!(written.contains(r#""vector":"AACAPwAAAMA=""#), "{written}");
         assert_eq!(serde_json::from_str::<Reply>(&written).unwrap(), replies[1]);
+    }
+
+    #[test]
+    fn what_costs_nothing_to_understand_is_understood() {
+        let answer = r#"{"model":"m-1","data":[{"embedding":[0.5,1]}]}"#;
+        let twice = answer.replacen('{', r#"{"model":"first","#, 1);
+        for body in [format!("\u{feff}{answer}"), twice] {
+            let replies = api().parse_all(body.as_bytes(), &requests(&["a"])).unwrap();
+            assert_eq!((replies.len(), replies[0].model.as_str()), (1, "m-1"), "{body}");
+        }
+        let passed_on = api().parse_all(br#"{"data":null,"error":{"message":"busy"}}"#, &requests(&["a"]));
+        assert_eq!(passed_on, Err(Unusable::Broken("the reply is an error: busy".to_owned())));
+        let nothing = api().parse_all("\u{feff} ".as_bytes(), &requests(&["a"]));
+        assert_eq!(nothing, Err(Unusable::Broken("the reply is empty".to_owned())));
     }
 
     #[test]

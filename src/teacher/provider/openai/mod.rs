@@ -1,6 +1,7 @@
 //! Any server with OpenAI's API: OpenAI itself, vLLM, llama.cpp, Ollama and whoever speaks like them.
 
 pub mod chat;
+mod completion;
 pub mod completions;
 pub mod embeddings;
 pub mod log_probs;

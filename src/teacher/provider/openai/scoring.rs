@@ -8,12 +8,15 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::chat::{Dialect, Tokens};
+use super::chat::Dialect;
+use super::completion::{self, Tokens};
 use super::completions::prompt_text;
 use super::log_probs::LogProbs;
 use super::message::WireMessage;
 use super::settings::ApiConfig;
-use crate::provider::api::{Api, Unusable, not_empty};
+use crate::provider::api::{Api, Unusable};
+use crate::provider::lenient;
+use crate::provider::opened::{Body, opened};
 use crate::reply::{Candidate, Reply, TokenLogProbs, Usage};
 use crate::request::{Capture, Given, Request};
 
@@ -47,7 +50,7 @@ struct LogProb {
 /// What came back. The chat API tells of what it read beside the choices, completions within them.
 #[derive(Deserialize)]
 struct Scored {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     choices: Vec<Choice>,
     #[serde(default)]
     model: Option<String>,
@@ -61,14 +64,28 @@ struct Scored {
     prompt_token_ids: Option<Vec<u32>>,
 }
 
+impl Body for Scored {
+    fn passed_on(&self) -> Option<&Value> {
+        self.error.as_ref().filter(|_| self.choices.is_empty())
+    }
+}
+
 #[derive(Deserialize)]
 struct Choice {
+    #[serde(default)]
+    index: u32,
     #[serde(default)]
     logprobs: Option<LogProbs>,
     #[serde(default)]
     prompt_logprobs: Option<Vec<Option<Read>>>,
     #[serde(default)]
     prompt_token_ids: Option<Vec<u32>>,
+}
+
+impl completion::Choice for Choice {
+    fn index(&self) -> u32 {
+        self.index
+    }
 }
 
 impl Api for ScoringApi {
@@ -140,14 +157,8 @@ impl ScoringApi {
     }
 
     fn scored(&self, body: &[u8], capture: Option<Capture>, given: &Given) -> Result<Reply, Unusable> {
-        not_empty(body)?;
-        let scored: Scored = serde_json::from_slice(body).map_err(|error| Unusable::not_valid(body, &error))?;
-        if let (true, Some(error)) = (scored.choices.is_empty(), scored.error.filter(|error| !error.is_null())) {
-            return Err(Unusable::passed_on(&error));
-        }
-        let Some(choice) = scored.choices.into_iter().next() else {
-            return Err(Unusable::Broken("the reply has no choices".to_owned()));
-        };
+        let scored: Scored = opened(body)?;
+        let choice = completion::first(scored.choices)?;
         let read = scored.prompt_logprobs.or(choice.prompt_logprobs);
         let ids = scored.prompt_token_ids.or(choice.prompt_token_ids);
         let (Some(read), Some(ids)) = (read, ids) else { return Err(Unusable::NoLogProbs) };

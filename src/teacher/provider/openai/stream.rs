@@ -1,9 +1,12 @@
 //! A reply that came as a stream, though none was asked for: some gateways know no other way. Put together again, it is
 //! read as if it had come in one piece.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use crate::provider::api::Unusable;
+use crate::provider::lenient;
 
 /// What the first line of a stream begins with: an event's data or name, or a comment that keeps the line open.
 const BEGINNINGS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
@@ -15,6 +18,18 @@ const LISTS: [&str; 4] = ["content", "tokens", "token_logprobs", "top_logprobs"]
 pub fn is_stream(body: &[u8]) -> bool {
     let body = body.trim_ascii_start();
     BEGINNINGS.iter().any(|beginning| body.starts_with(beginning))
+}
+
+/// A body as if it had come in one piece: put together by `whole` if it is a stream.
+///
+/// # Errors
+/// Those of `whole`.
+pub fn in_one_piece(
+    body: &[u8],
+    whole: impl FnOnce(&[u8]) -> Result<Vec<u8>, Unusable>,
+) -> Result<Cow<'_, [u8]>, Unusable> {
+    let body = lenient::without_mark(body);
+    Ok(if is_stream(body) { Cow::Owned(whole(body)?) } else { Cow::Borrowed(body) })
 }
 
 /// The whole reply of a chat.

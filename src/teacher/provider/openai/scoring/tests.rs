@@ -94,6 +94,18 @@ fn said() -> Value {
 }
 
 #[test]
+fn what_costs_nothing_to_understand_is_understood() {
+    let api = api(ApiConfig::Chat, true);
+    let twice = said().to_string().replacen('{', r#"{"model":"first","#, 1);
+    for body in [format!("\u{feff}{}", said()), twice] {
+        let reply = api.parse(body.as_bytes(), &request("It is")).unwrap();
+        assert_eq!((reply.model.as_str(), reply.tokens.unwrap().len()), ("m-1", 3), "{body}");
+    }
+    let passed_on = api.parse(br#"{"choices":null,"error":{"message":"busy"}}"#, &request("It is"));
+    assert_eq!(passed_on, Err(Unusable::Broken("the reply is an error: busy".to_owned())));
+}
+
+#[test]
 fn every_token_of_the_answer_and_its_end_have_log_probabilities() {
     let reply = api(ApiConfig::Chat, true).parse(said().to_string().as_bytes(), &request("It is")).unwrap();
     assert_eq!((reply.text.as_str(), reply.finish.as_str(), reply.outcome), ("It is", "given", Outcome::Ok));
