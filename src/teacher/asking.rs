@@ -6,7 +6,7 @@ mod batched;
 mod failures;
 mod refusals;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -29,6 +29,7 @@ use self::ahead::{Ahead, Flight, State};
 pub use self::batched::Batches;
 use self::failures::Failures;
 pub(crate) use self::failures::key_of_failure;
+use self::refusals::RefusedInBatches;
 
 /// How long replies on their way may take once the user wants to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -116,8 +117,7 @@ pub struct Asking {
     stored: AtomicU64,
     /// Requests whose batch has come so far.
     batched: AtomicU64,
-    /// What the server refused of batches: as the user shall read it, and its words.
-    refused_in_batches: Mutex<BTreeMap<RequestKey, (Failure, String)>>,
+    refused_in_batches: Mutex<RefusedInBatches>,
 }
 
 /// What was asked of the teacher.

@@ -78,9 +78,10 @@ impl Asking {
             if let Some(location) = self.store.find(&key, max_tokens)? {
                 return Ok(Landing::Reply(location, Origin::Stored));
             }
-            if let Some((failure, words)) = self.refused_in_a_batch(&key) {
-                self.note_refused(question, failure)?;
-                return Ok(Landing::Rejected(words));
+            if let Some(refusal) = self.refused_in_a_batch(&key) {
+                let (failure, words) = &*refusal;
+                self.note_refused(question, failure.clone())?;
+                return Ok(Landing::Rejected(words.clone()));
             }
             let _turn = self.turn_among_processes(&mut mine).await;
             self.store.look_again()?;

@@ -9,7 +9,6 @@ mod handed_in;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -342,13 +341,6 @@ impl Rounds<'_> {
                 (self.batches.tell)(format!("batch {batch} goes on at the server: the next run fetches its replies"));
             }
         }
-    }
-}
-
-impl Asking {
-    /// Why a server refused a request of a batch.
-    pub(super) fn refused_in_a_batch(&self, key: &RequestKey) -> Option<(Failure, String)> {
-        self.refused_in_batches.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 }
 

@@ -31,8 +31,8 @@ struct State {
     questions: BTreeMap<(u64, u32), Option<String>>,
     /// Their requests, and those of questions that got a reply when they were asked again.
     requests: BTreeSet<RequestKey>,
-    /// The requests of this run, and what came in place of a reply.
-    now: BTreeMap<RequestKey, String>,
+    /// The requests of this run; what came in place of their replies is in the store.
+    now: BTreeSet<RequestKey>,
 }
 
 impl Failures {
@@ -74,7 +74,7 @@ impl Asking {
         }
         let failed = {
             let now = &mut self.failures.lock().now;
-            now.insert(*key, what.to_owned());
+            now.insert(*key);
             now.len()
         };
         if failed >= FAILED_AT_ONCE && self.stored.load(Ordering::Relaxed) == 0 {
@@ -100,10 +100,7 @@ impl Asking {
 
     /// What came instead of a reply, in this run or an earlier one, where that is the end of it.
     pub(super) fn known_to_fail(&self, question: &Question, key: &RequestKey) -> Result<Option<String>, Failure> {
-        if let Some(what) = self.failures.lock().now.get(key) {
-            return Ok(Some(what.clone()));
-        }
-        if self.without_reply.on_failed == OnFailed::Fail {
+        if self.without_reply.on_failed == OnFailed::Fail && !self.failures.lock().now.contains(key) {
             return Ok(None);
         }
         let key = key_of_failure(key);
@@ -176,4 +173,49 @@ pub(crate) fn key_of_failure(key: &RequestKey) -> RequestKey {
     hasher.update(b"stillhouse/failed-request/1\0");
     hasher.update(&key.0);
     RequestKey(*hasher.finalize().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use stillhouse_data::prompt::{Message, Prompt};
+
+    use super::*;
+    use crate::answers::OnRejected;
+    use crate::replies::ReplyStore;
+    use crate::request::{Identity, Request, Sampling};
+
+    fn question(number: u64) -> Question {
+        let messages = vec![Message::user(number.to_string())];
+        let prompt = Arc::new(Prompt::new(messages.clone(), None));
+        let sampling = Sampling { temperature: 0.0, top_p: 1.0, top_k: None, max_tokens: 1, stop: Vec::new() };
+        let request = Request { messages, sampling, capture: None, sample: 0, attempt: 0, seed: None, given: None };
+        Question { prompt, number, request }
+    }
+
+    #[tokio::test]
+    async fn the_reasons_of_many_failures_are_in_the_store_and_not_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(ReplyStore::open(folder.path()).unwrap());
+        let identity = Identity { family: "openai-chat", model: "m".to_owned(), revision: None };
+        let asking =
+            Asking::new(identity, store, OnRejected::Keep, || Err(Failure::internal("nobody is connected to")));
+        asking.stored.store(1, Ordering::Relaxed);
+        let count = 4 * REMEMBERED as u64;
+        let key = |question: &Question| question.request.key(&asking.identity);
+        for question in (0..count).map(question) {
+            let failure = Failure::new(Class::Teacher, "it gave up");
+            asking.failed(&question, key(&question), failure, &format!("reason {}", question.number)).await.unwrap();
+        }
+        assert_eq!(asking.failures(), count);
+        let in_memory = format!("{:?}", asking.failures);
+        assert_eq!(in_memory.matches("reason").count(), REMEMBERED);
+        for question in (0..count).map(question) {
+            let known = asking.known_to_fail(&question, &key(&question)).unwrap();
+            assert_eq!(known, Some(format!("reason {}", question.number)), "it is asked once a run");
+        }
+        let other = question(count);
+        assert_eq!(asking.known_to_fail(&other, &key(&other)).unwrap(), None);
+    }
 }

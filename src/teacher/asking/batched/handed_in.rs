@@ -1,7 +1,7 @@
 //! One batch on its way: what its next step is, and what becomes of what comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use stillhouse_data::answer::Outcome;
 use stillhouse_stage::{Class, Failure};
@@ -183,7 +183,7 @@ impl HandedIn {
                         return Err(Fault::Permanent(Failure::interrupted()));
                     }
                     if !line.is_empty() {
-                        self.take(&line, remote, &mut brought);
+                        self.take(&line, remote, asking, &mut brought);
                     }
                     if brought.replies.len() >= AT_ONCE {
                         self.keep(asking, &mut brought).await.map_err(Fault::Permanent)?;
@@ -203,10 +203,8 @@ impl HandedIn {
             let what = format!("the batch {} says nothing of it ({})", batch.id, batch.status);
             brought.given_up.push(GivenUp { key, max_tokens, what });
         }
-        let refused = brought.refused.len() as u64;
-        asking.refused_in_batches.lock().unwrap_or_else(PoisonError::into_inner).append(&mut brought.refused);
         self.entry.finish()?;
-        let (id, stored, again) = (&batch.id, brought.stored, brought.given_up.len());
+        let (id, stored, refused, again) = (&batch.id, brought.stored, brought.refused, brought.given_up.len());
         (batches.tell)(format!("batch {id} brought {stored} replies, {refused} refusals, {again} to be asked again"));
         match brought.stop {
             Some(failure) => Err(failure),
@@ -215,7 +213,7 @@ impl HandedIn {
     }
 
     /// Takes what a line says. Of two lines of one request the first one counts.
-    fn take(&mut self, line: &[u8], remote: &Remote<'_>, brought: &mut Brought) {
+    fn take(&mut self, line: &[u8], remote: &Remote<'_>, asking: &Asking, brought: &mut Brought) {
         let Some((key, said)) = line::read(line, &self.wanted, remote.client) else {
             tracing::debug!(batch = self.entry.id, "a line of none of its requests");
             return;
@@ -235,7 +233,8 @@ impl HandedIn {
                         brought.given_up.push(GivenUp { key, max_tokens, what });
                     }
                     Fault::Rejected { failure, words } => {
-                        brought.refused.insert(key, (failure, words));
+                        brought.refused += 1;
+                        asking.note_refused_in_a_batch(key, (failure, words));
                     }
                     Fault::Permanent(failure) => {
                         brought.given_up.push(GivenUp { key, max_tokens, what: failure.message.clone() });
@@ -296,6 +295,6 @@ struct Brought {
     pending: BTreeSet<RequestKey>,
     stored: u64,
     given_up: Vec<GivenUp>,
-    refused: BTreeMap<RequestKey, (Failure, String)>,
+    refused: u64,
     stop: Option<Failure>,
 }
