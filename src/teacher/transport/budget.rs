@@ -297,6 +297,8 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const PRICES: Prices = Prices { input: 1e6, output: 1e6 };
@@ -331,11 +333,13 @@ mod tests {
         let budget = Budget::new(usd(8.0), Arc::default());
         let (first, sent) = (budget.reserve(FIVE).await.unwrap(), budget.reserve_sent(FIVE));
         assert_eq!(budget.claims(Cap::Usd(8.0, PRICES), FIVE).on_their_way, 10.0);
-        let (waited, ()) = tokio::join!(budget.reserve(FIVE), async {
+        let waiting = tokio::time::timeout(Duration::from_secs(5), budget.reserve(FIVE));
+        let (waited, ()) = tokio::join!(waiting, async {
             tokio::task::yield_now().await;
             drop((first, sent));
         });
-        assert_eq!(waited.unwrap().estimate(), FIVE, "it waits for them no longer than they live");
+        let waited = waited.expect("it waits for them no longer than they live");
+        assert_eq!(waited.unwrap().estimate(), FIVE);
         assert_eq!(budget.claims(Cap::Usd(8.0, PRICES), FIVE).on_their_way, 0.0);
         assert_eq!(budget.claims(Cap::Requests(9), FIVE).spent, 0.0);
     }
