@@ -91,7 +91,10 @@ pub struct Output {
     policy: Unscored,
     on_failed: OnFailed,
     lowest: f64,
+    /// Answers that are in the file of scores.
     scored: u64,
+    /// Those of them whose score a judgement gave: the others have the lowest because none did.
+    given: u64,
     sum: f64,
     /// Sum over answers of the variance of their judgements.
     spread: f64,
@@ -117,6 +120,7 @@ impl Output {
             on_failed: config.outcomes.failed,
             lowest: config.scale.min,
             scored: 0,
+            given: 0,
             sum: 0.0,
             spread: 0.0,
             several: 0,
@@ -173,7 +177,10 @@ impl Output {
                     }
                 }
             }
-            (given, _) => given.iter().sum::<f64>() / count,
+            (given, _) => {
+                self.given += 1;
+                given.iter().sum::<f64>() / count
+            }
         };
         if given.len() > 1 {
             self.several += 1;
@@ -205,8 +212,8 @@ impl Output {
     /// # Errors
     /// If they cannot be written; if no judgement has a score.
     pub fn finish(self, teacher: &str) -> Result<Value, Failure> {
-        let judged = self.scored.max(self.without_score());
-        if self.scored == 0 || self.without_score() == self.scored && self.policy == Unscored::Lowest {
+        if self.given == 0 {
+            let judged = self.without_score();
             let counts = if judged == 0 { &self.not_judged } else { &self.without };
             let kinds: Vec<String> = counts.iter().map(|(why, count)| format!("{count} {why}")).collect();
             let message = match judged {

@@ -216,6 +216,24 @@ fn a_judgement_that_never_comes_costs_the_others_nothing_and_is_remembered() {
 }
 
 #[test]
+fn judgements_that_never_came_are_not_counted_as_scores_nor_against_them() {
+    let all = [answer("q 1", 0, "deserves 1"), answer("q 2", 0, "deserves 2")];
+    let config = json!({ "unscored": "lowest", "outcomes": { "failed": "drop" } });
+    // The second is never answered; the first has a score, or has none.
+    let judged_as = |words: &'static str| {
+        let server = Server::start(move |asked| match deserved(asked) {
+            2 => Act::status(500, "oops").after(std::time::Duration::from_millis(100)),
+            _ => answer_with(words),
+        });
+        let bench = Bench::new();
+        run(&bench, &all, &server, config.clone()).map(|made| made.scores())
+    };
+    assert_eq!(judged_as("Score: 4").unwrap(), [4.0]);
+    let failure = judged_as("well").err().unwrap();
+    assert_eq!(failure.message, "teacher t gives none of 2 answers a score (1 failed, 1 unparseable)");
+}
+
+#[test]
 fn a_judgement_that_is_rejected_is_not_asked_for_again() {
     let server = Server::start(|asked| if deserved(asked) == 2 { Act::status(400, "too long") } else { fair(asked) });
     let all: Vec<Answer> =
