@@ -6,6 +6,7 @@
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use fs_err::File;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use serde::Serialize;
 use super::StoreError;
 use super::entry::Head;
 use super::indexed::index_path;
-use super::segment::{FILE_HEAD_BYTES, OwnSegment, Segment, file_name, numbers};
+use super::segment::{FILE_HEAD_BYTES, OwnSegment, Segment, file_name, is_at, numbers};
 use super::verify::{check, folders, unreadable};
 
 /// How much is gathered before it is written and synced.
@@ -50,48 +51,68 @@ pub fn mend(replies: &Path, dry_run: bool) -> Result<Mended, StoreError> {
 
 fn segment(directory: &Path, number: u32, dry_run: bool, mended: &mut Mended) -> Result<(), StoreError> {
     let path = directory.join(file_name(number));
-    let failed = |action: &'static str| {
-        let path = &path;
-        move |error: std::io::Error| StoreError::io(action, path, &error)
-    };
-    let mut read = Segment::open(&path)?;
-    let file = read.file();
-    let mut entries: Vec<(Head, u64)> = Vec::new();
-    match read.scan(None, |head, offset| entries.push((head, offset))) {
-        Ok(()) => {}
-        Err(StoreError::NotASegment { .. } | StoreError::NewerFormat { .. }) => return Ok(()),
-        Err(error) => return Err(error),
-    }
-    let (mut whole, mut damaged, mut end) = (Vec::new(), 0, FILE_HEAD_BYTES);
-    for (head, offset) in entries {
-        damaged += offset.saturating_sub(end);
-        end = offset + head.entry_bytes();
-        match check(&file, &head, offset).map_err(failed("read"))? {
-            None => whole.push((offset, head.entry_bytes())),
-            Some(_) => damaged += head.entry_bytes(),
-        }
-    }
-    if unreadable(&file, end).map_err(failed("read"))? {
-        damaged += file.metadata().map_err(failed("read"))?.len() - end;
-    }
-    if damaged == 0 {
+    let Some(looked) = Looked::at(&path)? else { return Ok(()) };
+    if looked.damaged == 0 {
         return Ok(());
     }
-    // Whoever writes to it holds this lock; it is given back with the file.
-    let locked = File::open(&path).map_err(failed("open"))?;
-    if locked.file().try_lock().is_err() {
+    if !looked.ours {
         mended.held += 1;
         return Ok(());
     }
     mended.segments += 1;
-    mended.bytes += damaged;
-    mended.replies += whole.len() as u64;
-    if dry_run {
-        return Ok(());
+    mended.bytes += looked.damaged;
+    mended.replies += looked.whole.len() as u64;
+    if dry_run { Ok(()) } else { looked.take_out(directory, &path) }
+}
+
+/// What is in a segment.
+struct Looked {
+    file: Arc<File>,
+    /// Whether nobody writes to it. Whoever does holds the lock of the file; ours is given back with `file`. It is taken before
+    /// anything is read: replies that came between the look and the lock would be removed with the damage.
+    ours: bool,
+    /// The entries that are whole, by place and length.
+    whole: Vec<(u64, u64)>,
+    /// Bytes that are no entries any more.
+    damaged: u64,
+}
+
+impl Looked {
+    /// None where the file is no segment, or is gone since.
+    fn at(path: &Path) -> Result<Option<Self>, StoreError> {
+        let failed = |error: std::io::Error| StoreError::io("read", path, &error);
+        let mut read = Segment::open(path)?;
+        let file = read.file();
+        let ours = file.file().try_lock().is_ok();
+        if !is_at(&file, path).map_err(failed)? {
+            return Ok(None);
+        }
+        let mut entries: Vec<(Head, u64)> = Vec::new();
+        match read.scan(None, |head, offset| entries.push((head, offset))) {
+            Ok(()) => {}
+            Err(StoreError::NotASegment { .. } | StoreError::NewerFormat { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let (mut whole, mut damaged, mut end) = (Vec::new(), 0, FILE_HEAD_BYTES);
+        for (head, offset) in entries {
+            damaged += offset.saturating_sub(end);
+            end = offset + head.entry_bytes();
+            match check(&file, &head, offset).map_err(failed)? {
+                None => whole.push((offset, head.entry_bytes())),
+                Some(_) => damaged += head.entry_bytes(),
+            }
+        }
+        if unreadable(&file, end).map_err(failed)? {
+            damaged += file.metadata().map_err(failed)?.len() - end;
+        }
+        Ok(Some(Self { file, ours, whole, damaged }))
     }
-    copy(&file, &whole, directory)?;
-    _ = fs_err::remove_file(index_path(&path));
-    fs_err::remove_file(&path).map_err(failed("remove"))
+
+    fn take_out(self, directory: &Path, path: &Path) -> Result<(), StoreError> {
+        copy(&self.file, &self.whole, directory)?;
+        _ = fs_err::remove_file(index_path(path));
+        fs_err::remove_file(path).map_err(|error| StoreError::io("remove", path, &error))
+    }
 }
 
 /// Entries, by place and length, into a segment that nobody has.
@@ -172,5 +193,30 @@ mod tests {
             }
         }
         assert_eq!(mend(folder.path(), false).unwrap(), Mended::default());
+    }
+
+    #[test]
+    fn a_reply_that_comes_while_a_damaged_segment_is_looked_at_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let teacher = folder.path().join("a-teacher");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let put = |number| {
+            let store = ReplyStore::open(&teacher).unwrap();
+            runtime.block_on(store.put(RequestKey([number; 32]), 8, &reply(&format!("reply {number}")))).unwrap();
+        };
+        put(0);
+        put(1);
+        let path = teacher.join(file_name(0));
+        let mut bytes = fs_err::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs_err::write(&path, bytes).unwrap();
+
+        let looked = Looked::at(&path).unwrap().unwrap();
+        assert!(looked.ours && looked.damaged > 0);
+        put(2);
+        looked.take_out(&teacher, &path).unwrap();
+        let store = ReplyStore::open(&teacher).unwrap();
+        let is_there = |number| store.find(&RequestKey([number; 32]), 8).unwrap().is_some();
+        assert_eq!([0, 1, 2].map(is_there), [true, false, true]);
     }
 }

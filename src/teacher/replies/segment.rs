@@ -1,7 +1,7 @@
 //! One segment file: opening, locking, scanning its heads, reading one entry.
 
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -232,18 +232,26 @@ impl OwnSegment {
     }
 
     fn try_claim(path: &Path, number: u32) -> Result<Option<Self>, StoreError> {
-        let failed = |action| move |error: io::Error| StoreError::io(action, path, &error);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(path)
-            .map_err(failed("write"))?;
+            .map_err(|error| StoreError::io("write", path, &error))?;
+        Self::lock(file, path, number)
+    }
+
+    fn lock(file: File, path: &Path, number: u32) -> Result<Option<Self>, StoreError> {
+        let failed = |action| move |error: io::Error| StoreError::io(action, path, &error);
         match file.file().try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
             Err(std::fs::TryLockError::Error(error)) => return Err(failed("lock")(error)),
+        }
+        // Whoever mended it had the lock until now, and what is appended to a removed file is lost.
+        if !is_at(&file, path).map_err(failed("read"))? {
+            return Ok(None);
         }
         let length = file.metadata().map_err(failed("read"))?.len();
         if length >= FULL_BYTES {
@@ -287,6 +295,19 @@ impl OwnSegment {
                 Err(error)
             }
         }
+    }
+}
+
+/// Whether an open file is still the one at its path: another process may have removed it since.
+///
+/// # Errors
+/// If that cannot be told.
+pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let opened = file.metadata()?;
+    match fs_err::metadata(path) {
+        Ok(there) => Ok((opened.dev(), opened.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -389,5 +410,25 @@ impl Window<'_> {
             at += (self.bytes.len() - (MAGIC.len() - 1)) as u64;
         }
         Ok(self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_that_was_removed_before_it_was_locked_is_not_written_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(file_name(0));
+        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        let removed = open();
+        fs_err::remove_file(&path).unwrap();
+        assert!(OwnSegment::lock(removed, &path, 0).unwrap().is_none());
+        let replaced = open();
+        fs_err::remove_file(&path).unwrap();
+        let there = open();
+        assert!(OwnSegment::lock(replaced, &path, 0).unwrap().is_none());
+        assert!(OwnSegment::lock(there, &path, 0).unwrap().is_some());
     }
 }
