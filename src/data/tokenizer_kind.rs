@@ -90,6 +90,9 @@ fn sound(config: &TokenizerConfig, node: &Node, report: &mut Diagnostics) {
                 .hint("the first one marks the end of a sequence: `special-tokens = [\"<|endoftext|>\"]`"),
         );
     }
+    if special_tokens.iter().any(String::is_empty) {
+        report.push(Diagnostic::error(node.at, "a token of `special-tokens` has no letters"));
+    }
     let least = 256 + special_tokens.len();
     if *vocab_size < least {
         report.push(Diagnostic::error(
@@ -207,13 +210,7 @@ fn train(config: &TokenizerConfig, texts: &[String], folder: &Path) -> DataResul
     tokenizer.train(&mut trainer, texts.iter().map(String::as_str)).map_err(fault)?;
     let end = &config.special_tokens[0];
     let id = tokenizer.token_to_id(end).unwrap_or_default();
-    let begin = TemplateProcessing::builder()
-        .try_single(format!("{end} $A"))
-        .and_then(|builder| builder.try_pair(format!("{end} $A {end} $B:1")))
-        .map_err(|error| fault(error.into()))?
-        .special_tokens(vec![(end.clone(), id)])
-        .build()
-        .map_err(|error| fault(error.to_string().into()))?;
+    let begin = begin_with(end, id).map_err(|error| fault(error.into()))?;
     tokenizer.with_post_processor(Some(begin));
     let json = tokenizer.to_string(true).map_err(fault)?;
     write(&folder.join("tokenizer.json"), &json)?;
@@ -227,6 +224,21 @@ fn train(config: &TokenizerConfig, texts: &[String], folder: &Path) -> DataResul
     };
     let settings = serde_json::to_string_pretty(&settings).map_err(|error| fault(error.into()))?;
     write(&folder.join("tokenizer_config.json"), &format!("{settings}\n"))
+}
+
+/// What puts a token in front of every text. Given in pieces, as it stands in the file: the short form (`"A $A"`) has a meaning for spaces, colons
+/// and dollars, which a token may have, too.
+fn begin_with(token: &str, id: u32) -> serde_json::Result<TemplateProcessing> {
+    let special = json!({ "SpecialToken": { "id": token, "type_id": 0 } });
+    let text = |sequence: &str, type_id: u32| json!({ "Sequence": { "id": sequence, "type_id": type_id } });
+    let mut tokens = serde_json::Map::new();
+    tokens.insert(token.to_owned(), json!({ "id": token, "ids": [id], "tokens": [token] }));
+    serde_json::from_value(json!({
+        "type": "TemplateProcessing",
+        "single": [special, text("A", 0)],
+        "pair": [special, text("A", 0), special, text("B", 1)],
+        "special_tokens": tokens,
+    }))
 }
 
 /// `tokenizer_config.json`. A struct, because the order of a JSON map depends on other crates' features.

@@ -76,7 +76,8 @@ impl Filter for Verifier {
         Ok(Box::new(Program {
             arguments,
             env: self.env.clone(),
-            timeout: Duration::from_secs_f64(self.timeout.0),
+            // More seconds than can be counted are for ever.
+            timeout: Duration::try_from_secs_f64(self.timeout.0).unwrap_or(Duration::MAX),
             folder,
             log: context.attempt().join("log"),
             cancel: context.cancel().clone(),

@@ -57,6 +57,21 @@ fn blank_lines_teach_nothing() {
 }
 
 #[test]
+fn a_special_token_may_be_spelled_with_anything() {
+    for token in ["<end of text>", "$A", "end:1", "$", "a\"b\\", "end $B:1"] {
+        let bench = Bench::new();
+        let path = bench.file("text.txt", TEXT);
+        let config = json!({ "from": [{ "text": path }], "vocab-size": 260, "special-tokens": [token, "<|user|>"] });
+        let made = bench.run(&TokenizerTraining, config).unwrap();
+        let tokenizer = Tokenizer::open(&made.out).unwrap();
+        let end = tokenizer.eos().unwrap();
+        assert_eq!(tokenizer.encode(&format!("x{token}"), false).unwrap().last(), Some(&end), "{token}");
+        let with_beginning = tokenizer.encode("the cat", true).unwrap();
+        assert_eq!((with_beginning[0], &with_beginning[1..]), (end, &*tokenizer.encode("the cat", false).unwrap()));
+    }
+}
+
+#[test]
 fn settings_that_cannot_be_are_refused() {
     let base = |extra: serde_json::Value| {
         let mut config = json!({ "from": [{ "text": "a.txt" }] });
@@ -69,5 +84,6 @@ fn settings_that_cannot_be_are_refused() {
         ["`vocab-size` must be at least 257: 256 bytes and the special tokens"]
     );
     assert_eq!(base(json!({ "special-tokens": [] })), ["`special-tokens` is empty"]);
+    assert_eq!(base(json!({ "special-tokens": ["<s>", ""] })), ["a token of `special-tokens` has no letters"]);
     assert_eq!(base(json!({ "from": [] })), ["`from` is empty"]);
 }

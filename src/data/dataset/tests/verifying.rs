@@ -44,6 +44,12 @@ fn a_program_sees_the_declared_variables_and_none_else() {
 }
 
 #[test]
+fn a_program_may_have_more_seconds_than_can_be_counted() {
+    let script = r#"sed 's/.*/{"keep": true}/'"#;
+    assert!(verify(&Fixture::new(), script, json!({ "timeout": 1e20 })).is_ok());
+}
+
+#[test]
 fn what_a_program_does_wrong_is_said() {
     let one = r#"echo '{"keep": true}'"#;
     assert_eq!(
