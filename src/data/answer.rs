@@ -71,6 +71,37 @@ impl Outcome {
             Self::Failed => "failed",
         }
     }
+
+    /// Whether the teacher came to an end of its own, so that the end is part of what it said.
+    pub fn is_whole(self) -> bool {
+        match self {
+            Self::Ok | Self::Refusal | Self::Unparseable => true,
+            Self::Cut | Self::ContentFilter | Self::Empty | Self::Rejected | Self::Failed => false,
+        }
+    }
+
+    /// Whether a model replied at all. Where none did, [`Answer::finish`] tells why.
+    pub fn was_answered(self) -> bool {
+        match self {
+            Self::Ok | Self::Refusal | Self::Cut | Self::ContentFilter | Self::Empty | Self::Unparseable => true,
+            Self::Rejected | Self::Failed => false,
+        }
+    }
+
+    /// Whether the text is what the teacher has to say, where it is not empty: what a provider held back is no answer, whatever came of it.
+    pub fn has_words(self) -> bool {
+        match self {
+            Self::Ok | Self::Refusal | Self::Cut | Self::Empty | Self::Unparseable => true,
+            Self::ContentFilter | Self::Rejected | Self::Failed => false,
+        }
+    }
+}
+
+impl Answer {
+    /// Whether the teacher said something: there is a text, and it is its own.
+    pub fn has_words(&self) -> bool {
+        self.outcome.has_words() && !self.text.trim().is_empty()
+    }
 }
 
 /// A reply as token ids. A dataset that uses the same tokenizer takes them as they are, so that the teacher's

@@ -78,7 +78,7 @@ impl Given {
     /// Whether it ends of itself.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        matches!(self.outcome, Outcome::Ok | Outcome::Refusal | Outcome::Unparseable)
+        self.outcome.is_whole()
     }
 }
 

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use stillhouse_data::answer::Outcome;
 use stillhouse_stage::Failure;
 
 use crate::answers::{OnFailed, OnRejected};
@@ -78,8 +77,7 @@ impl Tally {
             self.asked += 1;
             add(&mut self.paid_tokens);
         }
-        // Nobody answered where the server refused.
-        if !matches!(reply.outcome, Outcome::Rejected | Outcome::Failed) {
+        if reply.outcome.was_answered() {
             let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
             *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
         }

@@ -58,6 +58,8 @@ pub(super) const EMPTY: &str = "empty";
 pub(super) const CONTENT_FILTER: &str = "content-filter";
 /// The reason of prompts that the teacher's server refused.
 pub(super) const REJECTED: &str = "rejected";
+/// The reason of prompts that nobody answered.
+pub(super) const FAILED: &str = "failed";
 
 pub(super) struct Assembler<'a> {
     pub(super) tokenizer: &'a Tokenizer,
@@ -164,14 +166,16 @@ impl<'a> Assembler<'a> {
     }
 
     fn make(&self, raw: &RawRow) -> DataResult<(u32, Result<Made, &'static str>)> {
-        if raw.outcome == Some(Outcome::ContentFilter) {
-            return Ok((0, Err(CONTENT_FILTER)));
-        }
-        if raw.outcome == Some(Outcome::Rejected) {
-            return Ok((0, Err(REJECTED)));
-        }
-        if raw.completion.trim().is_empty() {
-            return Ok((0, Err(EMPTY)));
+        let nothing = match raw.outcome {
+            Some(Outcome::ContentFilter) => Some(CONTENT_FILTER),
+            Some(Outcome::Rejected) => Some(REJECTED),
+            Some(Outcome::Failed) => Some(FAILED),
+            None | Some(Outcome::Ok | Outcome::Refusal | Outcome::Cut | Outcome::Empty | Outcome::Unparseable) => {
+                raw.completion.trim().is_empty().then_some(EMPTY)
+            }
+        };
+        if let Some(why) = nothing {
+            return Ok((0, Err(why)));
         }
         let own = raw.tokens.as_ref().filter(|tokens| self.takes_ids_of(&tokens.tokenizer));
         let (prompt, mut completion) = match own {

@@ -6,7 +6,7 @@ use std::path::Path;
 use stillhouse_stage::{Context, Failure};
 
 use super::artifact::{HOLDOUT, TOKENIZER, TRAIN};
-use super::assemble::{CONTENT_FILTER, EMPTY, REJECTED};
+use super::assemble::{CONTENT_FILTER, EMPTY, FAILED, REJECTED};
 use super::config::DatasetConfig;
 use super::diversity::{self, Diversity, Sampled};
 use super::gate::Passed;
@@ -108,13 +108,16 @@ fn reasons(passed: &Passed) -> String {
 
 /// What to do about a dataset of nothing depends on why there is nothing.
 fn way_out(passed: &Passed) -> &'static str {
-    let of_the_teacher = |why: &str| {
-        passed.dropped.counts.get(why).is_some_and(|rows| *rows > 0 && *rows == passed.read.iter().sum::<u64>())
-    };
-    if passed.read.iter().all(|rows| *rows == 0) {
+    let read: u64 = passed.read.iter().sum();
+    let are_all =
+        |reasons: &[&str]| reasons.iter().filter_map(|why| passed.dropped.counts.get(*why)).sum::<u64>() == read;
+    if read == 0 {
         return "look at what made them";
     }
-    if [EMPTY, CONTENT_FILTER, REJECTED].iter().any(|why| of_the_teacher(why)) {
+    if are_all(&[FAILED]) {
+        return "nobody answered these prompts: `outcomes = { failed = \"ask-again\" }` of the answers asks them anew; or add sources";
+    }
+    if are_all(&[EMPTY, CONTENT_FILTER, REJECTED, FAILED]) {
         return "the teacher said nothing: change the prompts or `sampling` of the answers, or add sources";
     }
     "loosen the filters, raise `max-length`, or add sources"

@@ -10,7 +10,7 @@ use super::assemble::{Assembler, Draft, EMPTY, RawRow};
 use super::captured::CapturedSource;
 use super::config::{DatasetConfig, JsonlRows, TextUnit};
 use super::windows::Windows;
-use crate::answer::{ANSWERS_FILE, Answer, Outcome, read_answers};
+use crate::answer::{ANSWERS_FILE, Answer, read_answers};
 use crate::bad_rows::{BadRows, OnBadRow};
 use crate::captured::CAPTURED_FILE;
 use crate::error::{DataError, DataResult};
@@ -198,7 +198,7 @@ impl OpenSource {
             let answer = answer?;
             let said = lines.as_mut().map(|lines| lines.beside(&answer)).transpose()?;
             let Answer { prompt, sample, messages, reference, text, finish: _, outcome, tokens } = answer;
-            let finished = matches!(outcome, Outcome::Ok | Outcome::Refusal | Outcome::Unparseable);
+            let finished = outcome.is_whole();
             let (source, outcome) = (self.number, Some(outcome));
             Ok(RawRow {
                 source,

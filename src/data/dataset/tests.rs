@@ -207,6 +207,20 @@ fn answers_that_say_nothing_make_no_dataset() {
         "no row is left to train on: all 3 were dropped (3 empty) | the teacher said nothing: change the prompts or \
          `sampling` of the answers, or add sources"
     );
+    let failed = [answer("a", "", Reply::Failed), answer("b", "", Reply::Failed)];
+    answers(&mut fixture.bench, "failed", &failed, None);
+    assert_eq!(
+        fixture.refuse(json!({ "mix": [{ "answers": "failed" }] })),
+        "no row is left to train on: all 2 were dropped (2 failed) | nobody answered these prompts: `outcomes = { failed = \
+         \"ask-again\" }` of the answers asks them anew; or add sources"
+    );
+    let mixed = [answer("a", "", Reply::Failed), answer("b", "", Reply::Empty), answer("c", "", Reply::Rejected)];
+    answers(&mut fixture.bench, "mixed", &mixed, None);
+    assert_eq!(
+        fixture.refuse(json!({ "mix": [{ "answers": "mixed" }] })),
+        "no row is left to train on: all 3 were dropped (1 empty, 1 failed, 1 rejected) | the teacher said nothing: change \
+         the prompts or `sampling` of the answers, or add sources"
+    );
     answers(&mut fixture.bench, "none", &[], None);
     assert_eq!(
         fixture.refuse(json!({ "mix": [{ "answers": "none" }] })),

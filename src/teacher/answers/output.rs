@@ -174,8 +174,7 @@ impl Tally {
             self.paid_prompt_tokens += prompt;
             self.paid_completion_tokens += completion;
         }
-        // Nobody answered where the server refused.
-        if !matches!(outcome, Outcome::Rejected | Outcome::Failed) {
+        if outcome.was_answered() {
             let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
             *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
         }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use stillhouse_data::answer::{ANSWERS_FILE, Answer, Outcome, read_answers};
+use stillhouse_data::answer::{ANSWERS_FILE, Answer, read_answers};
 use stillhouse_data::embeddings::{Embedded, TextDigest};
 use stillhouse_data::prompt::{Message, PROMPTS_FILE, Prompt, read_prompts};
 use stillhouse_stage::{Context, Failure};
@@ -114,8 +114,7 @@ fn of_prompt(prompt: Prompt, of: Embedded) -> Row {
 }
 
 fn of_answer(answer: Answer, of: Embedded) -> Row {
-    let there = of == Embedded::Prompt
-        || !(answer.text.trim().is_empty() || matches!(answer.outcome, Outcome::ContentFilter | Outcome::Rejected));
+    let there = of == Embedded::Prompt || answer.has_words();
     let text = there.then(|| of.text(&answer.messages, &answer.text)).flatten();
     Row { text, prompt: answer.prompt, sample: answer.sample }
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use stillhouse_data::answer::Outcome;
 use stillhouse_data::jsonl::JsonlWriter;
 use stillhouse_data::prompt::{Message, PROMPTS_FILE, Prompt, write_prompts};
 use stillhouse_stage::Failure;
@@ -121,7 +120,7 @@ impl<'a> Output<'a> {
                 None => accepted += 1,
                 Some(reject) => {
                     // Nobody said anything: what came instead is all that there is to tell.
-                    let instead = (reply.outcome == Outcome::Failed).then_some(reply.finish.as_str());
+                    let instead = (!reply.outcome.was_answered()).then_some(reply.finish.as_str());
                     self.leave_out(planned, &reject, text, instead)?;
                 }
             }

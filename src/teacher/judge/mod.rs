@@ -78,7 +78,7 @@ impl StageKind for Judge {
         let mut known = Vec::new();
         for answer in read_answers(&ahead.store.blob_path(&entry.digest)).ok()? {
             let answer = answer.ok()?;
-            if is_judged(&answer) {
+            if answer.has_words() {
                 let questions = questions(config, &template, &answer, 0, ahead.seed).ok()?;
                 known.extend(questions.into_iter().map(|question| question.request));
             }
@@ -131,17 +131,11 @@ impl StageKind for Judge {
     }
 }
 
-/// Whether there is something to judge.
-fn is_judged(answer: &Answer) -> bool {
-    !answer.text.trim().is_empty()
-        && !matches!(answer.outcome, Answered::ContentFilter | Answered::Rejected | Answered::Failed)
-}
-
 /// Counts the answers that are judged.
 fn judged(path: &Path) -> Result<u64, Failure> {
     let mut count = 0;
     for answer in read_answers(path)? {
-        count += u64::from(is_judged(&answer?));
+        count += u64::from(answer?.has_words());
     }
     Ok(count)
 }
@@ -224,10 +218,7 @@ fn take(
         attempt: request.attempt,
         score: read.ok(),
         why: read.err().map(|why| why.name().to_owned()),
-        text: match reply.outcome {
-            Answered::Rejected | Answered::Failed => reply.finish.clone(),
-            _ => reply.text.clone(),
-        },
+        text: if reply.outcome.was_answered() { reply.text.clone() } else { reply.finish.clone() },
     })?;
     if policy.asks_again(request, reply) {
         return Ok(());
@@ -263,7 +254,7 @@ struct Questions<'a> {
 impl Questions<'_> {
     fn answer(&mut self, answer: &Answer) -> Result<(), Failure> {
         self.number += 1;
-        let not_judged = (!is_judged(answer)).then_some(answer.outcome);
+        let not_judged = (!answer.has_words()).then_some(answer.outcome);
         if not_judged.is_none() {
             self.next = questions(self.config, &self.template, answer, self.number, self.seed)?.into();
         }
