@@ -3,24 +3,23 @@
 //! Jinja writes `None` for null, and lists and objects as Python does: words that no file of rows holds, and that a model would
 //! then learn to say. Truth values alone stay `True` and `False`, so that a template gives what it gives in Jinja elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::Arc;
 
 use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize as _;
 use serde_json::ser::{Formatter, Serializer};
+use serde_json::{Map, Value as Json};
+
+type List = VecDeque<Value>;
 
 /// Makes an environment print so, by `{{ … }}` and by the filters and methods that take a text: null is one without letters there, a list
 /// without items where one is taken, and stays null where a number is, or one of several items.
-///
-/// `source` is the template that it will render.
-pub(super) fn set(environment: &mut Environment<'static>, source: &str) {
-    let cut = Arc::new(cut_names(source));
-    let cut_here = Arc::clone(&cut);
-    environment.set_formatter(move |output, state, value| print(output, state, value, &cut_here));
+/// A part of null (`context[:200]`) is what null is.
+pub(super) fn set(environment: &mut Environment<'static>) {
+    environment.set_formatter(print);
     for (name, filter) in [
         ("capitalize", Value::from_function(filters::capitalize)),
         ("e", Value::from_function(filters::escape)),
@@ -34,10 +33,9 @@ pub(super) fn set(environment: &mut Environment<'static>, source: &str) {
         ("upper", Value::from_function(filters::upper)),
     ] {
         let texts = if name == "replace" { usize::MAX } else { 1 };
-        let cut = Arc::clone(&cut);
         environment.add_filter(name, move |state: &State<'_, '_>, Rest(mut values): Rest<Value>| {
             if let Some(value) = values.first_mut().filter(|value| is_nested(value)) {
-                *value = Value::from(if is_cut_of_null(state, value, &cut) { String::new() } else { text(value)? });
+                *value = Value::from(text(value)?);
             }
             values.iter_mut().take(texts).filter(|value| value.is_none()).for_each(|value| *value = Value::from(""));
             filter.call(state, &values)
@@ -59,11 +57,30 @@ pub(super) fn set(environment: &mut Environment<'static>, source: &str) {
         ("split", Value::from_function(filters::split), Some(Value::from(""))),
     ] {
         environment.add_filter(name, move |state: &State<'_, '_>, Rest(mut values): Rest<Value>| {
-            if let Some(value) = values.first_mut().filter(|value| value.is_none()) {
+            if let Some(value) = values.first_mut().filter(|value| value.is_none() || is_part_of_null(value)) {
                 let Some(instead) = &instead else { return Ok(value.clone()) };
                 *value = instead.clone();
             }
-            filter.call(state, &values)
+            filter.call(state, &values).map(made)
+        });
+    }
+    for (name, filter) in [
+        ("batch", Value::from_function(filters::batch)),
+        ("chain", Value::from_function(filters::chain)),
+        ("groupby", Value::from_function(filters::groupby)),
+        ("list", Value::from_function(filters::list)),
+        ("map", Value::from_function(filters::map)),
+        ("reject", Value::from_function(filters::reject)),
+        ("rejectattr", Value::from_function(filters::rejectattr)),
+        ("select", Value::from_function(filters::select)),
+        ("selectattr", Value::from_function(filters::selectattr)),
+        ("slice", Value::from_function(filters::slice)),
+        ("sort", Value::from_function(filters::sort)),
+        ("unique", Value::from_function(filters::unique)),
+        ("zip", Value::from_function(filters::zip)),
+    ] {
+        environment.add_filter(name, move |state: &State<'_, '_>, Rest(values): Rest<Value>| {
+            filter.call(state, &values).map(made)
         });
     }
     environment.add_filter("string", |value: &Value| -> Result<Value, Error> {
@@ -85,47 +102,46 @@ pub(super) fn set(environment: &mut Environment<'static>, source: &str) {
 
 /// What strings, lists and maps have in Python; null has what an empty text and an empty map have.
 fn method(state: &State<'_, '_>, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
-    if !value.is_none() {
-        return unknown_method_callback(state, value, name, arguments);
+    if !value.is_none() && !is_part_of_null(value) {
+        return unknown_method_callback(state, value, name, arguments).map(made);
     }
-    match unknown_method_callback(state, &Value::from(""), name, arguments) {
+    let called = match unknown_method_callback(state, &Value::from(""), name, arguments) {
         Err(error) if error.kind() == ErrorKind::UnknownMethod => {
             unknown_method_callback(state, &no_fields(), name, arguments)
         }
         called => called,
-    }
+    };
+    called.map(made)
 }
 
 fn no_fields() -> Value {
     Value::from_serialize(BTreeMap::<String, String>::new())
 }
 
-/// The names that a template cuts: `context` of `{{ context[:200] }}`.
-fn cut_names(source: &str) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for (at, _) in source.match_indices('[') {
-        let inside = source[at + 1..].split([']', '[', '\n']).next().unwrap_or_default();
-        let before = source[..at].trim_end();
-        let start = before
-            .rfind(|letter: char| !(letter.is_alphanumeric() || letter == '_'))
-            .map_or(0, |place| place + before[place..].chars().next().map_or(1, char::len_utf8));
-        if inside.contains(':') && start < before.len() {
-            names.push(before[start..].to_owned());
-        }
-    }
-    names
+/// The fields of a row for a template. Lists are no [`Vec`], which is what minijinja makes of a part of null (`context[:200]`): so that part can be told
+/// from a field that is an empty list.
+pub(super) fn fields(row: &Map<String, Json>) -> Value {
+    row.iter().map(|(name, field)| (name.as_str(), field_value(field))).collect()
 }
 
-/// Whether an empty list is what minijinja makes of a part of null. A part of a text that is not there is no list.
-fn is_cut_of_null(state: &State<'_, '_>, value: &Value, cut: &[String]) -> bool {
-    let is_null = |name: &String| state.lookup(name).is_some_and(|field| field.is_none());
-    !cut.is_empty() && value.kind() == ValueKind::Seq && value.len() == Some(0) && cut.iter().any(is_null)
+fn field_value(field: &Json) -> Value {
+    match field {
+        Json::Array(items) => Value::from_object(items.iter().map(field_value).collect::<List>()),
+        Json::Object(members) => fields(members),
+        plain => Value::from_serialize(plain),
+    }
 }
 
-fn print(output: &mut Output<'_>, state: &State<'_, '_>, value: &Value, cut: &[String]) -> Result<(), Error> {
-    if is_cut_of_null(state, value, cut) {
-        return Ok(());
-    }
+/// What a filter or a method made: its lists are lists, also where nothing is in them.
+fn made(value: Value) -> Value {
+    if is_part_of_null(&value) { Value::from_object(List::new()) } else { value }
+}
+
+fn is_part_of_null(value: &Value) -> bool {
+    value.downcast_object_ref::<Vec<Value>>().is_some_and(Vec::is_empty)
+}
+
+fn print(output: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     if value.is_none() || is_nested(value) {
         return Ok(output.write_str(&text(value)?)?);
     }
@@ -136,9 +152,9 @@ fn is_nested(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable)
 }
 
-/// Nothing for null, JSON for the rest.
+/// Nothing for null and a part of it, JSON for the rest.
 fn text(value: &Value) -> Result<String, Error> {
-    if value.is_none() {
+    if value.is_none() || is_part_of_null(value) {
         return Ok(String::new());
     }
     let mut json = Vec::new();
@@ -211,8 +227,15 @@ mod tests {
         ] {
             assert_eq!(render(template, r#"{"a": null}"#), expected, "{template}");
         }
-        for template in ["{{ a[:200] }}", "{{ a[-5:] | trim }}", "{% if a is none %}{{ a [1:2] }}{% endif %}"] {
-            assert_eq!(render(template, r#"{"a": null}"#), "", "{template}");
+        for template in [
+            "{{ a[:200] }}",
+            "{{ a[-5:] | trim }}",
+            "{% if a is none %}{{ a [1:2] }}{% endif %}",
+            "{{ m.text[:200] }}{{ m['text'][::2] | upper }}{{ (m.text or a)[:2] }}",
+            "{% set x = a %}{{ x[:200] }}{{ x[:9].strip() }}{{ x[:9] | first }}{{ l[0][:1] | string }}",
+            "{% for x in a[:3] %}{{ x }}{% endfor %}{% if a[:3] %}x{% endif %}",
+        ] {
+            assert_eq!(render(template, r#"{"a": null, "m": {"text": null}, "l": [null]}"#), "", "{template}");
         }
         assert_eq!(
             render("{{ b[:2] }} {{ c[:1] }} {{ c[2:] }}", r#"{"a": null, "b": "xyz", "c": [1, 2]}"#),
@@ -221,6 +244,21 @@ mod tests {
         assert_eq!(
             render("{{ a | length }} {{ b | length }} {{ c | first }}", r#"{"a": "xy", "b": [1], "c": ["p"]}"#),
             "2 1 p"
+        );
+    }
+
+    #[test]
+    fn an_empty_list_is_printed_alike_whatever_other_fields_are() {
+        let template = "{{ d }} {{ m.d }} {{ d | list }} {{ d[:2] }} {{ d | trim }} {{ d | map('upper') }} {{ e.split() }} {{ c[:200] }}|";
+        for (context, printed) in [("null", ""), ("\"xyz\"", "xyz")] {
+            let row = format!(r#"{{"c": {context}, "d": [], "e": "", "m": {{"d": []}}}}"#);
+            assert_eq!(render(template, &row), format!("[] [] [] [] [] [] [] {printed}|"), "{context}");
+        }
+        let row = r#"{"d": [{"x": 2}, {"x": 1}, {"x": 2}]}"#;
+        assert_eq!(render("{{ d | map(attribute='x') | sort(reverse=true) | unique }} {{ d[-1].x }}", row), "[2, 1] 2");
+        assert_eq!(
+            render("{{ d | selectattr('x', 'eq', 1) }} {{ d | length }} {{ (d + d[:1]) | length }}", row),
+            r#"[{"x": 1}] 3 4"#
         );
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use minijinja::{Environment, UndefinedBehavior, Value};
+use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 use stillhouse_stage::spec::suggest::{did_you_mean, list};
 
@@ -30,7 +30,7 @@ impl RowTemplate {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_keep_trailing_newline(true);
         environment.set_fuel(Some(FUEL));
-        printing::set(&mut environment, source);
+        printing::set(&mut environment);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| {
             let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
             DataError::invalid(
@@ -76,7 +76,7 @@ impl RowTemplate {
             hint,
         };
         let template = self.environment.get_template(NAME).map_err(|error| fault(error.to_string(), None))?;
-        template.render(Value::from_serialize(&object.fields)).map_err(|error| {
+        template.render(printing::fields(&object.fields)).map_err(|error| {
             let mut wanted: Vec<String> = template.undeclared_variables(false).into_iter().collect();
             wanted.sort();
             let have: Vec<&str> = object.fields.keys().map(String::as_str).collect();
