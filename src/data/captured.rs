@@ -55,8 +55,8 @@ pub struct Captured {
 /// A file that can't be read.
 pub fn teacher_of(path: &Path) -> DataResult<String> {
     let mut hasher = blake3::Hasher::new();
-    let file = fs_err::File::open(path).map_err(DataError::io(path))?;
-    hasher.update_reader(file).map_err(DataError::io(path))?;
+    let file = fs_err::File::open(path).map_err(DataError::own_io(path))?;
+    hasher.update_reader(file).map_err(DataError::own_io(path))?;
     Ok(format!("{SERVER}{}", &hasher.finalize().to_hex()[..32]))
 }
 

@@ -97,6 +97,23 @@ impl DataError {
         move |source| Self::Io { path, source }
     }
 
+    /// The same of a file that this project wrote: an artifact's, or one of a stage that is running. Where it is not there, nobody misspelled its
+    /// name: it was lost.
+    pub fn own_io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let failed = Self::io(path);
+        move |source| failed(source).of_own_file()
+    }
+
+    /// What an error says where the file that it is about is one of this project's own.
+    pub(crate) fn of_own_file(self) -> Self {
+        match self {
+            Self::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
+                Self::corrupt(path, "the file is gone from the cache or the working folder")
+            }
+            other => other,
+        }
+    }
+
     /// A value that cannot work, with a hint.
     pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Invalid { message: message.into(), hint: Some(hint.into()) }

@@ -94,10 +94,10 @@ pub struct ExampleWriter {
 impl ExampleWriter {
     /// Creates the folder and its files.
     pub fn create(folder: &Path) -> DataResult<Self> {
-        fs_err::create_dir_all(folder).map_err(DataError::io(folder))?;
+        fs_err::create_dir_all(folder).map_err(DataError::own_io(folder))?;
         let path = folder.join(EXAMPLES_FILE);
-        let mut output = BufWriter::new(File::create(&path).map_err(DataError::io(&path))?);
-        output.write_all(HEAD).map_err(DataError::io(&path))?;
+        let mut output = BufWriter::new(File::create(&path).map_err(DataError::own_io(&path))?);
+        output.write_all(HEAD).map_err(DataError::own_io(&path))?;
         let rows = JsonlWriter::create(&folder.join(ROWS_FILE))?;
         Ok(Self { path, output, rows, offset: HEAD.len() as u64, index: Vec::new(), count: 0 })
     }
@@ -117,7 +117,7 @@ impl ExampleWriter {
         for marks in scored.chunks(8) {
             record.push(marks.iter().enumerate().fold(0u8, |byte, (bit, on)| byte | (u8::from(*on) << bit)));
         }
-        self.output.write_all(&record).map_err(DataError::io(&self.path))?;
+        self.output.write_all(&record).map_err(DataError::own_io(&self.path))?;
         self.index.extend_from_slice(&self.offset.to_le_bytes());
         self.index.extend_from_slice(&(tokens.len() as u32).to_le_bytes());
         self.index.extend_from_slice(&source.to_le_bytes());
@@ -132,7 +132,7 @@ impl ExampleWriter {
         self.index.extend_from_slice(&self.offset.to_le_bytes());
         self.index.extend_from_slice(&self.count.to_le_bytes());
         self.index.extend_from_slice(TAIL);
-        self.output.write_all(&self.index).and_then(|()| self.output.flush()).map_err(DataError::io(&self.path))?;
+        self.output.write_all(&self.index).and_then(|()| self.output.flush()).map_err(DataError::own_io(&self.path))?;
         self.rows.finish()?;
         Ok(self.count)
     }
@@ -155,7 +155,7 @@ impl ExampleReader {
     /// Opens a part by its two files: in a store they have no names and no folder.
     pub fn open_files(examples: &Path, rows: &Path) -> DataResult<Self> {
         let path = examples;
-        let data = Mapped::open(path)?;
+        let data = Mapped::open_own(path)?;
         let length = data.all().len() as u64;
         if !data.all().starts_with(HEAD) {
             return Err(DataError::corrupt(path, "not a file of training examples, or of another version"));

@@ -44,11 +44,32 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::answer::read_answers;
+    use crate::embeddings::EmbeddingReader;
+    use crate::model_folder::ModelFolder;
+    use crate::signals::SignalReader;
 
     #[test]
-    fn a_missing_file_is_the_users_fault_and_a_full_disk_is_not() {
+    fn a_missing_file_of_the_user_is_a_slip_and_one_of_ours_or_a_full_disk_is_not() {
         let of = |kind: ErrorKind| Failure::from(DataError::io(Path::new("x.jsonl"))(kind.into()));
         assert_eq!(of(ErrorKind::NotFound).class, Class::Input);
+        let lost = |error: DataError| {
+            let failure = Failure::from(error);
+            (failure.class, failure.hint.is_some_and(|hint| hint.contains("cache verify")))
+        };
+        let ours = Path::new("/nowhere/0123abcd");
+        for error in [
+            DataError::own_io(ours)(ErrorKind::NotFound.into()),
+            read_answers(ours).err().unwrap(),
+            SignalReader::open(ours).err().unwrap(),
+            EmbeddingReader::open(ours).err().unwrap(),
+            ModelFolder::from_files("student.small", [("config.json".to_owned(), ours.to_owned())])
+                .read_text("config.json")
+                .unwrap_err(),
+        ] {
+            assert_eq!(lost(error), (Class::Environment, true));
+        }
+        assert_eq!(Failure::from(DataError::own_io(ours)(ErrorKind::StorageFull.into())).class, Class::Environment);
         let full = of(ErrorKind::StorageFull);
         assert_eq!(full.class, Class::Environment);
         assert!(full.message.starts_with("x.jsonl: ") && full.hint.is_some());

@@ -22,7 +22,7 @@ pub struct JsonlReader<T> {
 impl<T: DeserializeOwned> JsonlReader<T> {
     /// Opens the file.
     pub fn open(path: &Path) -> DataResult<Self> {
-        let file = File::open(path).map_err(DataError::io(path))?;
+        let file = File::open(path).map_err(DataError::own_io(path))?;
         Ok(Self {
             path: path.to_path_buf(),
             input: BufReader::with_capacity(1 << 16, file),
@@ -34,7 +34,7 @@ impl<T: DeserializeOwned> JsonlReader<T> {
 
     fn next_value(&mut self) -> DataResult<Option<T>> {
         self.buffer.clear();
-        let read = self.input.read_until(b'\n', &mut self.buffer).map_err(DataError::io(&self.path))?;
+        let read = self.input.read_until(b'\n', &mut self.buffer).map_err(DataError::own_io(&self.path))?;
         if read == 0 {
             return Ok(None);
         }
@@ -64,7 +64,7 @@ pub struct JsonlWriter<T> {
 impl<T: Serialize> JsonlWriter<T> {
     /// Creates the file, or empties it.
     pub fn create(path: &Path) -> DataResult<Self> {
-        let file = File::create(path).map_err(DataError::io(path))?;
+        let file = File::create(path).map_err(DataError::own_io(path))?;
         Ok(Self {
             path: path.to_path_buf(),
             output: BufWriter::with_capacity(1 << 16, file),
@@ -75,15 +75,15 @@ impl<T: Serialize> JsonlWriter<T> {
 
     /// Writes one line.
     pub fn write(&mut self, value: &T) -> DataResult<()> {
-        serde_json::to_writer(&mut self.output, value).map_err(|error| DataError::io(&self.path)(error.into()))?;
-        self.output.write_all(b"\n").map_err(DataError::io(&self.path))?;
+        serde_json::to_writer(&mut self.output, value).map_err(|error| DataError::own_io(&self.path)(error.into()))?;
+        self.output.write_all(b"\n").map_err(DataError::own_io(&self.path))?;
         self.lines += 1;
         Ok(())
     }
 
     /// Writes out what is buffered; gives the number of lines.
     pub fn finish(mut self) -> DataResult<u64> {
-        self.output.flush().map_err(DataError::io(&self.path))?;
+        self.output.flush().map_err(DataError::own_io(&self.path))?;
         Ok(self.lines)
     }
 }

@@ -33,6 +33,11 @@ impl Mapped {
         Ok(Self { path: path.to_path_buf(), bytes })
     }
 
+    /// Maps a file that this project wrote, see [`DataError::own_io`].
+    pub fn open_own(path: &Path) -> DataResult<Self> {
+        Self::open(path).map_err(DataError::of_own_file)
+    }
+
     /// Everything.
     pub fn all(&self) -> &[u8] {
         self.bytes.as_deref().unwrap_or_default()

@@ -50,6 +50,8 @@ pub struct ModelFolder {
 pub enum Content {
     /// A file of its own.
     File(PathBuf),
+    /// An artifact's file.
+    Blob(PathBuf),
     /// Made from a GGUF file when it is read.
     Gguf(Arc<GgufFile>),
 }
@@ -88,10 +90,10 @@ impl ModelFolder {
         Ok(Self { files, label: path.display().to_string() })
     }
 
-    /// From names and places, for instance of an artifact's blobs. Names that do not matter are left out.
+    /// From names and places of an artifact's files. Names that do not matter are left out.
     pub fn from_files(label: impl Into<String>, files: impl IntoIterator<Item = (String, PathBuf)>) -> Self {
         let files = files.into_iter().filter(|(name, _)| matches(MODEL_FILES, name));
-        Self { files: files.map(|(name, path)| (name, Content::File(path))).collect(), label: label.into() }
+        Self { files: files.map(|(name, path)| (name, Content::Blob(path))).collect(), label: label.into() }
     }
 
     /// A file; an error that names folder and file when it is missing.
@@ -113,7 +115,7 @@ impl ModelFolder {
     /// Where a file lies that has a place of its own, as weights have.
     pub fn path(&self, name: &str) -> DataResult<&Path> {
         match self.require(name)? {
-            Content::File(path) => Ok(path),
+            Content::File(path) | Content::Blob(path) => Ok(path),
             Content::Gguf(file) => Err(DataError::invalid(
                 format!("{name} of {} is not a file", self.label),
                 format!("it is made from {}", file.path().display()),
@@ -125,7 +127,7 @@ impl ModelFolder {
     pub fn gguf(&self) -> Option<&Arc<GgufFile>> {
         self.files.values().find_map(|content| match content {
             Content::Gguf(file) => Some(file),
-            Content::File(_) => None,
+            Content::File(_) | Content::Blob(_) => None,
         })
     }
 
@@ -144,6 +146,7 @@ impl ModelFolder {
     pub fn read_text(&self, name: &str) -> DataResult<String> {
         match self.require(name)? {
             Content::File(path) => fs_err::read_to_string(path).map_err(DataError::io(path)),
+            Content::Blob(path) => fs_err::read_to_string(path).map_err(DataError::own_io(path)),
             Content::Gguf(file) => gguf::rebuild(file, name),
         }
     }
@@ -154,9 +157,10 @@ impl ModelFolder {
             // Read and written, not copied: a blob of the store is read-only, and a copy would be too.
             let bytes = match content {
                 Content::File(path) => fs_err::read(path).map_err(DataError::io(path))?,
+                Content::Blob(path) => fs_err::read(path).map_err(DataError::own_io(path))?,
                 Content::Gguf(file) => gguf::rebuild(file, name)?.into_bytes(),
             };
-            fs_err::write(folder.join(name), bytes).map_err(DataError::io(folder))?;
+            fs_err::write(folder.join(name), bytes).map_err(DataError::own_io(folder))?;
         }
         Ok(())
     }

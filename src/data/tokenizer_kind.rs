@@ -253,7 +253,7 @@ struct Settings<'a> {
 }
 
 fn write(path: &Path, text: &str) -> DataResult<()> {
-    fs_err::write(path, text).map_err(DataError::io(path))
+    fs_err::write(path, text).map_err(DataError::own_io(path))
 }
 
 #[cfg(test)]

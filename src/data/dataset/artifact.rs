@@ -56,7 +56,7 @@ impl DatasetArtifact {
     /// The figures.
     pub fn statistics(&self) -> DataResult<Statistics> {
         let path = self.file(STATISTICS_FILE)?;
-        let text = fs_err::read_to_string(&path).map_err(DataError::io(&path))?;
+        let text = fs_err::read_to_string(&path).map_err(DataError::own_io(&path))?;
         serde_json::from_str(&text).map_err(|error| DataError::corrupt(&path, error.to_string()))
     }
 

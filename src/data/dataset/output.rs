@@ -196,15 +196,15 @@ fn copy_heads(source: &OpenSource, folder: &Path) -> DataResult<()> {
         if to.exists() {
             continue;
         }
-        fs_err::create_dir_all(folder).map_err(DataError::io(folder))?;
-        let mut from = fs_err::File::open(head).map_err(DataError::io(head))?;
-        let mut file = fs_err::File::create(&to).map_err(DataError::io(&to))?;
-        std::io::copy(&mut from, &mut file).map_err(DataError::io(&to))?;
+        fs_err::create_dir_all(folder).map_err(DataError::own_io(folder))?;
+        let mut from = fs_err::File::open(head).map_err(DataError::own_io(head))?;
+        let mut file = fs_err::File::create(&to).map_err(DataError::own_io(&to))?;
+        std::io::copy(&mut from, &mut file).map_err(DataError::own_io(&to))?;
     }
     Ok(())
 }
 
 fn copy_tokenizer(files: &ModelFolder, folder: &Path) -> DataResult<()> {
-    fs_err::create_dir_all(folder).map_err(DataError::io(folder))?;
+    fs_err::create_dir_all(folder).map_err(DataError::own_io(folder))?;
     files.copy_to(folder)
 }

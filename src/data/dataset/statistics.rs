@@ -208,9 +208,9 @@ impl Statistics {
 
     pub(super) fn write(&self, out: &Path) -> DataResult<()> {
         let path = out.join(STATISTICS_FILE);
-        let mut json = serde_json::to_string_pretty(self).map_err(|error| DataError::io(&path)(error.into()))?;
+        let mut json = serde_json::to_string_pretty(self).map_err(|error| DataError::own_io(&path)(error.into()))?;
         json.push('\n');
-        fs_err::write(&path, json).map_err(DataError::io(&path))
+        fs_err::write(&path, json).map_err(DataError::own_io(&path))
     }
 
     /// For the record.

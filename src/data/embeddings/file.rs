@@ -43,8 +43,8 @@ impl EmbeddingWriter {
     /// # Errors
     /// If it cannot be written.
     pub fn create(path: &Path, of: Embedded) -> DataResult<Self> {
-        let mut output = BufWriter::with_capacity(1 << 18, File::create(path).map_err(DataError::io(path))?);
-        output.write_all(&[0; HEADER_BYTES as usize]).map_err(DataError::io(path))?;
+        let mut output = BufWriter::with_capacity(1 << 18, File::create(path).map_err(DataError::own_io(path))?);
+        output.write_all(&[0; HEADER_BYTES as usize]).map_err(DataError::own_io(path))?;
         let (texts, hasher) = (Vec::new(), blake3::Hasher::new());
         Ok(Self { path: path.to_path_buf(), output, of, width: 0, rows: 0, texts, hasher })
     }
@@ -77,7 +77,7 @@ impl EmbeddingWriter {
         }
         let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
         self.hasher.update(&bytes);
-        self.output.write_all(&bytes).map_err(DataError::io(&self.path))?;
+        self.output.write_all(&bytes).map_err(DataError::own_io(&self.path))?;
         self.texts.extend_from_slice(&text.0);
         self.rows += 1;
         Ok(())
@@ -101,7 +101,7 @@ impl EmbeddingWriter {
             output.write_all(&header)?;
             output.flush()
         };
-        write(&mut self.output).map_err(DataError::io(&self.path))
+        write(&mut self.output).map_err(DataError::own_io(&self.path))
     }
 }
 
@@ -119,7 +119,7 @@ impl EmbeddingReader {
     /// # Errors
     /// A file that is none, is cut short, or is not as it was written.
     pub fn open(path: &Path) -> DataResult<Self> {
-        let data = Mapped::open(path)?;
+        let data = Mapped::open_own(path)?;
         if !data.all().starts_with(HEAD) {
             return Err(DataError::corrupt(path, "not a file of embeddings, or of another version"));
         }

@@ -181,8 +181,11 @@ impl Program {
         let broken = |error: std::io::Error| DataError::io("a pipe to the verifier")(error);
         let (their_input, mut our_input) = std::io::pipe().map_err(broken)?;
         let (mut our_output, their_output) = std::io::pipe().map_err(broken)?;
-        let log =
-            fs_err::OpenOptions::new().create(true).append(true).open(&self.log).map_err(DataError::io(&self.log))?;
+        let log = fs_err::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .map_err(DataError::own_io(&self.log))?;
         let mut command = self.command();
         command.stdin(their_input).stdout(their_output).stderr(log.into_file());
         let mut group = process::Group::start(&mut command).map_err(|error| {

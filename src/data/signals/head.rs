@@ -46,13 +46,13 @@ impl Head {
     /// If the file cannot be written.
     pub fn write(&self, path: &Path) -> DataResult<u64> {
         if let Some(folder) = path.parent() {
-            fs_err::create_dir_all(folder).map_err(DataError::io(folder))?;
+            fs_err::create_dir_all(folder).map_err(DataError::own_io(folder))?;
         }
         let rows = self.weights.len() / self.width.max(1);
         let size = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let narrow = [HiddenPrecision::Bf16, HiddenPrecision::F16];
         let precision = narrow.into_iter().find(|narrow| narrow.holds(&self.weights)).unwrap_or(HiddenPrecision::F32);
-        let mut output = BufWriter::with_capacity(1 << 18, File::create(path).map_err(DataError::io(path))?);
+        let mut output = BufWriter::with_capacity(1 << 18, File::create(path).map_err(DataError::own_io(path))?);
         let mut block = MAGIC.to_vec();
         for number in [size(rows), size(self.width), precision.code().into(), 0] {
             block.extend_from_slice(&number.to_le_bytes());
@@ -60,11 +60,11 @@ impl Head {
         let mut written = 0;
         for numbers in std::iter::once(&[][..]).chain(self.weights.chunks(BLOCK)) {
             precision.write(numbers, &mut block);
-            output.write_all(&block).map_err(DataError::io(path))?;
+            output.write_all(&block).map_err(DataError::own_io(path))?;
             written += block.len() as u64;
             block.clear();
         }
-        output.flush().map_err(DataError::io(path))?;
+        output.flush().map_err(DataError::own_io(path))?;
         Ok(written)
     }
 }
@@ -83,7 +83,7 @@ impl HeadReader {
     /// # Errors
     /// A file that is damaged, or none of heads.
     pub fn open(path: &Path) -> DataResult<Self> {
-        let data = Mapped::open(path)?;
+        let data = Mapped::open_own(path)?;
         let damaged = || DataError::corrupt(path, "the file of a teacher's head is cut short or damaged");
         let mut start = Cursor::new(data.all());
         if start.take(8) != Some(MAGIC) {

@@ -87,15 +87,15 @@ struct IndexEntry {
 impl Sink {
     pub(super) fn create(path: &Path, header: &SignalHeader) -> DataResult<Self> {
         if let Some(folder) = path.parent() {
-            fs_err::create_dir_all(folder).map_err(DataError::io(folder))?;
+            fs_err::create_dir_all(folder).map_err(DataError::own_io(folder))?;
         }
-        let mut output = BufWriter::with_capacity(1 << 18, File::create(path).map_err(DataError::io(path))?);
-        let json = serde_json::to_vec(header).map_err(|e| DataError::io(path)(e.into()))?;
+        let mut output = BufWriter::with_capacity(1 << 18, File::create(path).map_err(DataError::own_io(path))?);
+        let json = serde_json::to_vec(header).map_err(|e| DataError::own_io(path)(e.into()))?;
         output
             .write_all(HEAD)
             .and_then(|()| output.write_all(&(json.len() as u32).to_le_bytes()))
             .and_then(|()| output.write_all(&json))
-            .map_err(DataError::io(path))?;
+            .map_err(DataError::own_io(path))?;
         let offset = (HEAD.len() + 4 + json.len()) as u64;
         Ok(Self { path: path.to_path_buf(), output, offset, index: Vec::new(), second: false })
     }
@@ -131,14 +131,14 @@ impl Sink {
             }
             output.flush()
         };
-        write().map_err(DataError::io(&*path))?;
+        write().map_err(DataError::own_io(&*path))?;
         Ok((index.len() as u64, bytes))
     }
 }
 
 impl Append for Sink {
     fn append(&mut self, key: SequenceKey, positions: u32, record: &[u8]) -> DataResult<()> {
-        self.output.write_all(record).map_err(DataError::io(&self.path))?;
+        self.output.write_all(record).map_err(DataError::own_io(&self.path))?;
         self.second |= record.first().is_some_and(|code| *code >= COMPACT);
         let length = record.len() as u64;
         self.index.push(IndexEntry { key, offset: self.offset, length, positions });

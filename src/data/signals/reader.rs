@@ -21,7 +21,7 @@ pub struct SignalReader {
 impl SignalReader {
     /// Opens a file.
     pub fn open(path: &Path) -> DataResult<Self> {
-        let data = Mapped::open(path)?;
+        let data = Mapped::open_own(path)?;
         let length = data.all().len() as u64;
         let cut_short = || DataError::corrupt(path, "the file of teacher signals is cut short or damaged");
         let mut start = Cursor::new(data.all());
