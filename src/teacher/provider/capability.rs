@@ -33,10 +33,10 @@ pub struct Capabilities {
     pub sampling_top_k: bool,
     /// Whether texts can end an answer.
     pub stop: bool,
-    /// Whether vectors of texts can be had.
-    pub embeddings: bool,
     /// How many of them at the most; none where nobody says.
     pub most_stops: Option<usize>,
+    /// Whether vectors of texts can be had.
+    pub embeddings: bool,
 }
 
 /// Whether something comes with a reply.
@@ -62,8 +62,8 @@ const NOTHING: Capabilities = Capabilities {
     seed: false,
     sampling_top_k: false,
     stop: false,
-    embeddings: false,
     most_stops: None,
+    embeddings: false,
 };
 
 /// `openai` and OpenAI's own API.
