@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use stillhouse_store::{Record, Store};
@@ -23,6 +24,16 @@ pub struct Ahead<'a> {
     pub store: &'a Store,
     /// The seed that the stage would run with.
     pub seed: u64,
+}
+
+impl Ahead<'_> {
+    /// Where a file of an input lies; nothing where the stage that makes it has not run yet, or its result has no such file.
+    #[must_use]
+    pub fn input_file(&self, port: &str, file: &str) -> Option<PathBuf> {
+        let tree = self.store.tree(&self.inputs.get(port)?.output).ok()??;
+        let entry = tree.entries().iter().find(|entry| entry.path == file)?;
+        Some(self.store.blob_path(&entry.digest))
+    }
 }
 
 /// What a stage would ask of teachers: requests that are not answered in the store yet.

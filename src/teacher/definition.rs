@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use stillhouse_spec::config::{Json, expected};
 use stillhouse_spec::{Canonical, Config, Described, Diagnostic, Diagnostics, Entry, Node, Target};
-use stillhouse_stage::{Kind, kind};
+use stillhouse_stage::{Kind, Needs, View, kind};
 
 use crate::provider::{PROVIDERS, Provider, capability};
 
@@ -24,6 +24,13 @@ pub struct Teachers;
 
 impl Target for Teachers {
     const KINDS: &'static [&'static str] = &["teacher"];
+}
+
+/// What a stage needs that asks the teacher which its table names.
+#[must_use]
+pub fn needs_of(view: &View<'_>) -> Needs {
+    let teacher = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>());
+    teacher.map_or_else(Needs::default, |teacher| teacher.settings.needs())
 }
 
 /// The kind.

@@ -20,7 +20,7 @@ pub use output::{CAPTURED_FILE, Captured, DROPPED_FILE, Dropped, Output};
 pub use policy::{AtLast, FormatConfig, OutcomesConfig, Policy, Treatment, Verdict};
 pub use questions::Questions;
 
-use crate::definition::TeacherConfig;
+use crate::definition::{TeacherConfig, needs_of};
 use crate::provider::{Job, local};
 
 /// The kind. The command line gives it the means to open models, for teachers that run here.
@@ -55,8 +55,7 @@ impl StageKind for Answers {
     }
 
     fn needs(&self, view: &View<'_>) -> Needs {
-        let teacher = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>());
-        teacher.map_or_else(Needs::default, |teacher| teacher.settings.needs())
+        needs_of(view)
     }
 
     fn forecast(&self, ahead: &Ahead<'_>) -> Option<Forecast> {

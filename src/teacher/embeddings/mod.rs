@@ -22,7 +22,7 @@ pub use config::EmbeddingsConfig;
 use self::output::Output;
 use self::texts::{Named, Texts};
 use crate::answers::OnFailed;
-use crate::definition::TeacherConfig;
+use crate::definition::{TeacherConfig, needs_of};
 use crate::provider::{Asker, server};
 use crate::session::{Asks, Tally};
 
@@ -57,8 +57,7 @@ impl StageKind for Embeddings {
     }
 
     fn needs(&self, view: &View<'_>) -> Needs {
-        let teacher = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>());
-        teacher.map_or_else(Needs::default, |teacher| teacher.settings.needs())
+        needs_of(view)
     }
 
     fn forecast(&self, ahead: &Ahead<'_>) -> Option<Forecast> {
@@ -66,14 +65,12 @@ impl StageKind for Embeddings {
         let teacher = ahead.view.follow("teacher")?;
         let server = teacher.config_as::<TeacherConfig>()?.settings.embeddings(*config.batch)?;
         let (port, file) = texts::port(config);
-        let tree = ahead.store.tree(&ahead.inputs.get(port)?.output).ok()??;
-        let entry = tree.entries().iter().find(|entry| entry.path == file)?;
-        let mut texts = Texts::open(&ahead.store.blob_path(&entry.digest), config).ok()?;
-        let mut known = Vec::new();
-        while let Some((_, question)) = texts.next_text().ok()? {
-            known.push(question.request);
-        }
-        server::forecast_requests(&server, known, 0, OnFailed::Fail, ahead)
+        let mut texts = Texts::open(&ahead.input_file(port, file)?, config).ok()?;
+        let mut known = std::iter::from_fn(|| {
+            let text = texts.next_text().transpose()?;
+            Some(text.ok().map(|(_, question)| question.request))
+        });
+        server::forecast_requests(&server, &mut known, 0, OnFailed::Fail, ahead)
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {

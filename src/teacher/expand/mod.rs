@@ -26,7 +26,7 @@ use self::pool::{Planned, Pool};
 use self::styles::Style;
 use crate::answers::OnFailed;
 use crate::asking::Again;
-use crate::definition::TeacherConfig;
+use crate::definition::{TeacherConfig, needs_of};
 use crate::provider::{Asker, local};
 use crate::reply::Reply;
 use crate::request::Request;
@@ -62,25 +62,26 @@ impl StageKind for Expand {
     }
 
     fn needs(&self, view: &View<'_>) -> Needs {
-        let teacher = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>());
-        teacher.map_or_else(Needs::default, |teacher| teacher.settings.needs())
+        needs_of(view)
     }
 
     /// Of the first round it is known what will be asked, of later ones how much.
     fn forecast(&self, ahead: &Ahead<'_>) -> Option<Forecast> {
         let config = ahead.view.config_as::<ExpandConfig>()?;
         let teacher = ahead.view.follow("teacher")?;
-        let seeds = ahead.inputs.get("seeds")?;
-        let tree = ahead.store.tree(&seeds.output).ok()??;
-        let entry = tree.entries().iter().find(|entry| entry.path == PROMPTS_FILE)?;
-        let mut seeds: Vec<Prompt> =
-            read_prompts(&ahead.store.blob_path(&entry.digest)).ok()?.collect::<Result<_, _>>().ok()?;
+        let path = ahead.input_file("seeds", PROMPTS_FILE)?;
+        let mut seeds: Vec<Prompt> = read_prompts(&path).ok()?.collect::<Result<_, _>>().ok()?;
         seeds.retain(is_shown);
         let mut pool = Pool::new(&seeds, config.near_duplicate).ok().filter(|_| !seeds.is_empty())?;
         let first = pool.plan(config, &Style::of(config).ok()?, 1, ahead.seed).ok()?;
-        let known = first.into_iter().map(|planned| planned.question.request).collect();
+        let mut known = first.into_iter().map(|planned| Some(planned.question.request));
         let later = config.requests() - u64::from(config.per_round);
-        teacher.config_as::<TeacherConfig>()?.settings.forecast_requests(known, later, config.outcomes.failed, ahead)
+        teacher.config_as::<TeacherConfig>()?.settings.forecast_requests(
+            &mut known,
+            later,
+            config.outcomes.failed,
+            ahead,
+        )
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stillhouse_data::answer::{ANSWERS_FILE, Answer, Outcome as Answered, read_answers};
+use stillhouse_data::jsonl::JsonlReader;
 use stillhouse_data::lm::ModelLoader;
 use stillhouse_data::prompt::Prompt;
 use stillhouse_spec::Diagnostics;
@@ -27,7 +28,7 @@ use self::score::Reader;
 use self::template::Template;
 use crate::answers::OnFailed;
 use crate::asking::{Again, Question};
-use crate::definition::TeacherConfig;
+use crate::definition::{TeacherConfig, needs_of};
 use crate::provider::{Asker, local};
 use crate::reply::Reply;
 use crate::request::{Request, seed_of};
@@ -64,26 +65,20 @@ impl StageKind for Judge {
     }
 
     fn needs(&self, view: &View<'_>) -> Needs {
-        let teacher = view.follow("teacher").and_then(|teacher| teacher.config_as::<TeacherConfig>());
-        teacher.map_or_else(Needs::default, |teacher| teacher.settings.needs())
+        needs_of(view)
     }
 
     fn forecast(&self, ahead: &Ahead<'_>) -> Option<Forecast> {
         let config = ahead.view.config_as::<JudgeConfig>()?;
         let teacher = ahead.view.follow("teacher")?;
-        let answers = ahead.inputs.get("answers")?;
-        let tree = ahead.store.tree(&answers.output).ok()??;
-        let entry = tree.entries().iter().find(|entry| entry.path == ANSWERS_FILE)?;
-        let template = Template::of(config).ok()?;
-        let mut known = Vec::new();
-        for answer in read_answers(&ahead.store.blob_path(&entry.digest)).ok()? {
-            let answer = answer.ok()?;
-            if answer.has_words() {
-                let questions = questions(config, &template, &answer, 0, ahead.seed).ok()?;
-                known.extend(questions.into_iter().map(|question| question.request));
-            }
-        }
-        teacher.config_as::<TeacherConfig>()?.settings.forecast_requests(known, 0, config.outcomes.failed, ahead)
+        let waiting = RefCell::default();
+        let answers = read_answers(&ahead.input_file("answers", ANSWERS_FILE)?).ok()?;
+        let questions = Questions::of(config, answers, ahead.seed, &waiting).ok()?;
+        let mut known = questions.map(|question| {
+            waiting.borrow_mut().clear();
+            Some(question.ok()?.request)
+        });
+        teacher.config_as::<TeacherConfig>()?.settings.forecast_requests(&mut known, 0, config.outcomes.failed, ahead)
     }
 
     fn run(&self, context: &Context) -> Result<Outcome, Failure> {
@@ -102,15 +97,7 @@ impl StageKind for Judge {
         // Answers of which not all judgements are there, and those between them that are not judged.
         let waiting: RefCell<VecDeque<Judged>> = RefCell::default();
         let mut tally = Tally::default();
-        let mut questions = Questions {
-            answers: Box::new(read_answers(&path)?.map(|answer| answer.map_err(Failure::from))),
-            template: Template::of(&config)?,
-            config: &config,
-            seed: context.seed(),
-            waiting: &waiting,
-            next: VecDeque::new(),
-            number: 0,
-        };
+        let mut questions = Questions::of(&config, read_answers(&path)?, context.seed(), &waiting)?;
         session.ask(&mut questions, &mut |question, reply, origin| {
             tally.count(question, &reply, origin);
             take(question, &reply, &policy, &config, &mut waiting.borrow_mut(), &mut output)
@@ -251,7 +238,18 @@ struct Questions<'a> {
     number: u64,
 }
 
-impl Questions<'_> {
+impl<'a> Questions<'a> {
+    fn of(
+        config: &'a JudgeConfig,
+        answers: JsonlReader<Answer>,
+        seed: u64,
+        waiting: &'a RefCell<VecDeque<Judged>>,
+    ) -> Result<Self, Failure> {
+        let answers = Box::new(answers.map(|answer| answer.map_err(Failure::from)));
+        let template = Template::of(config)?;
+        Ok(Self { answers, template, config, seed, waiting, next: VecDeque::new(), number: 0 })
+    }
+
     fn answer(&mut self, answer: &Answer) -> Result<(), Failure> {
         self.number += 1;
         let not_judged = (!answer.has_words()).then_some(answer.outcome);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use stillhouse_stage::{Ahead, Forecast};
 
+use super::Known;
 use super::counting::{Counter, Reader};
 use super::image_tokens::Rule;
 use crate::answers::{AnswersConfig, OnFailed, Questions};
@@ -37,26 +38,27 @@ impl Foreseen<'_> {
     /// counted with the tokenizer that is known to be the teacher's, else estimated from their bytes; those of replies are at their
     /// limit.
     pub(super) fn answers(&self, answers: &AnswersConfig) -> Option<Forecast> {
-        let ahead = self.ahead;
         let (port, file) = Questions::port(answers);
-        let input = ahead.inputs.get(port)?;
-        let tree = ahead.store.tree(&input.output).ok()??;
-        let entry = tree.entries().iter().find(|entry| entry.path == file)?;
-        let questions = Questions::open(&ahead.store.blob_path(&entry.digest), answers, ahead.seed).ok()?;
+        let questions = Questions::open(&self.ahead.input_file(port, file)?, answers, self.ahead.seed).ok()?;
         let requests = questions.map(|question| question.map(|question| question.request).ok());
         Some(self.unanswered(requests, answers.outcomes.failed)?.forecast(self))
     }
 
-    /// What questions of a stage's own would take: those of `known` that are in no store yet, and `like_them` more that
-    /// are as long as those are on average.
-    pub(super) fn requests(&self, known: Vec<Request>, like_them: u64, on_failed: OnFailed) -> Option<Forecast> {
-        let limit = known.iter().map(|request| self.most(request)).max()?;
-        let mut all = self.counter();
-        if like_them > 0 {
-            known.iter().for_each(|request| all.add(&request.messages));
-        }
-        let mut missing = self.unanswered(known.into_iter().map(Some), on_failed)?;
-        if like_them > 0 {
+    /// See [`super::Provider::forecast_requests`].
+    pub(super) fn requests(&self, known: Known<'_>, like_them: u64, on_failed: OnFailed) -> Option<Forecast> {
+        // Of those that are stored already, too: later ones are like any of them.
+        let mut all = (like_them > 0).then(|| self.counter());
+        let mut limit = None;
+        let known = known.inspect(|request| {
+            let Some(request) = request else { return };
+            limit = limit.max(Some(self.most(request)));
+            if let Some(all) = &mut all {
+                all.add(&request.messages);
+            }
+        });
+        let mut missing = self.unanswered(known, on_failed)?;
+        let limit = limit?;
+        if let Some(all) = all {
             missing.requests += like_them;
             missing.more += like_them * all.tokens() / all.prompts();
             missing.output += like_them * limit;

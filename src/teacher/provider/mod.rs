@@ -35,6 +35,9 @@ pub static PROVIDERS: &[Entry<dyn Provider>] = &[
     entry!("replies", replies::Replies as dyn Provider),
 ];
 
+/// Requests, one after the other: those of a file of answers need not fit in memory. None for one that cannot be read.
+pub type Known<'a> = &'a mut dyn Iterator<Item = Option<Request>>;
+
 /// Someone who answers prompts.
 pub trait Provider: Component + Send + Sync {
     /// What it can give, with its settings as they are.
@@ -66,11 +69,11 @@ pub trait Provider: Component + Send + Sync {
         None
     }
 
-    /// What questions of a stage's own would take: those of `known` that are in no store yet, and `like_them` more of
-    /// their length. `on_failed`: what becomes of those that were given up.
+    /// What questions of a stage's own would take: those of `known` that are in no store yet, and `like_them` more that are as long as those
+    /// are on average. `on_failed`: what becomes of those that were given up. Nothing where there is none, or one cannot be read.
     fn forecast_requests(
         &self,
-        known: Vec<Request>,
+        known: Known<'_>,
         like_them: u64,
         on_failed: OnFailed,
         ahead: &Ahead<'_>,

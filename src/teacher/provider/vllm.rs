@@ -9,9 +9,8 @@ use super::api::Auth;
 use super::capability::{self, Capabilities};
 use super::openai::{ApiConfig, Dialect, EmbeddingsApi, ScoringApi, ServedModel};
 use super::server::{self, Server, UsageConfig};
-use super::{Job, Provider};
+use super::{Job, Known, Provider};
 use crate::answers::{AnswersConfig, OnFailed};
-use crate::request::Request;
 use crate::session::{Asks, Session};
 
 /// A vLLM server. Tokens come with their ids, and the whole vocabulary where the server was started with
@@ -78,7 +77,7 @@ impl Provider for Vllm {
 
     fn forecast_requests(
         &self,
-        known: Vec<Request>,
+        known: Known<'_>,
         like_them: u64,
         on_failed: OnFailed,
         ahead: &Ahead<'_>,

@@ -15,9 +15,8 @@ use self::messages::MessagesApi;
 use super::api::Auth;
 use super::capability::{self, Capabilities};
 use super::server::{self, Server, UsageConfig};
-use super::{Job, Provider};
+use super::{Job, Known, Provider};
 use crate::answers::{AnswersConfig, OnFailed, SamplingConfig};
-use crate::request::Request;
 use crate::session::{Asks, Session};
 
 /// The version of the API that is spoken.
@@ -91,7 +90,7 @@ impl Provider for Anthropic {
 
     fn forecast_requests(
         &self,
-        known: Vec<Request>,
+        known: Known<'_>,
         like_them: u64,
         on_failed: OnFailed,
         ahead: &Ahead<'_>,

@@ -8,10 +8,10 @@ use stillhouse_stage::{Ahead, Forecast};
 use super::Local;
 use super::run::identity;
 use crate::answers::{AnswersConfig, OnFailed};
+use crate::provider::Known;
 use crate::provider::counting::Reader;
 use crate::provider::forecast::Foreseen;
 use crate::provider::image_tokens::Rule;
-use crate::request::Request;
 use crate::transport::Prices;
 
 /// Answers that are in no store, and the tokens that they can take; see [`crate::provider::Provider::forecast`].
@@ -22,7 +22,7 @@ pub fn forecast(settings: &Local, answers: &AnswersConfig, ahead: &Ahead<'_>) ->
 /// The same of questions of a stage's own; see [`crate::provider::Provider::forecast_requests`].
 pub fn forecast_requests(
     settings: &Local,
-    known: Vec<Request>,
+    known: Known<'_>,
     like_them: u64,
     on_failed: OnFailed,
     ahead: &Ahead<'_>,

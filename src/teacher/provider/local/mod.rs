@@ -11,9 +11,8 @@ use stillhouse_stage::{Ahead, Failure, Forecast, Needs, Outcome, Placement, View
 
 use super::capability::{self, Capabilities};
 use super::terms::TermsConfig;
-use super::{Job, Provider};
+use super::{Job, Known, Provider};
 use crate::answers::{AnswersConfig, OnFailed};
-use crate::request::Request;
 use crate::session::{Asks, Session};
 
 /// A model that runs on this machine.
@@ -67,7 +66,7 @@ impl Provider for Local {
 
     fn forecast_requests(
         &self,
-        known: Vec<Request>,
+        known: Known<'_>,
         like_them: u64,
         on_failed: OnFailed,
         ahead: &Ahead<'_>,

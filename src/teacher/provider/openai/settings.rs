@@ -13,8 +13,7 @@ use crate::batch::{BatchConfig, BatchOptions};
 use crate::provider::api::{Api, Auth};
 use crate::provider::capability::{self, Capabilities};
 use crate::provider::server::{self, Server, UsageConfig};
-use crate::provider::{Job, Provider};
-use crate::request::Request;
+use crate::provider::{Job, Known, Provider};
 use crate::session::{Asks, Session};
 
 /// Any server with OpenAI's API: OpenAI, vLLM, llama.cpp, Ollama and whoever speaks like them.
@@ -134,7 +133,7 @@ impl Provider for OpenAi {
 
     fn forecast_requests(
         &self,
-        known: Vec<Request>,
+        known: Known<'_>,
         like_them: u64,
         on_failed: OnFailed,
         ahead: &Ahead<'_>,

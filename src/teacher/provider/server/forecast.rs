@@ -7,10 +7,10 @@ use stillhouse_stage::{Ahead, Forecast};
 use super::Server;
 use crate::answers::{AnswersConfig, OnFailed};
 use crate::batch::Journal;
+use crate::provider::Known;
 use crate::provider::counting::Reader;
 use crate::provider::forecast::Foreseen;
 use crate::provider::image_tokens::Rule;
-use crate::request::Request;
 
 /// Requests, tokens and money of a stage; nothing where its prompts are not made yet, or cannot be read. Tokens of
 /// prompts are counted with the tokenizer that the teacher names, else estimated from their bytes; those of replies are
@@ -20,12 +20,11 @@ pub fn forecast(server: &Server, answers: &AnswersConfig, ahead: &Ahead<'_>) -> 
     foreseen(server, ahead)?.answers(answers)
 }
 
-/// What questions of a stage's own would take: those of `known` that are in no store yet, and `like_them` more that are
-/// as long as those are on average.
+/// The same of questions of a stage's own; see [`crate::provider::Provider::forecast_requests`].
 #[must_use]
 pub fn forecast_requests(
     server: &Server,
-    known: Vec<Request>,
+    known: Known<'_>,
     like_them: u64,
     on_failed: OnFailed,
     ahead: &Ahead<'_>,
