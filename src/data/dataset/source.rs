@@ -35,7 +35,7 @@ pub(super) type Sink<'a> = &'a mut dyn FnMut(Vec<Draft>) -> DataResult<()>;
 /// A source that can be read.
 pub(super) struct OpenSource {
     number: u32,
-    from: From,
+    rows: OpenRows,
     /// A teacher's signals for its answers; a server's once all is read.
     pub(super) signals: Option<SignalReader>,
     /// The heads that belong to its teachers' hidden states, by the names of their files.
@@ -46,7 +46,8 @@ pub(super) struct OpenSource {
     pub(super) matched: Option<Matched>,
 }
 
-enum From {
+/// Where its rows come from.
+enum OpenRows {
     Answers(PathBuf),
     Jsonl(Box<OpenJsonl>),
     Text { path: PathBuf, document: TextUnit },
@@ -76,7 +77,7 @@ pub(super) fn open_all(
     // As local teachers' are kept where nothing is said; exact where others are made of them.
     let precision = if config.signals.is_some() { Precision::F32 } else { Precision::default() };
     for (number, source) in sources.iter_mut().enumerate().filter(|(_, source)| source.signals.is_none()) {
-        if !matches!(source.from, From::Answers(_)) {
+        if !matches!(source.rows, OpenRows::Answers(_)) {
             continue;
         }
         let Some(path) = context.input(&format!("mix.{number}.answers"))?.find(CAPTURED_FILE) else { continue };
@@ -90,14 +91,14 @@ pub(super) fn open_all(
 fn open(number: usize, source: &super::Source, context: &Context) -> Result<OpenSource, Failure> {
     let field = |name: &str| format!("mix.{number}.{name}");
     let (mut signals, mut heads) = (None, Vec::new());
-    let from = if source.answers.is_some() {
+    let rows = if source.answers.is_some() {
         let artifact = context.input(&field("answers"))?;
         signals = artifact.find(SIGNALS_FILE).map(|path| SignalReader::open(&path)).transpose()?;
         heads = artifact.files(HEADS).collect();
-        From::Answers(artifact.path(ANSWERS_FILE)?)
+        OpenRows::Answers(artifact.path(ANSWERS_FILE)?)
     } else if let Some(rows) = &source.jsonl {
         let JsonlRows { path: _, prompt, completion, system, on_bad_row } = &rows.0;
-        From::Jsonl(Box::new(OpenJsonl {
+        OpenRows::Jsonl(Box::new(OpenJsonl {
             path: context.file(&field("jsonl.path"))?,
             prompt: RowTemplate::new(prompt, "prompt")?,
             completion: RowTemplate::new(completion, "completion")?,
@@ -105,11 +106,11 @@ fn open(number: usize, source: &super::Source, context: &Context) -> Result<Open
             on_bad_row: *on_bad_row,
         }))
     } else if let Some(rows) = &source.text {
-        From::Text { path: context.file(&field("text.path"))?, document: rows.document }
+        OpenRows::Text { path: context.file(&field("text.path"))?, document: rows.document }
     } else {
         return Err(Failure::input(format!("source {number} of `mix` names nothing")));
     };
-    Ok(OpenSource { number: number as u32, from, signals, heads, captured: None, matched: None })
+    Ok(OpenSource { number: number as u32, rows, signals, heads, captured: None, matched: None })
 }
 
 /// Signals of another tokenizer, or of prompts rendered otherwise, fit no row: better said than found out.
@@ -164,8 +165,8 @@ impl OpenSource {
             context.progress(read, None, "rows");
             sink(drafts)
         };
-        match &self.from {
-            From::Answers(path) => {
+        match &self.rows {
+            OpenRows::Answers(path) => {
                 let mut captured = self.captured.take();
                 self.read_answers(path, captured.as_mut(), assembler, &mut counted)?;
                 if let Some(captured) = captured {
@@ -174,13 +175,13 @@ impl OpenSource {
                     (self.signals, self.matched) = (Some(signals), Some(matched));
                 }
             }
-            From::Jsonl(jsonl) => {
+            OpenRows::Jsonl(jsonl) => {
                 let bad_rows = self.read_jsonl(jsonl, assembler, &mut counted)?;
                 bad_rows.some_are_good(read)?;
                 bad_rows.warn(context);
                 return Ok(bad_rows.figures());
             }
-            From::Text { path, document } => self.read_text(path, *document, assembler, &mut counted)?,
+            OpenRows::Text { path, document } => self.read_text(path, *document, assembler, &mut counted)?,
         }
         Ok(None)
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use stillhouse_stage::{Failure, Outcome};
 
-use super::given::{Given, Origin as From};
+use super::given::{self, Given};
 use super::{Missing, Replies};
 use crate::answers::{Output, Policy, Questions};
 use crate::asking::{Origin, Question};
@@ -35,7 +35,7 @@ pub fn run(settings: &Replies, job: &Job<'_>) -> Result<Outcome, Failure> {
         let question = question?;
         if let Some((reply, from)) = given.get(&question.prompt.id, question.request.sample)? {
             let reply = captured(reply, &question, &from, &path.display().to_string())?;
-            let From { source, terms, .. } = from;
+            let given::Origin { source, terms, .. } = from;
             let origin = (source, terms);
             if origins.len() < SOURCES || origins.contains_key(&origin) {
                 *origins.entry(origin).or_default() += 1;
@@ -104,7 +104,7 @@ fn look(given: &Given, questions: Questions, total: u64, settings: &Replies, pat
 }
 
 /// The reply with as many alternatives as are wanted.
-fn captured(mut reply: Reply, question: &Question, from: &From, path: &str) -> Result<Reply, Failure> {
+fn captured(mut reply: Reply, question: &Question, from: &given::Origin, path: &str) -> Result<Reply, Failure> {
     let wanted = match question.request.capture {
         None => return Ok(Reply { tokens: None, ..reply }),
         Some(Capture::TopK(k)) => k as usize,
