@@ -89,8 +89,14 @@ impl Tally {
         json!(self.models)
     }
 
-    /// Adds the figures to a record's, under the names that they have in an `answers` stage's.
+    /// Adds the figures to a record's, and what the teacher took.
     pub fn add_to(&self, metrics: &mut Value, session: &dyn Session) {
+        self.add_counts_to(metrics);
+        session.add_spent_to(metrics);
+    }
+
+    /// Adds the figures to a record's.
+    pub fn add_counts_to(&self, metrics: &mut Value) {
         let tokens = |[prompt, completion]: [u64; 2]| json!({ "prompt": prompt, "completion": completion });
         metrics["asked"] = json!(self.asked);
         metrics["from-cache"] = json!(self.replies - self.asked);
@@ -99,6 +105,5 @@ impl Tally {
         }
         metrics["tokens"] = tokens(self.tokens);
         metrics["paid-tokens"] = tokens(self.paid_tokens);
-        session.add_spent_to(metrics);
     }
 }

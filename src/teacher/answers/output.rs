@@ -13,13 +13,10 @@ use stillhouse_stage::Failure;
 use super::policy::{Policy, Verdict};
 use crate::asking::{Origin, Question};
 use crate::reply::Reply;
+use crate::session::Tally;
 
 /// Replies that were left out of the answers, one [`Dropped`] a line; only where there are any.
 pub const DROPPED_FILE: &str = "dropped.jsonl";
-
-/// Names of models that are told apart: a server that makes up one a reply must not fill the record with them.
-const MODELS: usize = 16;
-const OTHERS: &str = "others";
 
 /// A reply that was left out of the answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,23 +45,20 @@ pub struct Output {
     folder: PathBuf,
     policy: Policy,
     tally: Tally,
+    counts: Counts,
 }
 
+/// What became of the replies.
 #[derive(Debug, Default)]
-struct Tally {
+struct Counts {
     answers: u64,
     /// Answers with words that are no refusal.
     said: u64,
-    asked: u64,
-    /// Replies in whose place the prompt was asked again.
-    asked_again: u64,
     dropped: BTreeMap<&'static str, u64>,
     outcomes: BTreeMap<&'static str, u64>,
-    models: BTreeMap<String, u64>,
+    /// Of the answers, not of replies that were left out or asked for again.
     prompt_tokens: u64,
     completion_tokens: u64,
-    paid_prompt_tokens: u64,
-    paid_completion_tokens: u64,
 }
 
 impl Output {
@@ -76,8 +70,8 @@ impl Output {
     pub fn create(folder: &Path, captures: bool, policy: Policy) -> Result<Self, Failure> {
         let captured = captures.then(|| JsonlWriter::create(&folder.join(CAPTURED_FILE))).transpose()?;
         let answers = write_answers(&folder.join(ANSWERS_FILE))?;
-        let (folder, tally) = (folder.to_owned(), Tally::default());
-        Ok(Self { answers, captured, dropped: None, folder, policy, tally })
+        let (folder, tally, counts) = (folder.to_owned(), Tally::default(), Counts::default());
+        Ok(Self { answers, captured, dropped: None, folder, policy, tally, counts })
     }
 
     /// Takes the next reply, which is written as an answer unless the policy leaves it out or wants the prompt asked again;
@@ -95,7 +89,8 @@ impl Output {
         let outcome = self.policy.outcome(&reply);
         let (prompt, sample, attempt) = (&question.prompt, question.request.sample, question.request.attempt);
         let verdict = self.policy.verdict(attempt, outcome);
-        self.tally.count(&reply, outcome, verdict, origin);
+        self.tally.count(question, &reply, origin);
+        self.counts.count(&reply, outcome, verdict);
         let Reply { text, finish, tokens: log_probs, .. } = reply;
         match verdict {
             Verdict::Keep => {}
@@ -129,7 +124,7 @@ impl Output {
     /// Questions that are done with: answers written, and what was left out.
     #[must_use]
     pub fn settled(&self) -> u64 {
-        self.tally.answers + self.tally.dropped.values().sum::<u64>()
+        self.counts.answers + self.counts.dropped.values().sum::<u64>()
     }
 
     /// Completes the files and gives the figures for the record: metrics, and the models as the server named them.
@@ -137,8 +132,7 @@ impl Output {
     /// # Errors
     /// If the files cannot be written; if not one answer says anything.
     pub fn finish(self, teacher: &str) -> Result<(serde_json::Value, serde_json::Value), Failure> {
-        let replies = self.settled() + self.tally.asked_again;
-        self.tally.something_was_said(teacher)?;
+        self.counts.something_was_said(teacher)?;
         self.answers.finish()?;
         if let Some(dropped) = self.dropped {
             dropped.finish()?;
@@ -146,48 +140,29 @@ impl Output {
         if let Some(captured) = self.captured {
             captured.finish()?;
         }
-        let tally = self.tally;
-        let mut metrics = json!({
-            "answers": tally.answers,
-            "asked": tally.asked,
-            "from-cache": replies - tally.asked,
-            "outcomes": tally.outcomes,
-            "tokens": { "prompt": tally.prompt_tokens, "completion": tally.completion_tokens },
-            "paid-tokens": { "prompt": tally.paid_prompt_tokens, "completion": tally.paid_completion_tokens },
-        });
-        if !tally.dropped.is_empty() {
-            metrics["dropped"] = json!(tally.dropped);
+        let counts = self.counts;
+        let mut metrics = json!({ "answers": counts.answers, "outcomes": counts.outcomes });
+        self.tally.add_counts_to(&mut metrics);
+        metrics["tokens"] = json!({ "prompt": counts.prompt_tokens, "completion": counts.completion_tokens });
+        if !counts.dropped.is_empty() {
+            metrics["dropped"] = json!(counts.dropped);
         }
-        if tally.asked_again > 0 {
-            metrics["asked-again"] = json!(tally.asked_again);
-        }
-        Ok((metrics, json!(tally.models)))
+        Ok((metrics, self.tally.models()))
     }
 }
 
-impl Tally {
-    /// Counts a reply: what was paid whatever becomes of it, the rest where it is an answer.
-    fn count(&mut self, reply: &Reply, outcome: Outcome, verdict: Verdict, origin: Origin) {
-        let (prompt, completion) = (u64::from(reply.usage.prompt), u64::from(reply.usage.completion));
-        if origin == Origin::Asked {
-            self.asked += 1;
-            self.paid_prompt_tokens += prompt;
-            self.paid_completion_tokens += completion;
-        }
-        if outcome.was_answered() {
-            let known = self.models.len() < MODELS || self.models.contains_key(&reply.model);
-            *self.models.entry(if known { reply.model.clone() } else { OTHERS.to_owned() }).or_default() += 1;
-        }
+impl Counts {
+    fn count(&mut self, reply: &Reply, outcome: Outcome, verdict: Verdict) {
         match verdict {
-            Verdict::AskAgain => self.asked_again += 1,
+            Verdict::AskAgain => {}
             Verdict::Drop => *self.dropped.entry(outcome.name()).or_default() += 1,
             Verdict::Keep => {
                 self.answers += 1;
                 let answered = matches!(outcome, Outcome::Ok | Outcome::Cut | Outcome::Unparseable);
                 self.said += u64::from(answered && !reply.text.trim().is_empty());
                 *self.outcomes.entry(outcome.name()).or_default() += 1;
-                self.prompt_tokens += prompt;
-                self.completion_tokens += completion;
+                self.prompt_tokens += u64::from(reply.usage.prompt);
+                self.completion_tokens += u64::from(reply.usage.completion);
             }
         }
     }

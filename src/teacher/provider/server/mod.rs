@@ -7,6 +7,7 @@ mod run;
 mod session;
 mod settings;
 mod spending;
+mod telling;
 
 #[cfg(test)]
 mod tests;

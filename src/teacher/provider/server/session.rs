@@ -1,18 +1,13 @@
 //! A server that a stage asks questions of its own.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 use stillhouse_stage::Failure;
 
-use super::run::{
-    TELL_EVERY, connection, provenance, threads, warn_of_another_model, warn_of_failed, warn_of_masked,
-    warn_of_rejected, warn_of_uncounted,
-};
+use super::Server;
+use super::run::{connection, provenance, threads};
 use super::spending::Spending;
-use super::{Client, Server};
+use super::telling::Telling;
 use crate::asking::{Asking, Question, WithoutReply};
-use crate::provider::Asker;
 use crate::replies::ReplyStore;
 use crate::session::{Asks, Session, Take, Tally};
 
@@ -28,36 +23,14 @@ pub fn open<'a>(server: Server, asks: Asks<'a>) -> Result<Box<dyn Session + 'a>,
     let without_reply = WithoutReply { on_rejected, on_failed: on_failed.unwrap_or_default(), kind };
     let asking = Asking::with_again(identity, store, without_reply, again, connection(&server, &asker));
     let spending = Spending::of(&server, &asker);
-    Ok(Box::new(Open { asker, total, unit, asking, spending, runtime: threads()?, server }))
+    let told = Telling { asker, asking, spending, total, unit };
+    Ok(Box::new(Open { told, runtime: threads()?, server }))
 }
 
 struct Open<'a> {
-    asker: Asker<'a>,
-    total: u64,
-    unit: &'static str,
-    asking: Arc<Asking>,
-    spending: Arc<Spending>,
+    told: Telling<'a>,
     runtime: tokio::runtime::Runtime,
     server: Server,
-}
-
-impl Open<'_> {
-    /// Tells how far it is, until it is stopped.
-    fn tell(&self) -> tokio::task::JoinHandle<()> {
-        let (context, teacher) = (self.asker.context.clone(), self.asker.teacher.to_owned());
-        let (counted, total, unit) = (Arc::clone(&self.asking), self.total, self.unit);
-        let spending = Arc::clone(&self.spending);
-        self.runtime.spawn(async move {
-            loop {
-                tokio::time::sleep(TELL_EVERY).await;
-                context.progress(counted.answered().min(total), Some(total), unit);
-                spending.tell_now_and_then(&context, &counted);
-                if let Some(news) = counted.client().and_then(Client::news) {
-                    context.note(format!("teacher {teacher}: {news}"));
-                }
-            }
-        })
-    }
 }
 
 impl Session for Open<'_> {
@@ -66,34 +39,36 @@ impl Session for Open<'_> {
         questions: &mut dyn Iterator<Item = Result<Question, Failure>>,
         take: &mut Take<'_>,
     ) -> Result<(), Failure> {
-        let telling = self.tell();
-        let asked = self.runtime.block_on(self.asking.all(questions, self.asker.context.cancel(), take));
+        let Self { told, runtime, .. } = self;
+        let telling = told.start(runtime);
+        let asked = runtime.block_on(told.asking.all(questions, told.asker.context.cancel(), take));
         telling.abort();
         if asked.is_err() {
-            warn_of_masked(&self.asker, self.asking.client());
+            told.warn_of_masked();
         }
-        self.spending.tell(self.asker.context, &self.asking, asked.is_ok());
+        told.spending.tell(told.asker.context, &told.asking, asked.is_ok());
         asked
     }
 
     fn finish(&mut self, tally: &Tally) -> Value {
-        let models = tally.models();
-        warn_of_masked(&self.asker, self.asking.client());
-        warn_of_uncounted(&self.asker, &self.asking.spent());
-        let words = if self.server.api.makes_vectors() { ["texts", "vector"] } else { ["requests", "answer"] };
-        warn_of_rejected(&self.asker, &self.asking, self.total, words);
-        warn_of_failed(&self.asker, &self.asking, self.total);
-        warn_of_another_model(&self.server, &self.asker, &models);
-        self.asker.context.progress(self.asking.answered().min(self.total), Some(self.total), self.unit);
+        let (models, told) = (tally.models(), &self.told);
+        told.warn_of_masked();
+        told.warn_of_unanswered(if self.server.api.makes_vectors() {
+            ["texts", "vector"]
+        } else {
+            ["requests", "answer"]
+        });
+        told.warn_of_the_server(&self.server, &models);
+        told.asker.context.progress(told.asking.answered().min(told.total), Some(told.total), told.unit);
         provenance(&self.server, &models)
     }
 
     fn add_spent_to(&self, metrics: &mut Value) {
-        let spent = self.asking.spent();
+        let spent = self.told.asking.spent();
         if self.server.api.makes_vectors() {
             metrics["requests"] = json!(spent.billed);
         }
         spent.add_to(metrics, self.server.limits.prices);
-        self.asking.add_failures_to(metrics);
+        self.told.asking.add_failures_to(metrics);
     }
 }
