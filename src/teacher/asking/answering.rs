@@ -8,7 +8,7 @@ use stillhouse_stage::Failure;
 use tokio::sync::SemaphorePermit;
 
 use super::{Asking, LOOK_ELSEWHERE, Landing, Origin, Question};
-use crate::provider::server::Unanswered;
+use crate::provider::server::{At, Unanswered};
 use crate::replies::{Claim, Mine, RequestKey};
 use crate::reply::Reply;
 
@@ -95,20 +95,22 @@ impl Asking {
             let client = self.connected()?;
             let reply = match client.ask(&question.request, &self.closing).await {
                 Ok(reply) => reply,
-                Err(Unanswered { failure, rejected: Some(words), .. }) => {
-                    self.refused(question, failure)?;
-                    return Ok(Landing::Rejected(words));
-                }
-                Err(Unanswered { failure, gave_up: Some(what), .. }) => {
-                    self.failed(question, key, failure, &what).await?;
-                    return Ok(Landing::Failed(what, Origin::Asked));
-                }
-                // A run whose last few requests fail has asked all others: it is no queue that burns.
-                Err(Unanswered { failure, in_doubt: Some(what), .. }) if self.few_are_left() => {
-                    self.failed(question, key, failure, &what).await?;
-                    return Ok(Landing::Failed(what, Origin::Asked));
-                }
-                Err(Unanswered { failure, .. }) => return Err(failure),
+                Err(Unanswered { failure, fault }) => match fault {
+                    At::Rejected(words) => {
+                        self.refused(question, failure)?;
+                        return Ok(Landing::Rejected(words));
+                    }
+                    At::Request(what) => {
+                        self.failed(question, key, failure, &what).await?;
+                        return Ok(Landing::Failed(what, Origin::Asked));
+                    }
+                    // A run whose last few requests fail has asked all others: it is no queue that burns.
+                    At::InDoubt(what) if self.few_are_left() => {
+                        self.failed(question, key, failure, &what).await?;
+                        return Ok(Landing::Failed(what, Origin::Asked));
+                    }
+                    At::Teacher | At::InDoubt(_) => return Err(failure),
+                },
             };
             let location = self.store.put(key, max_tokens, &reply).await?;
             self.stored.fetch_add(1, Ordering::Relaxed);

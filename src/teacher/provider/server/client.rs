@@ -38,18 +38,27 @@ const MOST_BYTES_CAPTURED: usize = u32::MAX as usize;
 pub struct Unanswered {
     /// As the user shall read it.
     pub failure: Failure,
-    /// The server's words, if it refused this very request, so that it matters which one it was.
-    pub rejected: Option<String>,
-    /// What came instead of a reply to the last attempt, if it was this request that was given up, and not the teacher.
-    pub gave_up: Option<String>,
-    /// The same, if the teacher was given up, and this request had failed before: it may be the requests that are at fault
-    /// if these are all that are left.
-    pub in_doubt: Option<String>,
+    /// Whose fault it is.
+    pub fault: At,
+}
+
+/// Where the fault lies that a request has no reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum At {
+    /// With the teacher, the user's wish to stop, the budget.
+    Teacher,
+    /// The server refused this very request, in these words.
+    Rejected(String),
+    /// It was this request that was given up, and not the teacher: what came instead of a reply to the last attempt.
+    Request(String),
+    /// The teacher was given up, and this request had failed before: it may be the requests that are at fault, if these are
+    /// all that are left. What came instead of the last reply.
+    InDoubt(String),
 }
 
 impl From<Failure> for Unanswered {
     fn from(failure: Failure) -> Self {
-        Self { failure, rejected: None, gave_up: None, in_doubt: None }
+        Self { failure, fault: At::Teacher }
     }
 }
 
@@ -237,7 +246,7 @@ impl Client {
                 }
                 Fault::Rejected { failure, words } => {
                     pass.settle(cost);
-                    return Err(Unanswered { failure, rejected: Some(words), gave_up: None, in_doubt: None });
+                    return Err(Unanswered { failure, fault: At::Rejected(words) });
                 }
                 Fault::Transient { what, retry_after, busy, .. } => (what, retry_after, busy, false),
                 Fault::Garbled { what } => (what, None, false, true),
@@ -253,9 +262,7 @@ impl Client {
                 if refusals.are_too_many(self.governor.last_answer(), self.limits.max_wait) {
                     return Err(Unanswered {
                         failure: self.always_busy(refusals.lasted(), &what),
-                        rejected: None,
-                        gave_up: Some(what),
-                        in_doubt: None,
+                        fault: At::Request(what),
                     });
                 }
                 let asked = asked.filter(|asked| !asked.is_zero());
@@ -263,9 +270,7 @@ impl Client {
                     if attempt >= self.limits.attempts && !self.breaker.is_open() {
                         return Err(Unanswered {
                             failure: self.give_up(attempt, &what, false),
-                            rejected: None,
-                            gave_up: Some(what),
-                            in_doubt: None,
+                            fault: At::Request(what),
                         });
                     }
                     attempt += 1;
@@ -285,12 +290,7 @@ impl Client {
             pass.settle(cost);
             // Where the teacher itself is in doubt, it is the breaker that gives up.
             if attempt >= self.limits.attempts && !self.breaker.is_open() {
-                return Err(Unanswered {
-                    failure: self.give_up(attempt, &what, garbled),
-                    rejected: None,
-                    gave_up: Some(what),
-                    in_doubt: None,
-                });
+                return Err(Unanswered { failure: self.give_up(attempt, &what, garbled), fault: At::Request(what) });
             }
             if let Some(asked) = asked {
                 self.governor.pause(asked, &what);
@@ -332,9 +332,9 @@ impl Client {
             .await
             .map_err(|used_up| self.stop(used_up.cap, estimate))?
             .counted_by(&self.meter);
-        let turn = self.breaker.admit().await.map_err(|down| Unanswered {
-            in_doubt: (failed && !down.away).then(|| down.what.clone()),
-            ..self.down(down).into()
+        let turn = self.breaker.admit().await.map_err(|down| {
+            let fault = if failed && !down.away { At::InDoubt(down.what.clone()) } else { At::Teacher };
+            Unanswered { failure: self.down(down), fault }
         })?;
         let left_alone = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match left_alone {

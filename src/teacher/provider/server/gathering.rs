@@ -9,7 +9,7 @@ use stillhouse_stage::Failure;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Client, Unanswered};
+use super::{At, Client, Unanswered};
 use crate::reply::Reply;
 use crate::request::Request;
 
@@ -106,11 +106,11 @@ async fn send(client: &Client, all: Vec<Waiting>, closing: &CancellationToken) {
             }
             Err(unanswered) => unanswered,
         };
-        let gave_up = unanswered.gave_up.is_some();
+        let gave_up = matches!(unanswered.fault, At::Request(_));
         if gave_up {
             first.get_or_insert_with(|| unanswered.clone());
         }
-        let of_one = unanswered.rejected.is_some() || gave_up;
+        let of_one = matches!(unanswered.fault, At::Rejected(_)) || gave_up;
         if of_one && piece.len() > 1 {
             let second = piece.split_off(piece.len() / 2);
             pieces.extend([second, piece]);
@@ -129,7 +129,9 @@ async fn send(client: &Client, all: Vec<Waiting>, closing: &CancellationToken) {
     }
     for (waiting, mut unanswered) in never {
         if answered {
-            unanswered.rejected = unanswered.gave_up.take();
+            if let At::Request(what) = unanswered.fault {
+                unanswered.fault = At::Rejected(what);
+            }
         } else if let Some(first) = &first {
             unanswered = first.clone();
         }

@@ -13,7 +13,7 @@ mod telling;
 mod tests;
 
 pub(crate) use client::spread;
-pub use client::{Client, Unanswered, estimate};
+pub use client::{At, Client, Unanswered, estimate};
 pub use forecast::{forecast, forecast_requests};
 pub use run::run;
 pub use session::open;

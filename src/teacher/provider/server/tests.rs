@@ -276,7 +276,8 @@ async fn only_a_refused_request_is_told_by_its_prompt() {
         let teacher = FakeTeacher::start(move |_| Act::status(status, "rejected a request")).await.unwrap();
         let chat = chat_with(&teacher.base_url(), None, Limits { attempts: 1, ..limits() });
         let unanswered = chat.ask(&request("hello"), &CancellationToken::new()).await.unwrap_err();
-        assert_eq!(unanswered.rejected, rejected.then(|| format!("{status}: rejected a request")), "{status}");
+        let words = format!("{status}: rejected a request");
+        assert_eq!(unanswered.fault == At::Rejected(words), rejected, "{status}");
     }
 }
 
