@@ -193,7 +193,7 @@ impl LimitsConfig {
                 .map(|PricesConfig { input, output, batch_factor: _ }| Prices { input: *input, output: *output }),
             timeout: Duration::try_from_secs_f64(*timeout_seconds).unwrap_or(Duration::MAX),
             attempts: *attempts,
-            max_wait: Duration::try_from_secs_f64(*max_wait_seconds).unwrap_or_default(),
+            max_wait: Duration::try_from_secs_f64(*max_wait_seconds).unwrap_or(Duration::MAX),
             failures_in_a_row: *failures_in_a_row,
         }
     }
