@@ -95,7 +95,7 @@ fn a_stage_is_shown_with_recipe_metrics_provenance_and_files() {
 #[test]
 fn a_stage_as_json_has_its_recipe_as_an_object() {
     let (record, files) = record();
-    let json = stage_json(&record, &files);
+    let json = stage_json(&record, &files, Encodings::Own);
     assert_eq!(json["recipe"]["identity"]["confidence"], 0.99);
     assert_eq!(json["files"][1]["bytes"], 1_204);
     assert_eq!(json["key"], record.key.to_string());

@@ -61,15 +61,16 @@ pub fn stage_page(record: &Record, files: &Tree, tried: Encodings<'_>, layout: L
     page + &shown.join("\n") + &unknown
 }
 
-/// The record and the list of its files as one JSON object.
-pub fn stage_json(record: &Record, files: &Tree) -> Value {
+/// The record and the list of its files as one JSON object. Where another stage tried encodings on what it holds, `encodings`
+/// has that stage and its table; null where one would have to, and none did.
+pub fn stage_json(record: &Record, files: &Tree, tried: Encodings<'_>) -> Value {
     let files: Vec<Value> = files
         .entries()
         .iter()
         .map(|file| serde_json::json!({ "path": file.path, "digest": file.digest.to_string(), "bytes": file.length }))
         .collect();
     let recipe: Value = serde_json::from_str(&record.recipe).unwrap_or(Value::Null);
-    serde_json::json!({
+    let mut json = serde_json::json!({
         "stage": record.stage,
         "kind": record.kind,
         "key": record.key.to_string(),
@@ -81,7 +82,13 @@ pub fn stage_json(record: &Record, files: &Tree) -> Value {
         "seconds": record.seconds,
         "run": record.run,
         "files": files,
-    })
+    });
+    match tried {
+        Encodings::Own => {}
+        Encodings::Of(dataset, rows) => json["encodings"] = serde_json::json!({ "of": dataset, "tried": rows }),
+        Encodings::Unknown => json["encodings"] = Value::Null,
+    }
+    json
 }
 
 fn heading(title: &str, layout: Layout) -> String {
@@ -187,22 +194,22 @@ mod tests {
 
     #[test]
     fn what_a_dataset_tried_is_shown_with_the_answers_or_where_it_would_be() {
+        let record_of = |metrics: Value| Record {
+            format: 1,
+            key: stillhouse_stage::store::Key::of("test", b""),
+            kind: "answers".into(),
+            revision: 1,
+            stage: "answers.a".into(),
+            recipe: "{}".into(),
+            output: stillhouse_stage::store::Digest::of(b"tree"),
+            metrics,
+            provenance: Value::Null,
+            created: String::new(),
+            seconds: 0.0,
+            run: String::new(),
+        };
         let page = |metrics: Value, tried: Encodings<'_>| {
-            let record = Record {
-                format: 1,
-                key: stillhouse_stage::store::Key::of("test", b""),
-                kind: "answers".into(),
-                revision: 1,
-                stage: "answers.a".into(),
-                recipe: "{}".into(),
-                output: stillhouse_stage::store::Digest::of(b"tree"),
-                metrics,
-                provenance: Value::Null,
-                created: String::new(),
-                seconds: 0.0,
-                run: String::new(),
-            };
-            stage_page(&record, &Tree::default(), tried, Layout::Text)
+            stage_page(&record_of(metrics), &Tree::default(), tried, Layout::Text)
         };
         let rows = json!([{ "encoding": "plain f16", "k": 5, "bytes-per-token": 31.0, "against": "captured" }]);
         let text = page(json!({}), Encodings::Of("dataset.d", &rows));
@@ -215,6 +222,12 @@ mod tests {
             unknown.ends_with("then `stillhouse show dataset.X`\n")
                 && !page(json!({}), Encodings::Own).contains("dataset.X")
         );
+        // As data it is the same.
+        let data = |tried: Encodings<'_>| stage_json(&record_of(json!({})), &Tree::default(), tried);
+        let of = json!({ "of": "dataset.d", "tried": rows });
+        assert_eq!(data(Encodings::Of("dataset.d", &rows)).get("encodings"), Some(&of));
+        assert_eq!(data(Encodings::Unknown).get("encodings"), Some(&Value::Null));
+        assert_eq!(data(Encodings::Own).get("encodings"), None);
         // What it has itself counts first.
         let own =
             page(json!({ "signals": { "encodings": [{ "encoding": "compact" }] } }), Encodings::Of("dataset.d", &rows));

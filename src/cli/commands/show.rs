@@ -27,17 +27,15 @@ pub fn run(command: &Show, global: &Global) -> Result<ExitCode, CliError> {
     }
     if let Some(record) = result_of(&store, &command.what)? {
         let files = store.tree(&record.output)?.unwrap_or_default();
+        let measured = Measured::of(&store, &record, &files)?;
+        let tried = match &measured {
+            None => Encodings::Own,
+            Some(Measured::By { stage, encodings }) => Encodings::Of(stage, encodings),
+            Some(Measured::Nowhere) => Encodings::Unknown,
+        };
         match global.format {
-            Format::Json => render::data(&stage_json(&record, &files).to_string()),
-            Format::Text => {
-                let measured = Measured::of(&store, &record, &files)?;
-                let tried = match &measured {
-                    None => Encodings::Own,
-                    Some(Measured::By { stage, encodings }) => Encodings::Of(stage, encodings),
-                    Some(Measured::Nowhere) => Encodings::Unknown,
-                };
-                render::data(&stage_page(&record, &files, tried, Layout::Text));
-            }
+            Format::Json => render::data(&stage_json(&record, &files, tried).to_string()),
+            Format::Text => render::data(&stage_page(&record, &files, tried, Layout::Text)),
         }
         return Ok(ExitCode::SUCCESS);
     }

@@ -29,17 +29,11 @@ pub(super) struct Found {
 }
 
 impl CapturedSource {
-    /// Creates the file of signals over `vocabulary` tokens.
-    pub(super) fn open(
-        path: PathBuf,
-        signals: PathBuf,
-        tokenizer: &str,
-        vocabulary: u32,
-        precision: Precision,
-    ) -> DataResult<Self> {
+    /// Creates the file of signals over `vocabulary` tokens. It is exact: what is kept of them is measured against it.
+    pub(super) fn open(path: PathBuf, signals: PathBuf, tokenizer: &str, vocabulary: u32) -> DataResult<Self> {
         let teacher = teacher_of(&path)?;
         let header = SignalHeader { teachers: vec![teacher.clone()], tokenizer: tokenizer.to_owned(), vocabulary };
-        let writer = SignalWriter::create(&signals, header, precision)?;
+        let writer = SignalWriter::create(&signals, header, Precision::F32)?;
         Ok(Self { path, teacher, signals, writer, matched: Matched::default() })
     }
 

@@ -93,6 +93,11 @@ impl<'a> Signals<'a> {
                 }
                 self.positions += told as u64;
                 match &mut self.anew {
+                    // Until now these were exact: they are rounded as local teachers' are where nothing is said.
+                    None if self.captured[source as usize] => {
+                        let kept: Vec<TopK> = (0..told).map(|place| signal.position(place)).collect();
+                        writer.add(key, signal.first_position(), &kept)?;
+                    }
                     None => writer.copy(key, &signal, positions)?,
                     Some(anew) => {
                         let kept = anew.make(&signal, positions, &key, self.vocabulary)?;

@@ -16,7 +16,7 @@ use crate::captured::CAPTURED_FILE;
 use crate::error::{DataError, DataResult};
 use crate::prompt::{Message, Prompt};
 use crate::server_tokens::Matched;
-use crate::signals::{HEADS, Precision, SIGNALS_FILE, SignalReader};
+use crate::signals::{HEADS, SIGNALS_FILE, SignalReader};
 use crate::source::{LineReader, Object, ObjectReader, RowTemplate};
 use crate::tokenizer::Tokenizer;
 
@@ -74,15 +74,13 @@ pub(super) fn open_all(
     let local = sources.iter().filter_map(|source| source.signals.as_ref().map(SignalReader::header));
     let widths = local.filter(|header| header.tokenizer == tokenizer.digest()).map(|header| header.vocabulary);
     let vocabulary = widths.max().unwrap_or(u32::try_from(tokenizer.vocabulary()).unwrap_or(u32::MAX));
-    // As local teachers' are kept where nothing is said; exact where others are made of them.
-    let precision = if config.signals.is_some() { Precision::F32 } else { Precision::default() };
     for (number, source) in sources.iter_mut().enumerate().filter(|(_, source)| source.signals.is_none()) {
         if !matches!(source.rows, OpenRows::Answers(_)) {
             continue;
         }
         let Some(path) = context.input(&format!("mix.{number}.answers"))?.find(CAPTURED_FILE) else { continue };
         let signals = context.scratch().join(format!("captured-{number}.bin"));
-        let captured = CapturedSource::open(path, signals, tokenizer.digest(), vocabulary, precision)?;
+        let captured = CapturedSource::open(path, signals, tokenizer.digest(), vocabulary)?;
         source.captured = Some(captured);
     }
     Ok(sources)

@@ -102,6 +102,21 @@ fn they_are_cut_encoded_and_shortened_like_a_local_teachers() {
 }
 
 #[test]
+fn encodings_are_measured_against_what_was_captured_whatever_is_made_of_it() {
+    let fixture = world();
+    let tried = |config: Value| {
+        let made = fixture.run(config).unwrap();
+        made.outcome.metrics["signals"]["encodings"].as_array().unwrap().clone()
+    };
+    let as_stored = tried(json!({ "mix": [{ "answers": "replies" }] }));
+    let row = as_stored.iter().find(|row| row["encoding"] == "plain f16").unwrap();
+    let rounding = row["kept-kl-mean"].as_f64().unwrap();
+    assert!((1e-10..1e-5).contains(&rounding), "two bytes a number round: {row}");
+    let anew = json!({ "top-k": 1, "encoding": { "compact": { "kl": 0.01 } } });
+    assert_eq!(as_stored, tried(json!({ "mix": [{ "answers": "replies" }], "signals": anew })));
+}
+
+#[test]
 fn rows_cut_to_what_the_server_said_nothing_of_have_no_signal() {
     let mut fixture = Fixture::new();
     let mut silent = said(&fixture, "It is four.");
