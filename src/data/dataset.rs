@@ -127,7 +127,7 @@ impl StageKind for Dataset {
             decontaminate::warn(statistics, passed.kept.len(), context);
         }
 
-        let written = output::write(&config, &mut passed, &parts, &sources, &tokenizer, &files, context)?;
+        let written = output::write(&config, &passed, &parts, &sources, &tokenizer, &files, context)?;
         let statistics = Statistics::new(&config, &tokenizer, passed, &left, &parts, written, decontaminated)?;
         statistics.write(&context.out())?;
         let mut metrics = statistics.metrics();

@@ -10,6 +10,7 @@ use super::assemble::{Assembler, Draft, Made};
 use super::config::DatasetConfig;
 use super::dropped::{Dropped, DroppedRow};
 use crate::answer::Outcome;
+use crate::embeddings::{EMBEDDINGS_FILE, Embedded, EmbeddingReader, TextDigest};
 use crate::error::DataResult;
 use crate::example::{ExampleReader, ExampleWriter, Row};
 use crate::filters::{Judged, Pass, Place, Texts, Verdict};
@@ -32,6 +33,8 @@ pub(super) struct Kept {
     pub(super) rank: u64,
     /// As in [`Made`].
     pub(super) signal_keys: Vec<SequenceKey>,
+    /// The text that a vector was made of, where a filter has changed the row since.
+    pub(super) embedded: Option<TextDigest>,
 }
 
 /// What came through.
@@ -46,6 +49,8 @@ pub(super) struct Passed {
     pub(super) dropped: Dropped,
     /// Filter → rows whose texts it changed.
     pub(super) changed: BTreeMap<&'static str, u64>,
+    /// The vectors by which the rows' spread is measured.
+    pub(super) vectors: Option<EmbeddingReader>,
 }
 
 pub(super) struct Gate<'a> {
@@ -59,6 +64,7 @@ pub(super) struct Gate<'a> {
     read: Vec<u64>,
     dropped: Dropped,
     changed: BTreeMap<&'static str, u64>,
+    vectors: Option<EmbeddingReader>,
 }
 
 /// A row on its way through the filters.
@@ -70,6 +76,8 @@ struct Waiting {
     content: u128,
     score: Option<f64>,
     changed: bool,
+    /// As in [`Kept`].
+    embedded: Option<TextDigest>,
 }
 
 /// Why a row goes: a word, and what the filter says beyond it.
@@ -82,7 +90,7 @@ impl Waiting {
     fn new(draft: Draft) -> Self {
         let Draft { row, outcome, finished, made } = draft;
         let made = made.map_err(|why| Refused { why, detail: None });
-        Self { content: content(&row), row, outcome, finished, made, score: None, changed: false }
+        Self { content: content(&row), row, outcome, finished, made, score: None, changed: false, embedded: None }
     }
 
     fn refuse(&mut self, why: &'static str, detail: Option<String>) {
@@ -107,13 +115,15 @@ impl Waiting {
         })
     }
 
-    /// Takes other texts and makes an example of them.
-    fn change(&mut self, texts: Texts, assembler: &Assembler<'_>) -> DataResult<()> {
+    /// Takes other texts and makes an example of them. What vectors of `embedded` stand for is the text that was there first.
+    fn change(&mut self, texts: Texts, assembler: &Assembler<'_>, embedded: Option<Embedded>) -> DataResult<()> {
         let Ok(made) = &self.made else { return Ok(()) };
+        let of_now = || Some(TextDigest::of(&embedded?.text(&self.row.messages, &self.row.completion)?));
+        let embedded = if self.changed { self.embedded } else { of_now() };
         let Texts { messages, completion, reference } = texts;
         let row = Row { messages, completion, reference, ..self.row.clone() };
         let draft = assembler.assemble_again(row, self.outcome, self.finished, &made.example)?;
-        *self = Self { score: self.score, changed: true, ..Self::new(draft) };
+        *self = Self { score: self.score, changed: true, embedded, ..Self::new(draft) };
         Ok(())
     }
 
@@ -126,8 +136,8 @@ impl Waiting {
             Some(prompt) => prompt_group(prompt),
             None => (self.content >> 64) as u64,
         };
-        let signal_keys = made.signal_keys.clone();
-        Ok(Kept { source: self.row.source, group, rank: self.content as u64, signal_keys })
+        let (signal_keys, embedded) = (made.signal_keys.clone(), self.embedded);
+        Ok(Kept { source: self.row.source, group, rank: self.content as u64, signal_keys, embedded })
     }
 }
 
@@ -155,6 +165,7 @@ impl<'a> Gate<'a> {
             read: vec![0; config.mix.len()],
             dropped: Dropped::create(&context.out(), reasons)?,
             changed: BTreeMap::new(),
+            vectors: vectors(config, context)?,
         })
     }
 
@@ -181,8 +192,9 @@ impl<'a> Gate<'a> {
                 waiting.refuse(DUPLICATE, None);
             }
         }
+        let embedded = self.vectors.as_ref().map(EmbeddingReader::of);
         for (name, pass) in &mut self.filters {
-            let changed = filter(name, pass.as_mut(), &mut batch, self.assembler)?;
+            let changed = filter(name, pass.as_mut(), &mut batch, self.assembler, embedded)?;
             if changed > 0 {
                 *self.changed.entry(name).or_default() += changed;
             }
@@ -206,8 +218,23 @@ impl<'a> Gate<'a> {
         self.judge()?;
         self.writer.finish()?;
         let examples = ExampleReader::open(&self.spool)?;
-        Ok(Passed { kept: self.kept, examples, read: self.read, dropped: self.dropped, changed: self.changed })
+        let Self { kept, read, dropped, changed, vectors, .. } = self;
+        Ok(Passed { kept, examples, read, dropped, changed, vectors })
     }
+}
+
+/// The vectors by which the rows' spread is measured: those that the table names, else those of its first filter that names some.
+fn vectors(config: &DatasetConfig, context: &Context) -> Result<Option<EmbeddingReader>, Failure> {
+    let of_filter = config.filters.iter().enumerate().find_map(|(number, filter)| {
+        let field = filter.value.embeddings_field()?;
+        Some((Place::new(context, format!("filters.{number}.{}", filter.name)), field))
+    });
+    let artifact = match (&config.embeddings, of_filter) {
+        (Some(_), _) => context.input("embeddings")?,
+        (None, Some((place, field))) => place.input(field)?,
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(EmbeddingReader::open(&artifact.path(EMBEDDINGS_FILE)?)?))
 }
 
 /// Lets a filter judge those of a batch that are still there; gives how many rows it changed.
@@ -216,6 +243,7 @@ fn filter(
     pass: &mut dyn Pass,
     batch: &mut [Waiting],
     assembler: &Assembler<'_>,
+    embedded: Option<Embedded>,
 ) -> DataResult<u64> {
     let rows: Vec<Judged<'_>> = batch.iter().filter_map(Waiting::judged).collect();
     let verdicts = pass.judge(&rows)?;
@@ -231,7 +259,7 @@ fn filter(
             waiting.refuse(name, Some(detail));
             Ok(0)
         }
-        Verdict::Change(texts) => waiting.change(*texts, assembler).map(|()| 1),
+        Verdict::Change(texts) => waiting.change(*texts, assembler, embedded).map(|()| 1),
     });
     changes.try_reduce(|| 0, |a, b| Ok(a + b))
 }

@@ -14,10 +14,9 @@ use super::select::Parts;
 use super::signals::Signals;
 use super::source::OpenSource;
 use super::statistics::{PartStatistics, SignalStatistics};
-use crate::embeddings::{EMBEDDINGS_FILE, EmbeddingReader};
+use crate::embeddings::{EmbeddingReader, TextDigest};
 use crate::error::{DataError, DataResult};
 use crate::example::{ExampleWriter, Row};
-use crate::filters::Place;
 use crate::model_folder::ModelFolder;
 use crate::server_tokens::Matched;
 use crate::signals::{HEADS, SignalReader};
@@ -35,7 +34,7 @@ pub(super) struct Written {
 
 pub(super) fn write(
     config: &DatasetConfig,
-    passed: &mut Passed,
+    passed: &Passed,
     parts: &Parts,
     sources: &[OpenSource],
     tokenizer: &Tokenizer,
@@ -56,32 +55,17 @@ pub(super) fn write(
     }
     let captured: Vec<bool> = sources.iter().map(|source| source.matched.is_some()).collect();
     let mut signals = Signals::create(config.signals.as_ref(), &readers, &captured, &out)?;
-    let vectors = vectors(config, context)?;
-    let mut sample = Sample::of(passed, &parts.train, vectors.as_ref());
+    let mut sample = Sample::of(passed, &parts.train);
     let train = write_part(passed, &parts.train, &out.join(TRAIN), &mut signals, &mut sample)?;
     let holdout = write_part(passed, &parts.holdout, &out.join(HOLDOUT), &mut signals, &mut Sample::default())?;
     let signals = signals.finish()?;
     copy_tokenizer(tokenizer_files, &out.join(TOKENIZER))?;
     let matched = sources.iter().map(|source| source.matched).collect();
-    let diversity = diversity::measure(sample.rows(), vectors.is_some())?;
+    let diversity = diversity::measure(sample.rows(), passed.vectors.is_some())?;
     if diversity.as_ref().is_some_and(|figures| figures.embedding_rows == Some(0)) {
         context.warn("the embeddings have a vector for none of the rows: they are of other texts");
     }
     Ok(Written { train, holdout, signals, matched, diversity })
-}
-
-/// The vectors by which the rows' spread is measured: those that the table names, else those of its first filter that names some.
-fn vectors(config: &DatasetConfig, context: &Context) -> Result<Option<EmbeddingReader>, Failure> {
-    let of_filter = config.filters.iter().enumerate().find_map(|(number, filter)| {
-        let field = filter.value.embeddings_field()?;
-        Some((Place::new(context, format!("filters.{number}.{}", filter.name)), field))
-    });
-    let artifact = match (&config.embeddings, of_filter) {
-        (Some(_), _) => context.input("embeddings")?,
-        (None, Some((place, field))) => place.input(field)?,
-        (None, None) => return Ok(None),
-    };
-    Ok(Some(EmbeddingReader::open(&artifact.path(EMBEDDINGS_FILE)?)?))
 }
 
 fn reasons(passed: &Passed) -> String {
@@ -139,7 +123,7 @@ fn write_part(
         let row = row_at(&mut rows, *place)?;
         let found = signals.copy(row.source, &passed.kept[*place].signal_keys, &example.tokens)?;
         statistics.count(&example, found);
-        sample.take(*place, &row)?;
+        sample.take(*place, &row, passed.kept[*place].embedded)?;
         writer.add(&example, &row)?;
     }
     writer.finish()?;
@@ -162,23 +146,24 @@ struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    fn of(passed: &Passed, places: &[usize], vectors: Option<&'a EmbeddingReader>) -> Self {
+    fn of(passed: &'a Passed, places: &[usize]) -> Self {
         let mut by_rank: Vec<(u64, usize)> = places.iter().map(|place| (passed.kept[*place].rank, *place)).collect();
         by_rank.sort_unstable();
         by_rank.truncate(diversity::SAMPLE);
         let ranks = by_rank.into_iter().map(|(rank, place)| (place, rank)).collect();
-        Self { ranks, vectors, rows: Vec::new() }
+        Self { ranks, vectors: passed.vectors.as_ref(), rows: Vec::new() }
     }
 
-    fn take(&mut self, place: usize, row: &Row) -> DataResult<()> {
+    /// `embedded` is the text that the row had before filters changed it; its vector says what the row is about, too.
+    fn take(&mut self, place: usize, row: &Row, embedded: Option<TextDigest>) -> DataResult<()> {
         let Some(rank) = self.ranks.get(&place) else { return Ok(()) };
-        let vector = match self.vectors {
-            Some(vectors) => match vectors.of().text(&row.messages, &row.completion) {
-                Some(text) => vectors.unit(&text)?,
-                None => None,
-            },
-            None => None,
-        };
+        let mut vector = None;
+        if let Some(vectors) = self.vectors {
+            let now = || Some(TextDigest::of(&vectors.of().text(&row.messages, &row.completion)?));
+            if let Some(text) = embedded.or_else(now) {
+                vector = vectors.unit_of(text)?;
+            }
+        }
         self.rows.push((*rank, Sampled { completion: row.completion.clone(), vector }));
         Ok(())
     }

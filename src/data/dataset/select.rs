@@ -72,6 +72,7 @@ mod tests {
             group: spread(*group),
             rank: spread(group + 1),
             signal_keys: Vec::new(),
+            embedded: None,
         };
         rows.iter().map(row).collect()
     }

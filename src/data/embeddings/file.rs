@@ -177,7 +177,11 @@ impl EmbeddingReader {
     /// # Errors
     /// A damaged file.
     pub fn vector(&self, text: &str) -> DataResult<Option<Vec<f32>>> {
-        let Some(place) = self.places.get(&TextDigest::of(text)) else { return Ok(None) };
+        self.vector_of(TextDigest::of(text))
+    }
+
+    fn vector_of(&self, text: TextDigest) -> DataResult<Option<Vec<f32>>> {
+        let Some(place) = self.places.get(&text) else { return Ok(None) };
         let bytes = self.width as u64 * 4;
         let (numbers, _) = self.data.part(HEADER_BYTES + u64::from(*place) * bytes, bytes)?.as_chunks::<4>();
         Ok(Some(numbers.iter().map(|number| f32::from_le_bytes(*number)).collect()))
@@ -188,7 +192,15 @@ impl EmbeddingReader {
     /// # Errors
     /// A damaged file; a vector without a direction.
     pub fn unit(&self, text: &str) -> DataResult<Option<Vec<f32>>> {
-        let Some(vector) = self.vector(text)? else { return Ok(None) };
+        self.unit_of(TextDigest::of(text))
+    }
+
+    /// The same of a text that is only known by its digest.
+    ///
+    /// # Errors
+    /// As [`EmbeddingReader::unit`].
+    pub fn unit_of(&self, text: TextDigest) -> DataResult<Option<Vec<f32>>> {
+        let Some(vector) = self.vector_of(text)? else { return Ok(None) };
         let length = vector.iter().map(|number| f64::from(*number) * f64::from(*number)).sum::<f64>().sqrt();
         if !(length.is_finite() && length > 0.0) {
             return Err(DataError::corrupt(self.path(), "a vector has no direction"));

@@ -130,6 +130,28 @@ fn a_filter_that_covers_texts_before_they_are_found_is_told_by_check() {
 }
 
 #[test]
+fn rows_whose_texts_are_covered_keep_their_vectors_in_the_figures() {
+    let mut fixture = Fixture::new();
+    let texts = ["Ask eve@mail.ch", "Ask bob@mail.ch, or call +41 44 668 18 00", "Paris"];
+    let all = ["who?", "who else?", "capital?"].iter().zip(texts).map(|(prompt, text)| answer(prompt, text, Reply::Ok));
+    answers(&mut fixture.bench, "replies", &all.collect::<Vec<_>>(), None);
+    let vectors = [(texts[0], [1.0, 0.0, 0.0]), (texts[1], [0.0, 1.0, 0.0]), (texts[2], [0.0, 0.0, 1.0])];
+    embeddings(&mut fixture.bench, "vectors", Embedded::Answer, &vectors);
+    let duplicate = json!({ "semantic-duplicate": { "embeddings": "vectors" } });
+    let filters = json!([duplicate, "personal-data", "secrets"]);
+    let made = fixture.run(json!({ "mix": [{ "answers": "replies" }], "filters": filters })).unwrap();
+    assert_eq!(made.outcome.metrics["changed"], json!({ "personal-data": 2 }));
+    let diversity = &made.outcome.metrics["diversity"];
+    assert_eq!((&diversity["rows"], &diversity["embedding-rows"]), (&json!(3), &json!(3)), "{diversity}");
+    assert!((diversity["embedding-spread"].as_f64().unwrap() - 1.0).abs() < 1e-6, "{diversity}");
+    // In any order: the figures are of the texts that were embedded.
+    let filters = json!(["personal-data", "secrets"]);
+    let table = json!({ "mix": [{ "answers": "replies" }], "filters": filters, "embeddings": "vectors" });
+    assert_eq!(&fixture.run(table).unwrap().outcome.metrics["diversity"], diversity);
+    assert!(fixture.bench.said.warnings().iter().all(|warning| !warning.contains("embeddings have a vector for none")));
+}
+
+#[test]
 fn a_dataset_names_vectors_for_its_figures_alone() {
     let mut fixture = Fixture::new();
     let mix = four(&mut fixture);
