@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use stillhouse_stage::{How, Spent};
+use stillhouse_stage::{How, InVain, Spent};
 
 use crate::format::{self, count};
 use crate::grid::{Grid, Layout};
@@ -70,7 +70,8 @@ impl Sum {
 
 impl From<&Spent> for Sum {
     fn from(spent: &Spent) -> Self {
-        let Spent { teacher: _, requests, texts, prompt_tokens, completion_tokens, usd, not_reported } = spent;
+        let Spent { teacher: _, requests, texts, prompt_tokens, completion_tokens, usd, not_reported, in_vain: _ } =
+            spent;
         Self {
             requests: *requests,
             texts: *texts,
@@ -162,20 +163,39 @@ fn cells(name: &str, sum: Sum) -> [String; 5] {
     [name.to_owned(), requests, count(prompt_tokens), count(completion_tokens), usd]
 }
 
-/// What a stage without a result had paid for: `12 requests, 3.4 k tokens, $0.0123`; nothing where it had not.
-pub fn paid_in_vain(stage: &str, result: &StageResult) -> Option<String> {
+/// What a stage without a result had paid for, and that it is kept: `12 requests, 3.4 k tokens, $0.0123: kept, and not paid again`.
+/// What went to requests that brought no reply stands apart. Nothing where nothing is kept.
+pub fn paid_before(stage: &str, result: &StageResult) -> Option<String> {
     if result.how().is_some() {
         return None;
     }
-    let mut all = Sum::default();
+    let (mut all, mut lost) = (Sum::default(), Sum::default());
     parts(stage, result).into_iter().for_each(|(_, sum)| all.add(sum));
+    for InVain { prompt_tokens, completion_tokens, usd, not_reported } in
+        result.spent.values().filter_map(|spent| spent.in_vain)
+    {
+        lost.add(Sum { prompt_tokens, completion_tokens, usd, not_reported, ..Sum::default() });
+    }
     let Sum { requests, texts, prompt_tokens, completion_tokens, usd, .. } = all;
     if requests == 0 {
         return None;
     }
-    let usd = usd.map(|usd| format!(", ${usd:.4}")).unwrap_or_default();
-    let requests = format::requests(requests, texts);
-    Some(format!("{requests}, {} tokens{usd}", count(prompt_tokens + completion_tokens)))
+    let dollars = |usd: Option<f64>| usd.map(|usd| format!(", ${usd:.4}")).unwrap_or_default();
+    let in_vain = lost.prompt_tokens + lost.completion_tokens;
+    let tokens = (prompt_tokens + completion_tokens).saturating_sub(in_vain);
+    let usd = dollars(usd.map(|usd| (usd - lost.usd.unwrap_or_default()).max(0.0)));
+    // Where a request carries several texts, those that brought nothing are among the requests.
+    let requests = if texts > 0 { requests.saturating_sub(lost.not_reported) } else { requests };
+    let kept =
+        format!("{}, {} tokens{usd}: kept, and not paid again", format::requests(requests, texts), count(tokens));
+    if in_vain == 0 {
+        return Some(kept);
+    }
+    let assumed = match lost.not_reported {
+        0 => String::new(),
+        some => format!(", at most: {} not reported", count(some)),
+    };
+    Some(format!("{kept}; requests that brought no reply took {} tokens{}{assumed}", count(in_vain), dollars(lost.usd)))
 }
 
 #[cfg(test)]
@@ -230,6 +250,7 @@ mod tests {
             completion_tokens: requests,
             usd,
             not_reported: 0,
+            in_vain: None,
         };
         Event::Stage { stage: stage.into(), said: StageEvent::Spent(spent) }
     }
@@ -279,6 +300,25 @@ mod tests {
         assert_eq!(spend(&record).all.not_reported, 2);
         let table = spend_table(&record, Layout::Text);
         assert!(table.contains("at most 0.1250 (2 not reported)"), "{table}");
+    }
+
+    #[test]
+    fn what_brought_no_reply_is_not_told_as_kept() {
+        let Event::Stage { stage, said: StageEvent::Spent(spent) } = said("judge.failed", 3, Some(0.125)) else {
+            panic!("it says what it spent")
+        };
+        let in_vain = InVain { prompt_tokens: 20, completion_tokens: 2, usd: Some(0.0625), not_reported: 2 };
+        let summary = |in_vain: InVain| {
+            let said = StageEvent::Spent(Spent { not_reported: 2, in_vain: Some(in_vain), ..spent.clone() });
+            let failed = Event::StageFailed { stage: stage.clone(), failure: Failure::input("no"), seconds: 1.0 };
+            crate::run_summary(&fold(&[run_started(1), Event::Stage { stage: stage.clone(), said }, failed]))
+        };
+        let kept = "judge.failed paid for 3 requests, 11 tokens, $0.0625: kept, and not paid again; requests that brought no \
+                    reply took 22 tokens, $0.0625";
+        let told = summary(in_vain);
+        assert!(told.contains(&format!("{kept}, at most: 2 not reported\n")), "{told}");
+        let told = summary(InVain { not_reported: 0, ..in_vain });
+        assert!(told.contains(&format!("{kept}\n")), "{told}");
     }
 
     #[test]

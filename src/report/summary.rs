@@ -4,7 +4,7 @@ use stillhouse_stage::How;
 
 use crate::format::duration;
 use crate::run_record::{RunEnd, RunRecord, State};
-use crate::spend::paid_in_vain;
+use crate::spend::paid_before;
 
 /// How a result came about, in one word.
 pub fn how_word(how: How) -> &'static str {
@@ -103,9 +103,10 @@ fn skipped(record: &RunRecord) -> Vec<String> {
 
 /// What stages without a result had paid for: no table of results tells of it.
 fn paid(record: &RunRecord) -> impl Iterator<Item = String> {
-    record.stages.iter().filter_map(|(stage, result)| {
-        paid_in_vain(stage, result).map(|paid| format!("{stage} paid for {paid}: kept, and not paid again"))
-    })
+    record
+        .stages
+        .iter()
+        .filter_map(|(stage, result)| paid_before(stage, result).map(|paid| format!("{stage} paid for {paid}")))
 }
 
 /// `a, b, c and 97 more`

@@ -193,7 +193,27 @@ pub struct Spent {
     /// Requests of which nobody said what they took: the figures are the most that it can be.
     #[serde(default, skip_serializing_if = "is_none")]
     pub not_reported: u64,
+    /// The part of tokens and dollars that went to requests that brought no reply: only the rest is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_vain: Option<InVain>,
 }
+
+/// What requests took that brought no reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct InVain {
+    /// Tokens of their prompts.
+    pub prompt_tokens: u64,
+    /// Tokens of their replies.
+    pub completion_tokens: u64,
+    /// US dollars; nothing where the teacher has no prices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd: Option<f64>,
+    /// Those of which nobody said what they took: the figures are the most that it can be.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub not_reported: u64,
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 fn is_none(count: &u64) -> bool {
     *count == 0

@@ -48,7 +48,7 @@ pub mod recipe;
 pub mod risk;
 
 pub use context::{Artifact, Cancel, Context, EventSink};
-pub use event::{Event, How, Spent, StageEvent};
+pub use event::{Event, How, InVain, Spent, StageEvent};
 pub use explained::{Against, Explained};
 pub use failure::{Class, Failure};
 pub use forecast::{Ahead, CountedBy, Forecast};

@@ -113,8 +113,9 @@ pub struct Asking {
     failures: Failures,
     /// Whether a look for what is missing found a reply.
     found_before: AtomicBool,
-    /// Replies that were asked for and stored.
+    /// Replies that were asked for and stored, and what the server counted for them.
     stored: AtomicU64,
+    counted: Mutex<Estimate>,
     /// Requests whose batch has come so far.
     batched: AtomicU64,
     refused_in_batches: Mutex<RefusedInBatches>,
@@ -131,6 +132,10 @@ pub struct Paid {
     pub completion: u64,
     /// Requests of which nobody said what they took: tokens are then the most that it can be.
     pub not_reported: u64,
+    /// The part of the tokens that went to requests that brought no reply.
+    pub in_vain: Estimate,
+    /// Those of `not_reported` that were not answered.
+    pub unanswered: u64,
 }
 
 /// What a question came to.
@@ -184,6 +189,7 @@ impl Asking {
             failures: Failures::default(),
             found_before: AtomicBool::new(false),
             stored: AtomicU64::new(0),
+            counted: Mutex::default(),
             batched: AtomicU64::new(0),
             refused_in_batches: Mutex::default(),
         })
@@ -221,8 +227,25 @@ impl Asking {
 
     /// What was paid for so far, whether `take` has seen it or not.
     pub fn paid(&self) -> Paid {
-        let Spent { tokens: Estimate { prompt, completion }, not_reported, .. } = self.spent();
-        Paid { requests: self.stored.load(Ordering::Relaxed), prompt, completion, not_reported }
+        let Spent { tokens, not_reported, uncounted_replies, assumed, unanswered, .. } = self.spent();
+        let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of a reply that is not counted what is assumed is kept with it.
+        let in_vain = |all: u64, counted: u64, assumed: u64, unanswered: u64| {
+            all.saturating_sub(counted).saturating_sub(assumed.saturating_sub(unanswered))
+        };
+        let in_vain = Estimate {
+            prompt: in_vain(tokens.prompt, counted.prompt, assumed.prompt, unanswered.prompt),
+            completion: in_vain(tokens.completion, counted.completion, assumed.completion, unanswered.completion),
+        };
+        let Estimate { prompt, completion } = tokens;
+        Paid {
+            requests: self.stored.load(Ordering::Relaxed),
+            prompt,
+            completion,
+            not_reported,
+            in_vain,
+            unanswered: not_reported.saturating_sub(uncounted_replies),
+        }
     }
 
     /// What the requests cost that were sent, whatever they came to.

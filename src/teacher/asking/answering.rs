@@ -10,7 +10,8 @@ use tokio::sync::SemaphorePermit;
 use super::{Asking, LOOK_ELSEWHERE, Landing, Origin, Question};
 use crate::provider::server::{At, Unanswered};
 use crate::replies::{Claim, Mine, RequestKey};
-use crate::reply::Reply;
+use crate::reply::{Reply, Usage};
+use crate::transport::Estimate;
 
 impl Asking {
     pub(super) async fn answer(&self, question: &Question, key: RequestKey) -> Result<Landing, Failure> {
@@ -113,7 +114,7 @@ impl Asking {
                 },
             };
             let location = self.store.put(key, max_tokens, &reply).await?;
-            self.stored.fetch_add(1, Ordering::Relaxed);
+            self.note_stored(&reply);
             drop(mine);
             return Ok(Landing::Reply(location, Origin::Asked));
         }
@@ -137,9 +138,16 @@ impl Asking {
     }
 
     /// Notes a reply that was stored ahead of its turn.
-    pub(super) fn was_paid(&self, key: RequestKey) {
-        self.stored.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn was_paid(&self, key: RequestKey, reply: &Reply) {
+        self.note_stored(reply);
         self.note_asked_ahead(key);
+    }
+
+    fn note_stored(&self, reply: &Reply) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let Usage { prompt, completion } = reply.usage;
+        *counted = counted.plus(Estimate { prompt: prompt.into(), completion: completion.into() });
+        self.stored.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that a request was asked ahead of its turn, whatever came of it.

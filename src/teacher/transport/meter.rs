@@ -20,6 +20,8 @@ pub struct Spent {
     pub uncounted_replies: u64,
     /// The part of `tokens` that is assumed for them.
     pub assumed: Estimate,
+    /// The part of `assumed` for requests that were not answered.
+    pub unanswered: Estimate,
 }
 
 /// Counts what a stage spends.
@@ -39,6 +41,9 @@ impl Meter {
             spent.not_reported += 1;
             spent.uncounted_replies += u64::from(uncounted);
             spent.assumed = spent.assumed.plus(charged);
+            if !uncounted {
+                spent.unanswered = spent.unanswered.plus(charged);
+            }
         }
         charged
     }
@@ -81,5 +86,6 @@ mod tests {
         assert_eq!((spent.not_reported, spent.uncounted_replies, spent.requests, spent.billed), (2, 1, 4, 3));
         assert_eq!(spent.tokens, Estimate { prompt: 23, completion: 42 });
         assert_eq!(spent.assumed, Estimate { prompt: 20, completion: 40 });
+        assert_eq!(spent.unanswered, Estimate { prompt: 10, completion: 20 });
     }
 }

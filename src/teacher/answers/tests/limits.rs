@@ -80,6 +80,33 @@ fn a_teacher_that_is_down_stops_the_stage_and_not_one_request_after_the_other() 
 }
 
 #[test]
+fn what_went_to_requests_without_a_reply_is_not_told_as_kept() {
+    for (poison, lost) in [
+        // A broken reply that is counted, twice; and no reply at all, of which nobody says what it took.
+        (Act::ok(r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}"#), "10 + 2 tokens, $12.0000"),
+        (Act::status(500, "oops"), "not reported"),
+    ] {
+        let server = Server::start(move |asked| if number_in(asked) == 3 { poison.clone() } else { echo(asked) });
+        let bench = Bench::new();
+        let mut teacher = server.definition(json!({ "attempts": 2 }));
+        teacher["prices"] = json!({ "input": 1e6, "output": 1e6 });
+        bench.run(&prompts(10), teacher, json!({ "sampling": { "max-tokens": 64 } })).err().unwrap();
+        let notes = bench.notes();
+        let (kept, in_vain) = notes[0].split_once("; requests that brought none took ").unwrap();
+        assert_eq!(kept, "teacher t: 9 new replies are kept (63 + 36 tokens, $99.0000)");
+        match lost {
+            "not reported" => {
+                assert!(
+                    in_vain.contains(" + 128 tokens, $") && in_vain.ends_with(", at most: 2 not reported"),
+                    "{notes:?}"
+                );
+            }
+            counted => assert_eq!(in_vain, counted),
+        }
+    }
+}
+
+#[test]
 fn a_prompt_that_is_never_answered_costs_the_others_nothing_and_is_remembered() {
     let poison = || {
         Server::start(|asked| match number_in(asked) {

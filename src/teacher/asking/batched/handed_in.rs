@@ -259,7 +259,7 @@ impl HandedIn {
             // Held back before anything was said, with a status of its own: nothing is to be paid.
             let refused = reply.outcome == Outcome::ContentFilter && reply.usage == Usage::default();
             self.settle(key, if refused { Cost::Nothing } else { Cost::Counted(reply.usage) });
-            asking.was_paid(*key);
+            asking.was_paid(*key, reply);
         }
         brought.stored += replies.len() as u64;
         brought.pending.clear();
