@@ -32,15 +32,16 @@ pub fn stage_page(record: &Record, files: &Tree, tried: Encodings<'_>, layout: L
     let names = provenance.as_object_mut().and_then(|members| members.remove(NAMES)).unwrap_or(Value::Null);
     let mut metrics = record.metrics.clone();
     let own = encodings(&mut metrics);
-    let (of, encodings) = match tried {
-        Encodings::Of(dataset, rows) if own.rows.is_empty() => (format!(" (in {dataset})"), table(rows)),
-        _ => (String::new(), own),
+    let (of, rows) = match tried {
+        Encodings::Of(dataset, rows) if table(&own).rows.is_empty() => (format!(" (in {dataset})"), rows),
+        _ => (String::new(), &own),
     };
+    let against = if is_against_the_captured(rows) { ", against what was captured" } else { "" };
     let sections = [
         (String::new(), facts(record, files)),
         ("recipe".to_owned(), grid_of(&recipe)),
         ("metrics".to_owned(), grid_of(&metrics)),
-        (format!("what each encoding of the teacher's signals takes and costs{of}"), encodings),
+        (format!("what each encoding of the teacher's signals takes and costs{against}{of}"), table(rows)),
         ("names, when it was made".to_owned(), grid_of(&names)),
         ("provenance".to_owned(), grid_of(&provenance)),
         ("files".to_owned(), file_grid(files)),
@@ -111,17 +112,24 @@ fn facts(record: &Record, files: &Tree) -> Grid {
 
 /// The encodings that a stage tried on its first answers, taken out of its metrics: `answers` on a local teacher's, `dataset` on
 /// what a server told.
-fn encodings(metrics: &mut Value) -> Grid {
+fn encodings(metrics: &mut Value) -> Value {
     let tried = metrics.get_mut("signals").and_then(Value::as_object_mut).and_then(|it| it.remove("encodings"));
-    table(&tried.unwrap_or(Value::Null))
+    tried.unwrap_or(Value::Null)
+}
+
+/// Whether divergences are those from what was captured, the rest of the vocabulary being unknown.
+fn is_against_the_captured(tried: &Value) -> bool {
+    tried.as_array().is_some_and(|rows| !rows.is_empty() && rows.iter().all(|row| row["against"] == "captured"))
 }
 
 fn table(tried: &Value) -> Grid {
     let mut grid = Grid::new(["encoding", "k", "bytes/token", "KL mean", "KL max", "rounding KL mean", "mass outside"]);
+    // Where it is all of them, the heading says so.
+    let all = is_against_the_captured(tried);
     for row in tried.as_array().into_iter().flatten() {
         let number = |name: &str| leaf(&row[name]);
         let encoding = row["encoding"].as_str().unwrap_or("–");
-        let of = if row["against"] == "captured" { ", against what was captured" } else { "" };
+        let of = if !all && row["against"] == "captured" { ", against what was captured" } else { "" };
         grid.row([
             format!("{encoding}{of}"),
             number("k"),
@@ -214,7 +222,8 @@ mod tests {
         let rows = json!([{ "encoding": "plain f16", "k": 5, "bytes-per-token": 31.0, "against": "captured" }]);
         let text = page(json!({}), Encodings::Of("dataset.d", &rows));
         assert!(
-            text.contains("takes and costs (in dataset.d)\n") && text.contains("plain f16, against what was"),
+            text.contains("takes and costs, against what was captured (in dataset.d)\n")
+                && text.contains("\nplain f16 "),
             "{text}"
         );
         let unknown = page(json!({}), Encodings::Unknown);
@@ -239,13 +248,13 @@ mod tests {
         let mut metrics = json!({ "signals": { "positions": 7, "encodings": [
             { "encoding": "compact kl 0.001", "k": 50, "bytes-per-token": 77.4, "kl-mean": 0.538, "kl-max": 2.31,
               "kept-kl-mean": 0.00066, "outside-mean": 0.148 }] } });
-        let grid = encodings(&mut metrics);
+        let grid = table(&encodings(&mut metrics));
         assert_eq!(grid.rows.len(), 1);
         assert_eq!(grid.rows[0][..3], ["compact kl 0.001", "50", "77.4"]);
         assert_eq!(metrics, json!({ "signals": { "positions": 7 } }));
-        let mut metrics = json!({ "signals": { "encodings": [
-            { "encoding": "12 draws", "k": 6.5, "bytes-per-token": 13.8, "against": "captured" }] } });
-        assert_eq!(encodings(&mut metrics).rows[0][..4], ["12 draws, against what was captured", "6.5", "13.8", "–"]);
-        assert!(encodings(&mut json!({ "rows": 3 })).rows.is_empty());
+        let mixed = json!([{ "encoding": "plain f16", "k": 5, "against": "whole" },
+            { "encoding": "12 draws", "k": 6.5, "bytes-per-token": 13.8, "against": "captured" }]);
+        assert_eq!(table(&mixed).rows[1][..4], ["12 draws, against what was captured", "6.5", "13.8", "–"]);
+        assert_eq!(encodings(&mut json!({ "rows": 3 })), Value::Null);
     }
 }
