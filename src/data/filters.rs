@@ -157,7 +157,24 @@ pub struct Judged<'a> {
     pub score: Option<f64>,
 }
 
-impl Judged<'_> {
+impl<'a> Judged<'a> {
+    /// A text by itself, of no source.
+    #[must_use]
+    pub fn of_text(completion: &'a str) -> Self {
+        Self {
+            source: 0,
+            line: 0,
+            prompt: None,
+            sample: 0,
+            messages: &[],
+            completion,
+            reference: None,
+            tokens: 0,
+            outcome: None,
+            score: None,
+        }
+    }
+
     /// Whether both are samples of one prompt: answers of one source to the same question.
     fn is_sample_beside(&self, other: &Self) -> bool {
         self.outcome.is_some() && (self.source, self.prompt) == (other.source, other.prompt)
@@ -234,18 +251,7 @@ pub(crate) mod testing {
 
     /// A row without a prompt.
     pub(crate) fn judged(completion: &str) -> Judged<'_> {
-        Judged {
-            source: 0,
-            line: 1,
-            prompt: None,
-            sample: 0,
-            messages: &[],
-            completion,
-            reference: None,
-            tokens: completion.len(),
-            outcome: None,
-            score: None,
-        }
+        Judged { line: 1, tokens: completion.len(), ..Judged::of_text(completion) }
     }
 
     /// A teacher's answer to a prompt.

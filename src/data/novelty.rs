@@ -42,19 +42,7 @@ impl Novelty {
         if !self.seen.insert(same_words(text)) {
             return Ok(Some(Known::Duplicate));
         }
-        let row = Judged {
-            source: 0,
-            line: 0,
-            prompt: None,
-            sample: 0,
-            messages: &[],
-            completion: text,
-            reference: None,
-            tokens: 0,
-            outcome: None,
-            score: None,
-        };
-        Ok(match self.near.judge(&[row])?.pop() {
+        Ok(match self.near.judge(&[Judged::of_text(text)])?.pop() {
             Some(Verdict::Drop(why)) => Some(Known::NearDuplicate(why)),
             _ => None,
         })

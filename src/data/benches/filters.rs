@@ -116,7 +116,8 @@ impl EventSink for Silent {
 }
 
 fn judge(filter: &dyn Filter, place: &Place<'_>, texts: &[String]) -> Result<(f64, usize), Box<dyn Error>> {
-    let rows: Vec<Judged<'_>> = texts.iter().zip(1..).map(|(text, line)| plain(text, line)).collect();
+    let rows: Vec<Judged<'_>> =
+        texts.iter().zip(1..).map(|(text, line)| Judged { line, ..Judged::of_text(text) }).collect();
     let mut pass = filter.start(place).map_err(|failure| failure.message)?;
     let started = Instant::now();
     let mut found = 0;
@@ -124,21 +125,6 @@ fn judge(filter: &dyn Filter, place: &Place<'_>, texts: &[String]) -> Result<(f6
         found += pass.judge(rows)?.iter().filter(|verdict| !matches!(verdict, Verdict::Keep)).count();
     }
     Ok((started.elapsed().as_secs_f64(), found))
-}
-
-fn plain(completion: &str, line: u64) -> Judged<'_> {
-    Judged {
-        source: 0,
-        line,
-        prompt: None,
-        sample: 0,
-        messages: &[],
-        completion,
-        reference: None,
-        tokens: 0,
-        outcome: None,
-        score: None,
-    }
 }
 
 /// A filter as a dataset's table writes it.

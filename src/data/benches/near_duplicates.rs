@@ -64,7 +64,7 @@ fn main() {
     {
         println!("{error}");
     }
-    let rows: Vec<Judged<'_>> = texts.iter().map(|text| plain(text)).collect();
+    let rows: Vec<Judged<'_>> = texts.iter().map(|text| Judged::of_text(text)).collect();
     let started = Instant::now();
     let Ok(mut pass) = (NearDuplicate { threshold: 0.8 }).start(&Place::nowhere()) else { return };
     let mut dropped = 0;
@@ -73,19 +73,4 @@ fn main() {
         dropped += verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Drop(_))).count();
     }
     println!("{count} texts: {:.1} s, {dropped} near-duplicates", started.elapsed().as_secs_f64());
-}
-
-fn plain(completion: &str) -> Judged<'_> {
-    Judged {
-        source: 0,
-        line: 0,
-        prompt: None,
-        sample: 0,
-        messages: &[],
-        completion,
-        reference: None,
-        tokens: 0,
-        outcome: None,
-        score: None,
-    }
 }

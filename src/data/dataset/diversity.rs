@@ -144,27 +144,12 @@ fn compression_ratio(completions: &[String]) -> DataResult<f64> {
 }
 
 fn near_duplicates(completions: &[String]) -> DataResult<f64> {
-    let rows: Vec<Judged<'_>> = completions.iter().map(|completion| plain(completion)).collect();
+    let rows: Vec<Judged<'_>> = completions.iter().map(|completion| Judged::of_text(completion)).collect();
     let filter = NearDuplicate { threshold: 0.8 };
     let mut pass = filter.start(&Place::nowhere()).map_err(|failure| DataError::invalid(failure.message, ""))?;
     let verdicts = pass.judge(&rows)?;
     let dropped = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Drop(_))).count();
     Ok(dropped as f64 / rows.len().max(1) as f64)
-}
-
-fn plain(completion: &str) -> Judged<'_> {
-    Judged {
-        source: 0,
-        line: 0,
-        prompt: None,
-        sample: 0,
-        messages: &[],
-        completion,
-        reference: None,
-        tokens: 0,
-        outcome: None,
-        score: None,
-    }
 }
 
 /// The longest runs of words that BLEU looks at.

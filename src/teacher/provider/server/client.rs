@@ -220,14 +220,12 @@ impl Client {
                 Fault::Transient { what, health, .. } if *health != Health::Well => {
                     let first = *failed.get_or_insert_with(Instant::now);
                     let others = self.governor.last_answer().is_some_and(|answered| answered > first);
-                    turn.failed(
-                        what,
-                        match health {
-                            Health::Away => Suspect::Connection,
-                            _ if others => Suspect::Request,
-                            _ => Suspect::Teacher,
-                        },
-                    );
+                    let suspect = match health {
+                        Health::Away => Suspect::Connection,
+                        _ if others => Suspect::Request,
+                        _ => Suspect::Teacher,
+                    };
+                    turn.failed(what, suspect);
                 }
                 // Whatever it said, it is there.
                 _ => turn.answered(),
@@ -281,10 +279,7 @@ impl Client {
                 let pause = held.unwrap_or_default().max(alone);
                 place.refused(&what, pause);
                 // Where all are held back the gate does it; this one alone does not come back at once.
-                tokio::select! {
-                    () = closing.cancelled() => return Err(Failure::interrupted().into()),
-                    () = tokio::time::sleep(alone) => {}
-                }
+                wait(alone, closing).await?;
                 continue;
             }
             pass.settle(cost);
@@ -298,10 +293,7 @@ impl Client {
             let pause = retry::wait(attempt, asked, random);
             tracing::debug!(teacher = self.endpoint.label(), attempt, %what, ?pause, "asking again");
             place.failed(&what, attempt, self.limits.attempts, pause);
-            tokio::select! {
-                () = closing.cancelled() => return Err(Failure::interrupted().into()),
-                () = tokio::time::sleep(pause) => {}
-            }
+            wait(pause, closing).await?;
             attempt += 1;
         }
     }
@@ -355,6 +347,14 @@ impl Client {
             self.left_alone.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(left_alone);
         }
         read
+    }
+}
+
+/// Waits, unless what is done is being brought to an end.
+async fn wait(pause: Duration, closing: &CancellationToken) -> Result<(), Failure> {
+    tokio::select! {
+        () = closing.cancelled() => Err(Failure::interrupted()),
+        () = tokio::time::sleep(pause) => Ok(()),
     }
 }
 
